@@ -1,0 +1,2 @@
+//! Measured questions.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Virtual disks of VMware vSphere over NFC, local files and VMware's own library: RAII connections and disks.

@@ -1,0 +1,1 @@
+//! VMDK virtual disks: read, map, write and check.

@@ -1,0 +1,1 @@
+//! Back up and restore vSphere virtual machines: engine and repository.

@@ -1,0 +1,1 @@
+//! Changed block tracking of VMware vSphere: change ids, changed areas, range algebra.

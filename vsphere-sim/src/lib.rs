@@ -1,0 +1,1 @@
+//! A vCenter/ESXi simulator with changed block tracking, snapshots and real disks.

@@ -1,0 +1,1 @@
+//! Async client for the vSphere Web Services API, made for backup programs.

@@ -1,0 +1,1 @@
+//! Typed data model of the vSphere Web Services API (vim25).
