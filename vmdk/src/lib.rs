@@ -1,1 +1,72 @@
 //! VMDK virtual disks: read, map, write and check.
+//!
+//! ```no_run
+//! use vmdk::{Access, CreateKind, CreateSpec, Disk, MapKind, OpenOptions, create};
+//!
+//! # fn main() -> vmdk::Result<()> {
+//! let source = Disk::open("web.vmdk", &OpenOptions::new())?;
+//! let target = create("copy.vmdk", &CreateSpec::new(source.capacity(), CreateKind::Flat))?;
+//! let mut buf = vec![0; 1 << 20];
+//! for entry in source.map(0..source.capacity()) {
+//!     let entry = entry?;
+//!     if entry.kind == MapKind::Data {
+//!         let mut offset = entry.range.start;
+//!         while offset < entry.range.end {
+//!             let len = (entry.range.end - offset).min(buf.len() as u64) as usize;
+//!             source.read_at(offset, &mut buf[..len])?;
+//!             target.write_at(offset, &buf[..len])?;
+//!             offset += len as u64;
+//!         }
+//!     }
+//! }
+//! target.close()
+//! # }
+//! ```
+//!
+//! # Formats
+//! | Format | Read, map | Write in place | Create |
+//! |---|---|---|---|
+//! | raw | yes | yes | yes |
+//! | `monolithicFlat`, `twoGbMaxExtentFlat`, `vmfs` and its variants | yes | yes | `monolithicFlat`, `vmfs` |
+//! | `monolithicSparse`, `twoGbMaxExtentSparse` (KDMV) | yes | yes | `monolithicSparse` |
+//! | `custom` with flat, sparse and `ZERO` extents | yes | yes, but not into `ZERO` | no |
+//! | children of the above (snapshot chains) | yes | yes, flat excepted | no |
+//! | `streamOptimized`, `vmfsSparse` (COWD), `seSparse`, `vsanSparse`, device mappings | refused by name | | |
+//!
+//! # Modules
+//! - [`descriptor`]: the text descriptor, edited without loss
+//! - [`layout`]: binary headers, parsed and checked without I/O
+//! - [`source`]: positioned byte sources ([`ReadAt`], [`WriteAt`])
+//! - [`Disk`]: one virtual disk with its extents and parents
+//! - [`create`](create()): new disks
+//! - [`Image`]: the object-safe view of a disk that other crates take
+//!
+//! Everything in an image file is taken as hostile: header fields bound no allocation unchecked, arithmetic
+//! is checked, names in descriptors cannot leave the directory unless [`PathPolicy::Any`] says so.
+//!
+//! The crate does blocking positioned I/O through `&self` and has no thread, runtime or global state.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
+
+mod cache;
+mod create;
+pub mod descriptor;
+mod disk;
+mod error;
+mod extent;
+mod grains;
+mod image;
+pub mod layout;
+pub mod source;
+
+pub use crate::{
+    create::{CreateKind, CreateSpec, MAX_CAPACITY, create},
+    descriptor::{AdapterType, Cid, CreateType, Descriptor},
+    disk::{Access, Disk, Format, LinkInfo, LocalFiles, MapIter, OpenOptions, PathPolicy, Resolver},
+    error::{ChainProblem, Error, Result},
+    image::{Image, MapEntry, MapKind},
+    source::{FileSource, Handle, MemSource, ReadAt, SourceMap, SourceRun, WriteAt},
+};
+
+/// Bytes of a sector, the unit of all sizes and offsets inside VMDK files.
+pub const SECTOR: u64 = 512;

@@ -1,0 +1,170 @@
+//! How a disk is opened, and where its files come from.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::source::{FileSource, Handle};
+
+/// Options of [`Disk::open`](super::Disk::open). The defaults suit an untrusted image that is only read.
+#[derive(Clone)]
+#[must_use]
+pub struct OpenOptions {
+    pub(super) access: Access,
+    pub(super) format: Option<Format>,
+    pub(super) paths: PathPolicy,
+    pub(super) single_link: bool,
+    pub(super) update_cid: bool,
+    pub(super) cache_bytes: usize,
+    pub(super) resolver: Arc<dyn Resolver>,
+}
+
+impl OpenOptions {
+    /// Reads only, finds out the format by content, stays in the directory, follows parents, and keeps up to
+    /// 8 MiB of grain tables (tables for 128 GiB of disk at the usual grain size).
+    pub fn new() -> Self {
+        Self {
+            access: Access::ReadOnly,
+            format: None,
+            paths: PathPolicy::SameDirectory,
+            single_link: false,
+            update_cid: true,
+            cache_bytes: 8 << 20,
+            resolver: Arc::new(LocalFiles),
+        }
+    }
+
+    /// Sets what may be done with the disk. Parents are read only whatever this says.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// Short for [`Access::ReadWrite`].
+    pub fn writable(self) -> Self {
+        self.access(Access::ReadWrite)
+    }
+
+    /// Sets the format instead of finding it out. Name [`Format::Raw`] for disks whose content a guest
+    /// controls: a guest may write what looks like a descriptor to its first sector.
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = Some(format);
+        self
+    }
+
+    /// Sets which files a descriptor may name.
+    pub fn paths(mut self, policy: PathPolicy) -> Self {
+        self.paths = policy;
+        self
+    }
+
+    /// Opens this link alone: what it does not hold reads as zero.
+    #[doc(alias = "VIXDISKLIB_FLAG_OPEN_SINGLE_LINK")]
+    pub fn single_link(mut self, single: bool) -> Self {
+        self.single_link = single;
+        self
+    }
+
+    /// Whether the first write gives the disk a new content id, as the format demands so that children made
+    /// before notice (default: yes).
+    pub fn update_cid(mut self, update: bool) -> Self {
+        self.update_cid = update;
+        self
+    }
+
+    /// Bounds the cached grain tables of the whole chain, in bytes.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Opens files in another way than from the local file system.
+    pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.resolver = resolver;
+        self
+    }
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("access", &self.access)
+            .field("format", &self.format)
+            .field("paths", &self.paths)
+            .field("single_link", &self.single_link)
+            .field("update_cid", &self.update_cid)
+            .field("cache_bytes", &self.cache_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What may be done with an opened disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads only.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// The bytes of the disk and nothing else.
+    Raw,
+    /// A text descriptor and extent files.
+    Descriptor,
+    /// A hosted sparse file, usually with its descriptor inside.
+    Sparse,
+}
+
+/// Which files a descriptor may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathPolicy {
+    /// Files in the directory of the descriptor and below: no absolute names and no `..`.
+    SameDirectory,
+    /// Any file. Only for images from a trusted source: a descriptor could make any readable file of this
+    /// machine part of the disk.
+    Any,
+}
+
+/// Opens the files of a disk. Implement it to read disks from a datastore or an object store.
+pub trait Resolver: Send + Sync {
+    /// Opens `path` with at least `access`; [`Handle::ReadOnly`] is refused where writing was asked for.
+    ///
+    /// # Errors
+    /// Whatever the storage says.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Handle>;
+
+    /// A name that is the same for all names of one file, to notice a disk that is its own ancestor.
+    ///
+    /// # Errors
+    /// Whatever the storage says.
+    fn identity(&self, path: &Path) -> io::Result<PathBuf>;
+}
+
+/// The local file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalFiles;
+
+impl Resolver for LocalFiles {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Handle> {
+        Ok(match access {
+            Access::ReadOnly => Handle::ReadOnly(Arc::new(FileSource::open(path)?)),
+            Access::ReadWrite => Handle::ReadWrite(Arc::new(FileSource::open_rw(path)?)),
+        })
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<PathBuf> {
+        path.canonicalize()
+    }
+}

@@ -1,0 +1,76 @@
+//! A named byte source whose failures say file, operation and offset.
+
+use std::{io, ops::Range, sync::Arc};
+
+use crate::{
+    error::{Error, Result},
+    source::{Handle, SourceMap, WriteAt},
+};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Backing {
+    pub(crate) name: Arc<str>,
+    handle: Handle,
+}
+
+impl Backing {
+    pub(crate) fn new(name: impl Into<Arc<str>>, handle: Handle) -> Self {
+        Self { name: name.into(), handle }
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.handle.writer().is_some()
+    }
+
+    pub(crate) fn len(&self) -> Result<u64> {
+        self.handle.reader().len().map_err(|error| self.failed("size", None, error))
+    }
+
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.handle.reader().read_exact_at(buf, offset).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                let problem = format!("{} bytes at offset {offset} lie beyond its end", buf.len());
+                return Error::malformed(&*self.name, problem);
+            }
+            self.failed("read", Some(offset), error)
+        })
+    }
+
+    pub(crate) fn map(&self, range: Range<u64>) -> Result<SourceMap> {
+        let start = range.start;
+        self.handle.reader().map(range).map_err(|error| self.failed("map", Some(start), error))
+    }
+
+    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.writer("write")?.write_all_at(data, offset).map_err(|error| self.failed("write", Some(offset), error))
+    }
+
+    pub(crate) fn punch(&self, range: Range<u64>) -> Result<()> {
+        let start = range.start;
+        self.writer("zero")?.punch(range).map_err(|error| self.failed("zero", Some(start), error))
+    }
+
+    pub(crate) fn set_len(&self, len: u64) -> Result<()> {
+        self.writer("resize")?.set_len(len).map_err(|error| self.failed("resize", None, error))
+    }
+
+    /// Flushes and waits for stable storage; nothing to do for what cannot be written.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let Some(writer) = self.handle.writer() else {
+            return Ok(());
+        };
+        writer.flush().and_then(|()| writer.sync_data()).map_err(|error| self.failed("flush", None, error))
+    }
+
+    fn writer(&self, operation: &'static str) -> Result<&dyn WriteAt> {
+        self.handle.writer().ok_or_else(|| Error::ReadOnly {
+            operation,
+            object: self.name.to_string(),
+            reason: "it is open for reading only",
+        })
+    }
+
+    fn failed(&self, operation: &'static str, offset: Option<u64>, source: io::Error) -> Error {
+        Error::io(operation, &*self.name, offset, source)
+    }
+}

@@ -1,0 +1,332 @@
+//! Writing hosted sparse extents in place.
+//!
+//! Order of every allocation: the grain's bytes, then the redundant table, then the table. A crash between
+//! any two leaves a file in which the grain is either absent or whole; at worst its space at the end of the
+//! file is used again by the next allocation. The unclean-shutdown flag is set before the first change and
+//! taken back by a clean close.
+
+use std::{
+    ops::Range,
+    sync::{
+        MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use super::{Backing, SparseExtent, Underlay, sparse::TablesLocked};
+use crate::{
+    SECTOR,
+    error::{Error, Result},
+    grains::{Place, ZERO_GRAIN},
+    layout::{ENTRIES_PER_TABLE, SparseFlags, SparseHeader, TABLE_BYTES},
+};
+
+/// Where the next grain goes, and whether the extent is marked as being written.
+#[derive(Debug)]
+pub(super) struct Allocator {
+    next_byte: u64,
+    marked_unclean: bool,
+    /// A write failed: the flag must stay set.
+    failed: bool,
+}
+
+impl Allocator {
+    pub(super) fn new(file_len: u64, header: &SparseHeader) -> Self {
+        let overhead = header.overhead_sectors.saturating_mul(SECTOR);
+        Self { next_byte: file_len.max(overhead), marked_unclean: false, failed: false }
+    }
+}
+
+impl SparseExtent {
+    /// Writes `data`, which lies inside the extent.
+    pub(crate) fn write(&self, offset: u64, data: &[u8], under: Underlay<'_>) -> Result<()> {
+        self.mark_unclean()?;
+        self.noting_failure(|| {
+            let (mut offset, mut rest) = (offset, data);
+            while !rest.is_empty() {
+                let run = self.run(offset..offset + rest.len() as u64)?;
+                let len = match run.place {
+                    Place::At(at) => {
+                        let (now, _) = rest.split_at(run.len as usize);
+                        self.check_grain(at)?;
+                        self.backing.write(at, now)?;
+                        now.len()
+                    }
+                    Place::Unallocated | Place::Zero => self.allocate(offset, rest, under)?,
+                };
+                offset += len as u64;
+                rest = &rest[len..];
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes `range` read as zero: stored grains keep their place in the file and lose their bytes, absent
+    /// ones stay absent unless a parent would show through.
+    pub(crate) fn zero(&self, range: Range<u64>, has_parent: bool, under: Underlay<'_>) -> Result<()> {
+        self.mark_unclean()?;
+        self.noting_failure(|| {
+            let mut offset = range.start;
+            while offset < range.end {
+                let run = self.run(offset..range.end)?;
+                match run.place {
+                    Place::At(at) => {
+                        self.check_grain(at)?;
+                        self.backing.punch(at..at + run.len)?;
+                    }
+                    Place::Unallocated if has_parent => self.hide(offset..offset + run.len, under)?,
+                    Place::Unallocated | Place::Zero => {}
+                }
+                offset += run.len;
+            }
+            Ok(())
+        })
+    }
+
+    /// Flushes, and takes the unclean flag back unless a write had failed.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.backing.sync()?;
+        let mut allocator = self.lock_allocator();
+        if allocator.marked_unclean && !allocator.failed {
+            self.backing.write(SparseHeader::UNCLEAN_OFFSET, &[0])?;
+            self.backing.sync()?;
+            allocator.marked_unclean = false;
+        }
+        Ok(())
+    }
+
+    /// Hides the parent in `range`, where this link has nothing.
+    fn hide(&self, range: Range<u64>, under: Underlay<'_>) -> Result<()> {
+        let zeros = vec![0; self.grains.grain_bytes() as usize];
+        let mut offset = range.start;
+        while offset < range.end {
+            let grain = self.grains.grain_range(self.grains.grain(offset));
+            let end = grain.end.min(range.end);
+            if self.header.flags.has(SparseFlags::ZEROED_GRAINS) && offset == grain.start && end == grain.end {
+                let mut allocator = self.lock_allocator();
+                let number = self.grains.grain(offset);
+                self.add_table(number, &mut allocator)?;
+                self.store_entries(number, &[ZERO_GRAIN])?;
+                offset = end;
+            } else {
+                let len = (end - offset) as usize;
+                self.write(offset, &zeros[..len], under)?;
+                offset = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the first grains of `data`, which are not in the file yet; returns how many bytes that took.
+    /// 0 means that another thread was faster.
+    fn allocate(&self, offset: u64, data: &[u8], under: Underlay<'_>) -> Result<usize> {
+        let mut allocator = self.lock_allocator();
+        let run = self.run(offset..offset + data.len() as u64)?;
+        if matches!(run.place, Place::At(_)) {
+            return Ok(0);
+        }
+        let grain_bytes = self.grains.grain_bytes();
+        let first = self.grains.grain(offset);
+        let span = self.grains.grain_range(first);
+        let whole = if offset == span.start {
+            let (_, table_end) = self.grains.table(offset);
+            run.len.min(table_end - offset) / grain_bytes
+        } else {
+            0
+        };
+        let at = allocator.next_byte.next_multiple_of(grain_bytes);
+        let (taken, count) = if whole > 0 {
+            let taken = (whole * grain_bytes) as usize;
+            self.check_space(at, whole)?;
+            self.backing.write(at, &data[..taken])?;
+            (taken, whole)
+        } else {
+            let taken = data.len().min((span.end - offset) as usize);
+            let mut buf = vec![0; grain_bytes as usize];
+            let within = (offset - span.start) as usize;
+            if run.place == Place::Unallocated {
+                under(span.start, &mut buf[..within])?;
+                let after = within + taken..(span.end - span.start) as usize;
+                under(offset + taken as u64, &mut buf[after])?;
+            }
+            buf[within..within + taken].copy_from_slice(&data[..taken]);
+            self.check_space(at, 1)?;
+            self.backing.write(at, &buf)?;
+            (taken, 1)
+        };
+        allocator.next_byte = at + count * grain_bytes;
+        self.add_table(first, &mut allocator)?;
+        let sectors_per_grain = self.header.grain_sectors as u32;
+        // Checked above: the last grain's sector fits in 32 bits.
+        let sector = (at / SECTOR) as u32;
+        let entries: Vec<u32> = (0..count as u32).map(|index| sector + index * sectors_per_grain).collect();
+        self.store_entries(first, &entries)?;
+        Ok(taken)
+    }
+
+    /// Sets consecutive entries, all in the table of `grain`, in the file and in memory. The caller holds
+    /// the allocator.
+    fn store_entries(&self, grain: u64, entries: &[u32]) -> Result<()> {
+        let (number, entry) = self.grains.entry(grain);
+        let locked = self.lock_tables();
+        let table = self.table_locked(number, &locked)?.ok_or_else(|| self.inconsistent(number))?;
+        let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+        let within = entry as u64 * 4;
+        for directory in self.redundant.iter().chain([&self.directory]) {
+            let sector = directory[number as usize].load(Ordering::Acquire);
+            if sector == 0 {
+                return Err(self.inconsistent(number));
+            }
+            self.backing.write(u64::from(sector) * SECTOR + within, &bytes)?;
+        }
+        for (slot, &value) in table[entry..].iter().zip(entries) {
+            slot.store(value, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Makes the table of `grain` when there is none. Hosted extents have all tables from the start; other
+    /// writers leave some out.
+    fn add_table(&self, grain: u64, allocator: &mut Allocator) -> Result<()> {
+        let (number, _) = self.grains.entry(grain);
+        if self.directory[number as usize].load(Ordering::Acquire) != 0 {
+            return Ok(());
+        }
+        let locked = self.lock_tables();
+        if let Some(redundant) = &self.redundant {
+            self.add_table_to(redundant, self.header.redundant_directory_sector, number, allocator, &locked)?;
+        }
+        self.add_table_to(&self.directory, self.header.directory_sector, number, allocator, &locked)
+    }
+
+    fn add_table_to(
+        &self,
+        directory: &[AtomicU32],
+        directory_sector: u64,
+        number: u32,
+        allocator: &mut Allocator,
+        _locked: &TablesLocked<'_>,
+    ) -> Result<()> {
+        let at = allocator.next_byte.next_multiple_of(SECTOR);
+        let sector = u32::try_from(at / SECTOR).map_err(|_| self.full())?;
+        self.backing.write(at, &[0; TABLE_BYTES as usize])?;
+        self.backing.write(directory_sector * SECTOR + u64::from(number) * 4, &sector.to_le_bytes())?;
+        allocator.next_byte = at + TABLE_BYTES;
+        directory[number as usize].store(sector, Ordering::Release);
+        Ok(())
+    }
+
+    fn mark_unclean(&self) -> Result<()> {
+        let mut allocator = self.lock_allocator();
+        if !allocator.marked_unclean {
+            self.backing.write(SparseHeader::UNCLEAN_OFFSET, &[1])?;
+            allocator.marked_unclean = true;
+        }
+        Ok(())
+    }
+
+    fn noting_failure(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        work().inspect_err(|_| self.lock_allocator().failed = true)
+    }
+
+    /// A damaged table must not make a write overwrite the metadata.
+    fn check_grain(&self, at: u64) -> Result<()> {
+        if at < self.header.overhead_sectors.saturating_mul(SECTOR) {
+            return Err(Error::malformed(&*self.backing.name, format!("a grain at offset {at} lies in the metadata")));
+        }
+        Ok(())
+    }
+
+    /// Sector numbers have 32 bits: an extent's file ends at 2 TiB.
+    fn check_space(&self, at: u64, grains: u64) -> Result<()> {
+        let end = at / SECTOR + grains * self.header.grain_sectors;
+        if end > u64::from(u32::MAX) { Err(self.full()) } else { Ok(()) }
+    }
+
+    fn full(&self) -> Error {
+        Error::not_supported(&*self.backing.name, "a sparse extent file above 2 TiB", "sector numbers have 32 bits")
+    }
+
+    fn inconsistent(&self, number: u32) -> Error {
+        Error::malformed(&*self.backing.name, format!("grain table {number} is missing in one of the directories"))
+    }
+
+    fn lock_allocator(&self) -> MutexGuard<'_, Allocator> {
+        self.allocator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SparseExtent {
+    /// Marks the extent as clean when nothing failed; an explicit close reports what this can only try.
+    fn drop(&mut self) {
+        if !std::thread::panicking() && self.lock_allocator().marked_unclean {
+            let _ = self.close();
+        }
+    }
+}
+
+/// A new, empty extent: header, descriptor, both directories and all tables, which are one hole of the file.
+#[derive(Debug)]
+pub(crate) struct NewSparse {
+    pub(crate) header: SparseHeader,
+    redundant_tables: u64,
+    tables: u64,
+}
+
+impl NewSparse {
+    /// Lays out an extent of `capacity_sectors` with grains of 64 KiB and room for a descriptor.
+    pub(crate) fn lay_out(capacity_sectors: u64) -> Self {
+        const GRAIN_SECTORS: u64 = 128;
+        const DESCRIPTOR_SECTORS: u64 = 20;
+        let mut header = SparseHeader {
+            version: 1,
+            flags: SparseFlags(SparseFlags::NEWLINE_TEST | SparseFlags::REDUNDANT_DIRECTORY),
+            capacity_sectors,
+            grain_sectors: GRAIN_SECTORS,
+            descriptor_sector: 1,
+            descriptor_sectors: DESCRIPTOR_SECTORS,
+            redundant_directory_sector: 1 + DESCRIPTOR_SECTORS,
+            directory_sector: 0,
+            overhead_sectors: 0,
+            unclean_shutdown: false,
+            compression: 0,
+        };
+        let entries = header.directory_entries();
+        let directory_sectors = (entries * 4).div_ceil(SECTOR);
+        let table_sectors = entries * (TABLE_BYTES / SECTOR);
+        let redundant_tables = header.redundant_directory_sector + directory_sectors;
+        header.directory_sector = redundant_tables + table_sectors;
+        let tables = header.directory_sector + directory_sectors;
+        header.overhead_sectors = (tables + table_sectors).next_multiple_of(GRAIN_SECTORS);
+        Self { header, redundant_tables, tables }
+    }
+
+    /// Writes the extent to an empty file.
+    pub(crate) fn write(&self, backing: &Backing, descriptor: &[u8]) -> Result<()> {
+        let room = self.header.descriptor_sectors * SECTOR;
+        if descriptor.len() as u64 > room {
+            return Err(Error::invalid("descriptor", format!("{} bytes do not fit in {room}", descriptor.len())));
+        }
+        backing.set_len(self.header.overhead_sectors * SECTOR)?;
+        backing.write(self.header.descriptor_sector * SECTOR, descriptor)?;
+        self.write_directory(backing, self.header.redundant_directory_sector, self.redundant_tables)?;
+        self.write_directory(backing, self.header.directory_sector, self.tables)?;
+        // Last: until then the file is no VMDK.
+        backing.write(0, &self.header.encode())
+    }
+
+    fn write_directory(&self, backing: &Backing, sector: u64, first_table: u64) -> Result<()> {
+        const BLOCK: u64 = 64 * 1024;
+        let entries = self.header.directory_entries();
+        for start in (0..entries).step_by(BLOCK as usize / 4) {
+            let block: Vec<u8> = (start..entries.min(start + BLOCK / 4))
+                .flat_map(|index| ((first_table + index * (TABLE_BYTES / SECTOR)) as u32).to_le_bytes())
+                .collect();
+            backing.write(sector * SECTOR + start * 4, &block)?;
+        }
+        Ok(())
+    }
+}
+
+// The entries of one allocation lie in one table, so their number fits in 32 bits.
+const _: () = assert!(ENTRIES_PER_TABLE <= u32::MAX / 4);

@@ -1,0 +1,215 @@
+//! Files and block devices of the local machine.
+
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::{FileExt, FileTypeExt},
+    path::Path,
+};
+
+use rustix::{
+    fs::{FallocateFlags, SeekFrom, fallocate, seek},
+    io::Errno,
+};
+
+use super::{MAX_RUNS, ReadAt, SourceMap, SourceRun, WriteAt};
+
+/// A local file or block device.
+///
+/// Holes are found with `SEEK_HOLE` and made with `fallocate`; file systems without either still work, only
+/// without holes.
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    is_block_device: bool,
+}
+
+impl FileSource {
+    /// Opens `path` for reading.
+    ///
+    /// # Errors
+    /// Those of the operating system, and [`io::ErrorKind::InvalidInput`] when `path` is neither a regular
+    /// file nor a block device: a pipe named in a hostile descriptor would block for ever.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        refuse_special(path)?;
+        Self::from_file(File::open(path)?)
+    }
+
+    /// Opens `path` for reading and writing.
+    ///
+    /// # Errors
+    /// As [`FileSource::open`].
+    pub fn open_rw(path: &Path) -> io::Result<Self> {
+        refuse_special(path)?;
+        Self::from_file(File::options().read(true).write(true).open(path)?)
+    }
+
+    /// Creates `path`, which must not exist, for reading and writing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] and those of the operating system.
+    pub fn create_new(path: &Path) -> io::Result<Self> {
+        Self::from_file(File::options().read(true).write(true).create_new(true).open(path)?)
+    }
+
+    /// Takes over an open file.
+    ///
+    /// # Errors
+    /// When the file's type cannot be read.
+    pub fn from_file(file: File) -> io::Result<Self> {
+        let is_block_device = file.metadata()?.file_type().is_block_device();
+        Ok(Self { file, is_block_device })
+    }
+
+    /// End of the run of data or of the hole at `offset`, and which it is.
+    fn run_at(&self, offset: u64, end: u64) -> Result<SourceRun, Errno> {
+        match seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) if data > offset => Ok(SourceRun { range: offset..data.min(end), hole: true }),
+            Ok(_) => {
+                let hole = seek(&self.file, SeekFrom::Hole(offset))?;
+                // A hole "at" the offset of data means that the file changed under us: call it data.
+                let stop = if hole > offset { hole.min(end) } else { end };
+                Ok(SourceRun { range: offset..stop, hole: false })
+            }
+            // No data up to the end of the file.
+            Err(Errno::NXIO) => Ok(SourceRun { range: offset..end, hole: true }),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl ReadAt for FileSource {
+    fn len(&self) -> io::Result<u64> {
+        // A block device's metadata says 0. All other access is positioned, so moving the cursor is harmless.
+        if self.is_block_device { Ok(seek(&self.file, SeekFrom::End(0))?) } else { Ok(self.file.metadata()?.len()) }
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn map(&self, range: Range<u64>) -> io::Result<SourceMap> {
+        let len = self.len()?;
+        if range.end > len || range.start > range.end {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if self.is_block_device || range.is_empty() {
+            return Ok(SourceMap::AllData);
+        }
+        let mut runs = Vec::new();
+        let mut offset = range.start;
+        while offset < range.end && runs.len() < MAX_RUNS {
+            match self.run_at(offset, range.end) {
+                Ok(run) => {
+                    offset = run.range.end;
+                    runs.push(run);
+                }
+                // File systems without SEEK_HOLE.
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    return Ok(SourceMap::AllData);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(SourceMap::Runs(runs))
+    }
+}
+
+impl WriteAt for FileSource {
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        if range.end > self.len()? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, range.start, range.end - range.start) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => write_zeros(self, range),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        // Nothing is buffered in this process.
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+fn refuse_special(path: &Path) -> io::Result<()> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device"))
+    }
+}
+
+fn write_zeros(target: &dyn WriteAt, range: Range<u64>) -> io::Result<()> {
+    const BLOCK: usize = 256 * 1024;
+    let zeros = vec![0; BLOCK];
+    let mut offset = range.start;
+    while offset < range.end {
+        let len = (range.end - offset).min(BLOCK as u64);
+        target.write_all_at(&zeros[..len as usize], offset)?;
+        offset += len;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary() -> (tempfile::TempDir, FileSource) {
+        let dir = tempfile::tempdir().unwrap();
+        let source = FileSource::create_new(&dir.path().join("f")).unwrap();
+        (dir, source)
+    }
+
+    #[test]
+    fn reading_past_the_end_is_an_error_not_zeros() {
+        let (_dir, file) = temporary();
+        file.write_all_at(b"abc", 0).unwrap();
+        let mut buf = [1; 4];
+        assert_eq!(file.read_exact_at(&mut buf, 0).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn punched_ranges_read_as_zero_and_map_as_holes() {
+        let (_dir, file) = temporary();
+        file.write_all_at(&[7; 1 << 20], 0).unwrap();
+        file.punch(65536..524_288).unwrap();
+        let mut buf = [1; 16];
+        file.read_exact_at(&mut buf, 65536).unwrap();
+        assert_eq!(buf, [0; 16]);
+        file.read_exact_at(&mut buf, 524_288).unwrap();
+        assert_eq!(buf, [7; 16]);
+        // Not every file system keeps holes, but an answer must be contiguous.
+        if let SourceMap::Runs(runs) = file.map(0..1 << 20).unwrap() {
+            assert_eq!(runs.first().unwrap().range.start, 0);
+            assert_eq!(runs.last().unwrap().range.end, 1 << 20);
+            assert!(runs.windows(2).all(|pair| pair[0].range.end == pair[1].range.start));
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(FileSource::open(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

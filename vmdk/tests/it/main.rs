@@ -1,0 +1,11 @@
+//! Behaviour of the crate as its users see it: one binary, a file for each subject.
+#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+
+mod chain;
+mod compose;
+mod hostile;
+mod in_place;
+mod limits;
+mod peers;
+mod props;
+mod support;
