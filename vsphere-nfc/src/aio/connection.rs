@@ -1,0 +1,313 @@
+//! One connection with one open disk.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{mpsc, oneshot};
+
+use super::pending::{Hold, Pending, Reply, Shared, Work};
+use super::range_lock::RangeGuard;
+use super::{assembly::Assembly, reader, writer, writer::Outgoing};
+use crate::dial::{self, Dialled};
+use crate::error::{Blame, Error, Phase, Result};
+use crate::options::{Buffers, NfcOptions};
+use crate::start;
+use crate::ticket::Ticket;
+use crate::wire::aio::{Kind, message};
+use crate::wire::classic::Message;
+use crate::wire::compress::Compression;
+use crate::wire::file::{OPEN_FILE_LEN, OpenFile, OpenFileReply, TYPE_DISK};
+use crate::wire::io::{Direction, Io};
+use crate::wire::query::{AllocationQuery, DdbGet, ranges_of};
+use crate::wire::session::{CLOSE_SESSION_LEN, OpenSession, SockOpts};
+
+/// A session with its disk. Dropping it closes the socket.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    queue: mpsc::UnboundedSender<Outgoing>,
+    wish: Compression,
+    pub(crate) buffers: Buffers,
+    pub(crate) server_version: u32,
+    pub(crate) tls_version: Option<String>,
+    pub(crate) disk: OpenFileReply,
+}
+
+/// A request that has been sent.
+pub(crate) struct InFlight {
+    phase: Phase,
+    reply: oneshot::Receiver<Result<Reply>>,
+}
+
+impl Connection {
+    /// Goes all the way from a ticket to an open disk.
+    pub(crate) async fn open(
+        ticket: &Ticket,
+        path: &Arc<str>,
+        flags: u32,
+        buffers: Buffers,
+        options: &NfcOptions,
+    ) -> Result<Self> {
+        let blame = Blame::new(&ticket.host, ticket.port, path);
+        let mut stream = dial::dial(&blame, ticket, options).await?;
+        let limit = options.timeouts.session;
+        let version = blame.within(Phase::SessionStart, limit, start::start(&blame, &mut stream, options)).await?;
+        let mut this = Self::spawn(blame, stream, version, buffers, options);
+        this.open_session(options).await?;
+        this.disk = this.open_file(path, flags, limit).await?;
+        tracing::debug!(
+            endpoint = %this.shared.blame.endpoint,
+            %path,
+            version,
+            tls = this.tls_version.as_deref().unwrap_or("none"),
+            buffer_size = buffers.size,
+            buffer_count = buffers.count,
+            capacity = this.disk.capacity,
+            "NFC disk open"
+        );
+        Ok(this)
+    }
+
+    fn spawn(blame: Blame, stream: Dialled, server_version: u32, buffers: Buffers, options: &NfcOptions) -> Self {
+        let shared = Arc::new(Shared::new(blame, buffers.budget()));
+        let (queue, outgoing) = mpsc::unbounded_channel();
+        let reader = tokio::spawn(reader::run(stream.reader, Arc::clone(&shared)));
+        let writer = tokio::spawn(writer::run(stream.writer, outgoing, Arc::clone(&shared)));
+        shared.adopt(reader.abort_handle());
+        shared.adopt(writer.abort_handle());
+        Self {
+            shared,
+            queue,
+            wish: options.compression.on_wire(),
+            buffers,
+            server_version,
+            tls_version: stream.tls_version,
+            disk: OpenFileReply::decode(&[0; OPEN_FILE_LEN]),
+        }
+    }
+
+    async fn open_session(&self, options: &NfcOptions) -> Result<()> {
+        let limit = options.timeouts.session;
+        let Buffers { size: buffer_size, count: buffer_count } = self.buffers;
+        let payload = OpenSession { buffer_size, buffer_count }.encode();
+        let opened = self.call(Kind::OpenSession, Phase::OpenSession, limit, &payload, b"", 0).await;
+        match opened {
+            Err(Error::Server { endpoint, fault, .. }) => {
+                return Err(Error::SessionRefused { endpoint, buffer_size, buffer_count, fault });
+            }
+            other => other?,
+        };
+        if options.quirks.set_sock_opts {
+            let payload = SockOpts::default().encode();
+            self.call(Kind::SetSockOpts, Phase::OpenSession, limit, &payload, b"", 0).await?;
+        }
+        if let Some(pool) = options.quirks.set_res_pool {
+            let payload = pool.to_le_bytes();
+            self.call(Kind::SetResPool, Phase::OpenSession, limit, &payload, b"", 0).await?;
+        }
+        Ok(())
+    }
+
+    async fn open_file(&self, path: &str, flags: u32, limit: Duration) -> Result<OpenFileReply> {
+        // The length was checked with the path.
+        let path_len = u32::try_from(path.len()).unwrap_or_default();
+        let payload = OpenFile { path_len, file_type: TYPE_DISK, flags }.encode();
+        let (payload, _) = self.call(Kind::OpenFile, Phase::OpenFile, limit, &payload, path.as_bytes(), 0).await?;
+        let payload: &[u8; OPEN_FILE_LEN] = payload
+            .as_slice()
+            .try_into()
+            .map_err(|_| self.shared.blame.protocol(Phase::OpenFile, "the reply is too short"))?;
+        let reply = OpenFileReply::decode(payload);
+        if reply.file_type != TYPE_DISK {
+            let what = format!("the server opened a file of type {}", reply.file_type);
+            return Err(self.shared.blame.protocol(Phase::OpenFile, what));
+        }
+        Ok(reply)
+    }
+
+    /// Sends a read of `total` bytes into the start of `buffer`, as soon as the budget allows.
+    pub(crate) async fn read(
+        &self,
+        offset: u64,
+        total: u32,
+        buffer: BytesMut,
+        range: Option<Arc<RangeGuard>>,
+        limit: Duration,
+    ) -> Result<InFlight> {
+        let permit = self.shared.budget(total, Phase::Read, limit).await?;
+        let work = Work::Read { offset, assembly: Assembly::new(buffer, total) };
+        let hold = Hold { _budget: Some(permit), _range: range };
+        self.send(Phase::Read, work, hold, |op_id| {
+            let io = Io::read_request(self.disk.handle, self.wish, offset, total);
+            Outgoing::Message(message(Kind::Io, op_id, &io.encode(), b""))
+        })
+    }
+
+    /// Sends a write, as soon as the budget allows.
+    pub(crate) async fn write(
+        &self,
+        offset: u64,
+        data: Bytes,
+        range: Option<Arc<RangeGuard>>,
+        limit: Duration,
+    ) -> Result<InFlight> {
+        // Requests are cut to at most the budget, which fits.
+        let total = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let permit = self.shared.budget(total, Phase::Write, limit).await?;
+        let fragments = self.fragments(offset, total, &data);
+        let hold = Hold { _budget: Some(permit), _range: range };
+        self.send(Phase::Write, Work::Write { offset, total }, hold, |op_id| {
+            let head = |io: &Io| message(Kind::Io, op_id, &io.encode(), b"");
+            Outgoing::Write(fragments.into_iter().map(|(io, data)| (head(&io), data)).collect())
+        })
+    }
+
+    /// Cuts `data` into fragments of a buffer each, and compresses them if wished for.
+    fn fragments(&self, offset: u64, total: u32, data: &Bytes) -> Vec<(Io, Bytes)> {
+        let mut fragments = Vec::new();
+        let mut fragment_offset = 0;
+        while fragment_offset < total {
+            let fragment_len = (total - fragment_offset).min(self.buffers.size);
+            // Both fit: they are at most `data.len()`.
+            let (start, len) = (fragment_offset as usize, fragment_len as usize);
+            let raw = data.slice(start..start + len);
+            let (compression, data) = match self.wish.compress(&raw) {
+                Some(packed) => (self.wish, Bytes::from(packed)),
+                None => (Compression::None, raw),
+            };
+            let io = Io {
+                handle: self.disk.handle,
+                direction: Direction::Write,
+                compression,
+                offset,
+                total,
+                fragment_offset,
+                fragment_len,
+                wire_len: u32::try_from(data.len()).unwrap_or(u32::MAX),
+            };
+            fragments.push((io, data));
+            fragment_offset += fragment_len;
+        }
+        fragments
+    }
+
+    /// The allocated ranges among the query's chunks.
+    pub(crate) async fn query_allocated(
+        &self,
+        chunk: u64,
+        start: u64,
+        count: u64,
+        limit: Duration,
+    ) -> Result<Vec<Range<u64>>> {
+        let query = AllocationQuery { handle: self.disk.handle, chunk, start, count };
+        let (_, bitmap) =
+            self.call(Kind::QueryAllocated, Phase::QueryAllocated, limit, &query.encode(), b"", count).await?;
+        Ok(ranges_of(&query, &bitmap))
+    }
+
+    /// The value of a disk database entry; no bytes when there is none.
+    pub(crate) async fn ddb(&self, key: &str, limit: Duration) -> Result<Vec<u8>> {
+        // The length was checked by the caller.
+        let key_len = u32::try_from(key.len()).unwrap_or_default();
+        let payload = DdbGet { handle: self.disk.handle, key_len }.encode();
+        let (_, value) = self.call(Kind::DdbGet, Phase::Metadata, limit, &payload, key.as_bytes(), 0).await?;
+        Ok(value)
+    }
+
+    /// Closes disk and session, tells the classic layer, and shuts the connection down. Goes on
+    /// after an error; the first one is returned.
+    pub(crate) async fn close(&self, options: &NfcOptions) -> Result<()> {
+        let limit = options.timeouts.close;
+        let blame = &self.shared.blame;
+        let closed = blame.within(Phase::Close, limit, self.say_goodbye(options)).await;
+        self.shared.fail(super::pending::Failure::Lost("it was closed".to_owned()));
+        closed
+    }
+
+    async fn say_goodbye(&self, options: &NfcOptions) -> Result<()> {
+        let limit = options.timeouts.close;
+        let handle = self.disk.handle.to_le_bytes();
+        let session = [0; CLOSE_SESSION_LEN];
+        let file = self.call(Kind::CloseFile, Phase::Close, limit, &handle, b"", 0).await;
+        // After an error the connection is gone, and so is the session.
+        file?;
+        self.call(Kind::CloseSession, Phase::Close, limit, &session, b"", 0).await?;
+        let last = Message::SessionComplete.encode().map_err(|error| self.shared.blame.wire(Phase::Close, &error))?;
+        // A request that nobody answers: it ends with the connection.
+        let (sender, ended) = oneshot::channel();
+        let work = Work::Call { kind: Kind::CloseSession, chunks: 0 };
+        let hold = Hold::default();
+        self.shared.enter(Pending { phase: Phase::Close, work, reply: sender, hold })?;
+        let (done, finished) = oneshot::channel();
+        let last = Bytes::copy_from_slice(&last);
+        // From here on the end of the connection is the wished for one, whoever brings it about.
+        let said = self.queue.send(Outgoing::Finish(last, done)).is_ok() && finished.await.is_ok();
+        if said && options.quirks.await_session_complete {
+            let _ = ended.await;
+        }
+        Ok(())
+    }
+
+    /// Whether requests can still be made.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.shared.is_alive()
+    }
+
+    /// Who to blame, for errors made by callers.
+    pub(crate) fn blame(&self) -> &Blame {
+        &self.shared.blame
+    }
+
+    /// The error of a connection that has failed.
+    pub(crate) fn failure(&self, phase: Phase) -> Error {
+        self.shared.failure(phase)
+    }
+
+    /// Waits for the reply to a request.
+    pub(crate) async fn wait(&self, request: InFlight, limit: Duration) -> Result<Reply> {
+        let InFlight { phase, reply } = request;
+        match tokio::time::timeout(limit, reply).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(self.shared.failure(phase)),
+            Err(_) => Err(self.shared.timed_out(phase, limit)),
+        }
+    }
+
+    async fn call(
+        &self,
+        kind: Kind,
+        phase: Phase,
+        limit: Duration,
+        payload: &[u8],
+        extra: &[u8],
+        chunks: u64,
+    ) -> Result<(Vec<u8>, Vec<u8>)> {
+        let work = Work::Call { kind, chunks };
+        let request =
+            self.send(phase, work, Hold::default(), |op_id| Outgoing::Message(message(kind, op_id, payload, extra)))?;
+        match self.wait(request, limit).await? {
+            Reply::Call { payload, extra } => Ok((payload, extra)),
+            _ => Err(self.shared.blame.protocol(phase, "a reply of another kind")),
+        }
+    }
+
+    /// Enters a request and queues its message, without a point where it could be cancelled.
+    fn send(&self, phase: Phase, work: Work, hold: Hold, outgoing: impl FnOnce(u32) -> Outgoing) -> Result<InFlight> {
+        let (sender, reply) = oneshot::channel();
+        let op_id = self.shared.enter(Pending { phase, work, reply: sender, hold })?;
+        if self.queue.send(outgoing(op_id)).is_err() {
+            return Err(self.shared.failure(phase));
+        }
+        Ok(InFlight { phase, reply })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.shared.is_alive() {
+            tracing::debug!(endpoint = %self.shared.blame.endpoint, "NFC disk dropped without close");
+            self.shared.fail(super::pending::Failure::Lost("it was dropped".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Requests in flight, by operation id, and what becomes of them when the connection fails.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::AbortHandle;
+
+use super::assembly::Assembly;
+use super::range_lock::RangeGuard;
+use crate::error::{Blame, Error, Phase, Result};
+use crate::wire::aio::Kind;
+
+/// What the reader task, the writer task and all callers share.
+pub(crate) struct Shared {
+    pub(crate) blame: Blame,
+    state: Mutex<State>,
+    /// Bytes that may still be put in flight.
+    budget: Arc<Semaphore>,
+    /// Counts replies and fragments: whether the server is alive.
+    progress: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    next_op: u32,
+    pending: HashMap<u32, Pending>,
+    failure: Option<Failure>,
+    tasks: Vec<AbortHandle>,
+}
+
+/// A request whose reply has not been seen whole.
+pub(crate) struct Pending {
+    pub(crate) phase: Phase,
+    pub(crate) work: Work,
+    pub(crate) reply: oneshot::Sender<Result<Reply>>,
+    /// Given up with the last byte of the reply, not when the caller loses interest.
+    pub(crate) hold: Hold,
+}
+
+/// What the reply has to be like.
+pub(crate) enum Work {
+    /// Fragments of the bytes from `offset`.
+    Read { offset: u64, assembly: Assembly },
+    /// One reply.
+    Write { offset: u64, total: u32 },
+    /// One reply of `kind`; `chunks` counts those asked for in an allocation query.
+    Call { kind: Kind, chunks: u64 },
+}
+
+impl Work {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Read { .. } | Self::Write { .. } => Kind::Io,
+            Self::Call { kind, .. } => *kind,
+        }
+    }
+}
+
+/// What a request holds while it is in flight.
+#[derive(Default)]
+pub(crate) struct Hold {
+    pub(crate) _budget: Option<OwnedSemaphorePermit>,
+    pub(crate) _range: Option<Arc<RangeGuard>>,
+}
+
+/// A whole reply.
+pub(crate) enum Reply {
+    /// The bytes of a read.
+    Read(BytesMut),
+    /// A write is done.
+    Written,
+    /// Payload and extra of any other reply.
+    Call { payload: Vec<u8>, extra: Vec<u8> },
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug, Clone)]
+pub(crate) enum Failure {
+    /// It is gone.
+    Lost(String),
+    /// The server broke the protocol.
+    Protocol(String),
+}
+
+impl Failure {
+    pub(crate) fn to_error(&self, blame: &Blame, phase: Phase) -> Error {
+        match self {
+            Self::Lost(reason) => blame.lost(phase, reason.as_str()),
+            Self::Protocol(what) => blame.protocol(phase, what.as_str()),
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(blame: Blame, budget: u64) -> Self {
+        let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { blame, state: Mutex::default(), budget: Arc::new(Semaphore::new(permits)), progress: AtomicU64::new(0) }
+    }
+
+    /// Takes `bytes` of the budget, first come, first served.
+    ///
+    /// Waiting does not end while replies keep coming; a server that is silent for `limit` fails
+    /// the connection.
+    pub(crate) async fn budget(&self, bytes: u32, phase: Phase, limit: Duration) -> Result<OwnedSemaphorePermit> {
+        let acquire = Arc::clone(&self.budget).acquire_many_owned(bytes);
+        tokio::pin!(acquire);
+        loop {
+            let before = self.progress.load(Ordering::Relaxed);
+            match tokio::time::timeout(limit, &mut acquire).await {
+                Ok(Ok(permit)) => return Ok(permit),
+                Ok(Err(_closed)) => return Err(self.failure(phase)),
+                Err(_) if self.progress.load(Ordering::Relaxed) != before => {}
+                Err(_) => return Err(self.timed_out(phase, limit)),
+            }
+        }
+    }
+
+    /// Enters a request and returns its operation id, which was not in use.
+    pub(crate) fn enter(&self, pending: Pending) -> Result<u32> {
+        let mut state = self.state();
+        if let Some(failure) = &state.failure {
+            return Err(failure.to_error(&self.blame, pending.phase));
+        }
+        while state.pending.contains_key(&state.next_op) {
+            state.next_op = state.next_op.wrapping_add(1);
+        }
+        let op_id = state.next_op;
+        state.next_op = op_id.wrapping_add(1);
+        state.pending.insert(op_id, pending);
+        Ok(op_id)
+    }
+
+    /// Takes a request out, to work on a reply to it.
+    pub(crate) fn take(&self, op_id: u32) -> Option<Pending> {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+        self.state().pending.remove(&op_id)
+    }
+
+    /// Puts a request back that waits for more.
+    pub(crate) fn put_back(&self, op_id: u32, pending: Pending) {
+        let mut state = self.state();
+        match &state.failure {
+            None => {
+                state.pending.insert(op_id, pending);
+            }
+            Some(failure) => {
+                let _ = pending.reply.send(Err(failure.to_error(&self.blame, pending.phase)));
+            }
+        }
+    }
+
+    /// Ends the connection: every request in flight and every later one gets an error.
+    ///
+    /// Only the first failure counts.
+    pub(crate) fn fail(&self, failure: Failure) {
+        let (pending, tasks) = {
+            let mut state = self.state();
+            if state.failure.is_none() {
+                tracing::debug!(endpoint = %self.blame.endpoint, ?failure, "NFC connection ended");
+                state.failure = Some(failure);
+            }
+            (std::mem::take(&mut state.pending), std::mem::take(&mut state.tasks))
+        };
+        self.budget.close();
+        for (_, pending) in pending {
+            let error = self.failure(pending.phase);
+            // Whoever is gone does not want to know.
+            let _ = pending.reply.send(Err(error));
+        }
+        for task in tasks {
+            task.abort();
+        }
+    }
+
+    /// Ends the connection because of a time-out in `phase`.
+    pub(crate) fn timed_out(&self, phase: Phase, limit: Duration) -> Error {
+        self.fail(Failure::Lost(format!("it was dropped after a time-out in {phase}")));
+        self.blame.timeout(phase, limit)
+    }
+
+    /// The error for a request in `phase` on a connection that has failed.
+    pub(crate) fn failure(&self, phase: Phase) -> Error {
+        match &self.state().failure {
+            Some(failure) => failure.to_error(&self.blame, phase),
+            None => self.blame.lost(phase, "it was closed"),
+        }
+    }
+
+    /// Whether requests can still be made.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.state().failure.is_none()
+    }
+
+    /// A task to end with the connection.
+    pub(crate) fn adopt(&self, task: AbortHandle) {
+        let mut state = self.state();
+        if state.failure.is_some() {
+            task.abort();
+        } else {
+            state.tasks.push(task);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held; if it did, the table would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,235 @@
+//! The reader task: takes replies off the connection and completes the requests they belong to.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::BufMut as _;
+use tokio::io::{AsyncReadExt, BufReader};
+
+use super::pending::{Failure, Pending, Reply, Shared, Work};
+use crate::dial::ReadHalf;
+use crate::wire::WireError;
+use crate::wire::aio::{HEADER_LEN, Header, Kind};
+use crate::wire::compress::Compression;
+use crate::wire::fault::{self, Fault};
+use crate::wire::io::{Direction, IO_LEN, Io};
+use crate::wire::query::{self, ALLOCATION_LEN, DDB_LEN};
+use crate::wire::{file::OPEN_FILE_LEN, session::OPEN_SESSION_LEN};
+
+/// The largest value of a disk database entry that is taken, in bytes.
+const MAX_VALUE: u32 = 64 * 1024;
+/// Enough for a header and a payload in one system call; data goes past this buffer.
+const BUFFER: usize = 128;
+
+/// Runs until the connection ends or the task is aborted.
+pub(crate) async fn run(reader: ReadHalf, shared: Arc<Shared>) {
+    let mut replies = Replies { reader: BufReader::with_capacity(BUFFER, reader), shared };
+    let failure = loop {
+        match replies.next().await {
+            Ok(()) => {}
+            Err(Stop::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                break Failure::Lost("the other side closed it".to_owned());
+            }
+            Err(Stop::Io(error)) => break Failure::Lost(error.to_string()),
+            Err(Stop::Wire(error)) => break Failure::Protocol(error.to_string()),
+            Err(Stop::Fault(fault)) => {
+                break Failure::Lost(format!("it was dropped after the server reported {fault}"));
+            }
+        }
+    };
+    replies.shared.fail(failure);
+}
+
+/// Why reading ends.
+enum Stop {
+    Io(io::Error),
+    Wire(WireError),
+    /// An error message: what follows it on the connection is not certain.
+    Fault(Fault),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<WireError> for Stop {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+struct Replies {
+    reader: BufReader<ReadHalf>,
+    shared: Arc<Shared>,
+}
+
+impl Replies {
+    /// Reads one message. The request it belongs to is failed with the message's own error, the
+    /// others by whoever called.
+    async fn next(&mut self) -> Result<(), Stop> {
+        let mut bytes = [0; HEADER_LEN];
+        self.reader.read_exact(&mut bytes).await?;
+        let header = Header::decode(&bytes)?;
+        let Some(mut pending) = self.shared.take(header.op_id) else {
+            return self.unsolicited(&header).await;
+        };
+        let result = self.reply(&header, &mut pending).await;
+        match result {
+            Ok(None) => self.shared.put_back(header.op_id, pending),
+            Ok(Some(reply)) => {
+                let Pending { reply: caller, hold, .. } = pending;
+                drop(hold);
+                // A caller that is gone has no use for the bytes.
+                let _ = caller.send(Ok(reply));
+            }
+            Err(stop) => {
+                let blame = &self.shared.blame;
+                let error = match &stop {
+                    Stop::Io(error) => blame.io(pending.phase, error),
+                    Stop::Wire(error) => blame.wire(pending.phase, error),
+                    Stop::Fault(fault) => blame.server(pending.phase, fault.clone()),
+                };
+                let _ = pending.reply.send(Err(error));
+                return Err(stop);
+            }
+        }
+        Ok(())
+    }
+
+    /// A message that nobody waits for: skipped when its kind is new to us, else out of step.
+    async fn unsolicited(&mut self, header: &Header) -> Result<(), Stop> {
+        match header.kind {
+            Kind::Error => Err(Stop::Fault(self.fault(header).await?)),
+            Kind::Other(number) => {
+                tracing::debug!(number, size = header.size, "skipping an unknown NFC message");
+                self.payload(header.size).await?;
+                Ok(())
+            }
+            _ => Err(WireError::field("the operation of an unexpected reply", header.op_id).into()),
+        }
+    }
+
+    /// Reads what follows the header of a reply; `None` when the request waits for more.
+    async fn reply(&mut self, header: &Header, pending: &mut Pending) -> Result<Option<Reply>, Stop> {
+        if header.kind == Kind::Error {
+            return Err(Stop::Fault(self.fault(header).await?));
+        }
+        if header.kind != pending.work.kind() {
+            return Err(WireError::field("the kind of a reply", header.kind.number()).into());
+        }
+        match &mut pending.work {
+            Work::Read { offset, assembly } => {
+                let io = self.io(header, Direction::Read, *offset, assembly.total()).await?;
+                let slot = assembly.slot(io.fragment_offset, io.fragment_len)?;
+                let wire_len = size(io.wire_len);
+                if io.compression == Compression::None {
+                    let mut left = wire_len;
+                    while left > 0 {
+                        match self.reader.read_buf(&mut (&mut *slot).limit(left)).await? {
+                            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                            read => left -= read,
+                        }
+                    }
+                } else {
+                    let packed = self.bytes(wire_len).await?;
+                    let data = io.compression.decompress(&packed, size(io.fragment_len))?;
+                    slot.put_slice(&data);
+                }
+                if !assembly.is_complete() {
+                    return Ok(None);
+                }
+                let whole = std::mem::replace(assembly, super::assembly::Assembly::empty());
+                Ok(Some(Reply::Read(whole.finish())))
+            }
+            Work::Write { offset, total } => {
+                self.io(header, Direction::Write, *offset, *total).await?;
+                Ok(Some(Reply::Written))
+            }
+            Work::Call { kind, chunks } => {
+                let payload = self.payload(header.size).await?;
+                let extra = match *kind {
+                    Kind::DdbGet => {
+                        let len = query::decode_ddb_reply(sized::<DDB_LEN>(&payload)?);
+                        if len > MAX_VALUE {
+                            return Err(WireError::field("the length of a value", len).into());
+                        }
+                        u64::from(len)
+                    }
+                    Kind::QueryAllocated => {
+                        let payload = sized::<ALLOCATION_LEN>(&payload)?;
+                        query::bitmap_len(query::decode_allocation_reply(payload, *chunks)?)
+                    }
+                    Kind::OpenFile => {
+                        sized::<OPEN_FILE_LEN>(&payload)?;
+                        0
+                    }
+                    Kind::OpenSession => {
+                        sized::<OPEN_SESSION_LEN>(&payload)?;
+                        0
+                    }
+                    _ => 0,
+                };
+                // At most 64 KiB: a value, or the bitmap of 524288 chunks.
+                let extra = self.bytes(usize::try_from(extra).unwrap_or(usize::MAX)).await?;
+                Ok(Some(Reply::Call { payload, extra }))
+            }
+        }
+    }
+
+    /// Reads an IO payload and checks that it belongs to the request.
+    async fn io(&mut self, header: &Header, direction: Direction, offset: u64, total: u32) -> Result<Io, Stop> {
+        if size(header.size) != IO_LEN {
+            return Err(WireError::field("the payload size of an IO reply", header.size).into());
+        }
+        let mut bytes = [0; IO_LEN];
+        self.reader.read_exact(&mut bytes).await?;
+        if direction == Direction::Write {
+            // Most fields of a write reply are unknown; its kind and operation are enough.
+            return Ok(Io::read_request(0, Compression::None, offset, total));
+        }
+        let io = Io::decode(&bytes)?;
+        if io.direction != direction {
+            return Err(WireError::Malformed("a read reply has the direction of a write").into());
+        }
+        if io.offset != offset {
+            return Err(WireError::field("the disk offset of a read reply", io.offset).into());
+        }
+        if io.total != total {
+            return Err(WireError::field("the total length of a read reply", io.total).into());
+        }
+        Ok(io)
+    }
+
+    /// Reads an error message, and the text that may follow it uncounted.
+    async fn fault(&mut self, header: &Header) -> Result<Fault, Stop> {
+        let payload = self.payload(header.size).await?;
+        let fault = Fault::decode(&payload);
+        let mut text = vec![0; Fault::uncounted_text(&payload)];
+        match tokio::time::timeout(fault::TEXT_LIMIT, self.reader.read_exact(&mut text)).await {
+            Ok(Ok(_)) if !text.is_empty() => Ok(fault.with_text(&text)),
+            _ => Ok(fault),
+        }
+    }
+
+    /// Reads a payload; headers are decoded only with a bounded size.
+    async fn payload(&mut self, len: u32) -> io::Result<Vec<u8>> {
+        self.bytes(size(len)).await
+    }
+
+    async fn bytes(&mut self, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.reader.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    }
+}
+
+/// The payload as an array of the size it must have.
+fn sized<const N: usize>(payload: &[u8]) -> Result<&[u8; N], WireError> {
+    payload.try_into().map_err(|_| WireError::field("the payload size of a reply", payload.len() as u64))
+}
+
+fn size(bytes: u32) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,71 @@
+//! The writer task: puts whole messages on the connection, one caller's after the other's.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{mpsc, oneshot};
+
+use super::pending::{Failure, Shared};
+use crate::dial::WriteHalf;
+
+/// What the writer task is given.
+///
+/// The queue has no limit of its own: data in it is bounded by the session's budget, the rest by
+/// the number of callers.
+pub(crate) enum Outgoing {
+    /// A message without data.
+    Message(BytesMut),
+    /// The fragments of one write, ascending: header and data. Nothing comes between them.
+    Write(Vec<(BytesMut, Bytes)>),
+    /// The last bytes; then the sending side is shut down.
+    Finish(Bytes, oneshot::Sender<()>),
+}
+
+/// Small messages are joined up to this many bytes into one write.
+const BATCH: usize = 16 * 1024;
+
+/// Runs until the queue ends, the connection breaks or the task is aborted.
+pub(crate) async fn run(mut writer: WriteHalf, mut queue: mpsc::UnboundedReceiver<Outgoing>, shared: Arc<Shared>) {
+    while let Some(outgoing) = queue.recv().await {
+        if let Err(error) = send(&mut writer, outgoing, &mut queue).await {
+            return shared.fail(Failure::Lost(error.to_string()));
+        }
+    }
+}
+
+/// Sends one item, and joins to it what small messages are waiting behind it.
+async fn send(
+    writer: &mut WriteHalf,
+    outgoing: Outgoing,
+    queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+) -> io::Result<()> {
+    let mut next = Some(outgoing);
+    while let Some(outgoing) = next.take() {
+        match outgoing {
+            Outgoing::Message(mut batch) => {
+                while next.is_none() && batch.len() < BATCH {
+                    match queue.try_recv() {
+                        Ok(Outgoing::Message(message)) => batch.extend_from_slice(&message),
+                        Ok(other) => next = Some(other),
+                        Err(_) => break,
+                    }
+                }
+                writer.write_all(&batch).await?;
+            }
+            Outgoing::Write(fragments) => {
+                for (head, data) in fragments {
+                    writer.write_all_buf(&mut head.chain(data)).await?;
+                }
+            }
+            Outgoing::Finish(bytes, done) => {
+                writer.write_all(&bytes).await?;
+                writer.flush().await?;
+                writer.shutdown().await?;
+                let _ = done.send(());
+            }
+        }
+    }
+    writer.flush().await
+}

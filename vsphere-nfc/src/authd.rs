@@ -1,0 +1,166 @@
+//! The dialogue with the authentication daemon on port 902.
+//!
+//! ```text
+//! S 220 ... SSL Required ...          in clear
+//!   TLS handshake
+//! C SESSION <ticket>                  no reply
+//! C THUMBPRINT_SHA2 PlainText         only where the banner knows it
+//! S 200 <SHA-256>
+//! C PROXY vpxa-nfcssl
+//! S 200 Connect ha-nfcssl             the TLS session is abandoned here
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use zeroize::Zeroizing;
+
+use crate::dial;
+use crate::error::{Blame, Error, Phase, Result};
+use crate::options::{Channel, NfcOptions, ThumbprintSha2};
+use crate::ticket::Ticket;
+use crate::tls::records::RecordTls;
+use crate::tls::{self, Pin, Trust};
+use crate::wire::authd::{Banner, Command, LineBuffer, Reply, SSL_SUFFIX};
+
+/// A connection that the daemon has handed over.
+pub(crate) struct HandedOver {
+    pub(crate) tcp: TcpStream,
+    /// `None`: THUMBPRINT_SHA2 was not sent or not accepted. `Some(None)`: accepted, but the reply
+    /// is no thumbprint.
+    pub(crate) announced: Option<Option<Pin>>,
+}
+
+/// Presents the ticket and asks for the service.
+pub(crate) async fn hand_over(
+    blame: &Blame,
+    mut tcp: TcpStream,
+    ticket: &Ticket,
+    trust: &Trust,
+    options: &NfcOptions,
+) -> Result<HandedOver> {
+    let limit = options.timeouts.authd;
+    let banner = blame.within(Phase::Banner, limit, banner(blame, &mut tcp)).await?;
+    tracing::debug!(endpoint = %blame.endpoint, banner = %banner.line, "authd");
+    if !banner.ssl {
+        // Only releases long out of support; the ticket would travel in clear.
+        return Err(Error::Tls {
+            endpoint: Arc::clone(&blame.endpoint),
+            phase: Phase::AuthdTls,
+            reason: "the daemon does not offer TLS".to_owned(),
+        });
+    }
+    let (config, seen) = dial::client_config(blame, Phase::AuthdTls, trust.clone())?;
+    let name = tls::server_name(&ticket.host);
+    let session = blame
+        .within(Phase::AuthdTls, limit, async {
+            RecordTls::handshake(tcp, config, name)
+                .await
+                .map_err(|error| dial::tls_error(blame, Phase::AuthdTls, &seen, &error))
+        })
+        .await?;
+    tracing::debug!(endpoint = %blame.endpoint, version = ?session.version(), "authd TLS");
+    let dialogue = Dialogue { blame, session, lines: LineBuffer::default(), rest: Vec::new() };
+    blame.within(Phase::Authd, limit, dialogue.run(&banner, ticket, options)).await
+}
+
+/// Reads the first line, and not a byte more.
+async fn banner(blame: &Blame, tcp: &mut TcpStream) -> Result<Banner> {
+    let failed = |error: io::Error| blame.io(Phase::Banner, &error);
+    let mut lines = LineBuffer::default();
+    let mut bytes = [0; 1024];
+    loop {
+        let waiting = tcp.peek(&mut bytes).await.map_err(failed)?;
+        if waiting == 0 {
+            return Err(blame.lost(Phase::Banner, "the other side closed it"));
+        }
+        let taken = lines.push(&bytes[..waiting]).map_err(|error| blame.wire(Phase::Banner, &error))?;
+        tcp.read_exact(&mut bytes[..taken]).await.map_err(failed)?;
+        if let Some(line) = lines.take_line() {
+            return Banner::parse(&line).map_err(|_| refused(blame, "the connection", line));
+        }
+    }
+}
+
+fn refused(blame: &Blame, command: &'static str, line: String) -> Error {
+    let line = crate::wire::fault::text(line.as_bytes());
+    Error::AuthdRefused { endpoint: Arc::clone(&blame.endpoint), command, line }
+}
+
+/// Commands and replies inside the daemon's TLS session.
+struct Dialogue<'a> {
+    blame: &'a Blame,
+    session: RecordTls,
+    lines: LineBuffer,
+    /// Decrypted bytes that are not yet in `lines`.
+    rest: Vec<u8>,
+}
+
+impl Dialogue<'_> {
+    async fn run(mut self, banner: &Banner, ticket: &Ticket, options: &NfcOptions) -> Result<HandedOver> {
+        self.send(&Command::Session(ticket.session_id.expose().to_owned())).await?;
+        if options.quirks.ask_banner {
+            let line = self.ask(&Command::Banner).await?;
+            Banner::parse(&line).map_err(|_| refused(self.blame, "BANNER", line))?;
+        }
+        let mut announced = None;
+        if banner.sha256 && options.quirks.thumbprint_sha2 == ThumbprintSha2::Auto {
+            let line = self.ask(&Command::ThumbprintSha2(options.quirks.client_random.clone())).await?;
+            let reply = self.reply(&line)?;
+            if reply.code == 200 {
+                announced = Some(reply.text.parse::<Pin>().ok());
+            } else {
+                tracing::debug!(endpoint = %self.blame.endpoint, %line, "THUMBPRINT_SHA2 refused");
+            }
+        }
+        let service = match options.channel {
+            Channel::Tls if ticket.service.ends_with(SSL_SUFFIX) => ticket.service.clone(),
+            Channel::Tls => format!("{}{SSL_SUFFIX}", ticket.service),
+            Channel::Clear => ticket.service.clone(),
+        };
+        let line = self.ask(&Command::Proxy(service)).await?;
+        if self.reply(&line)?.code != 200 {
+            return Err(refused(self.blame, "PROXY", line));
+        }
+        if !self.rest.is_empty() || !self.lines.is_empty() {
+            // The client speaks first on the service: whatever this is, it is not NFC.
+            return Err(self.blame.protocol(Phase::Authd, "there are bytes after the last reply"));
+        }
+        Ok(HandedOver { tcp: self.session.into_tcp(), announced })
+    }
+
+    async fn ask(&mut self, command: &Command) -> Result<String> {
+        self.send(command).await?;
+        self.line().await
+    }
+
+    async fn send(&mut self, command: &Command) -> Result<()> {
+        let bytes =
+            command.encode().map_err(|_| Error::InvalidTicket("its session id or service has control characters"))?;
+        let bytes = Zeroizing::new(bytes);
+        self.session.send(&bytes).await.map_err(|error| self.failed(&error))
+    }
+
+    async fn line(&mut self) -> Result<String> {
+        loop {
+            let taken = self.lines.push(&self.rest).map_err(|error| self.blame.wire(Phase::Authd, &error))?;
+            self.rest.drain(..taken);
+            if let Some(line) = self.lines.take_line() {
+                return Ok(line);
+            }
+            if let Err(error) = self.session.receive(&mut self.rest).await {
+                return Err(self.failed(&error));
+            }
+        }
+    }
+
+    fn reply(&self, line: &str) -> Result<Reply> {
+        Reply::parse(line).map_err(|error| self.blame.wire(Phase::Authd, &error))
+    }
+
+    fn failed(&self, error: &io::Error) -> Error {
+        dial::tls_error(self.blame, Phase::Authd, &tls::Seen::default(), error)
+    }
+}

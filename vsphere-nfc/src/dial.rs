@@ -1,0 +1,135 @@
+//! From a ticket to a stream that the NFC service listens on: TCP, the daemon, both TLS sessions.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio_rustls::TlsConnector;
+
+use crate::authd;
+use crate::error::{Blame, Error, Phase, Result};
+use crate::options::{Channel, NfcOptions, UnpinnedTickets};
+use crate::ticket::Ticket;
+use crate::tls::{self, Pin, Seen, Trust};
+
+/// The half that is read.
+pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+/// The half that is written.
+pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A connection that the NFC service listens on.
+pub(crate) struct Dialled {
+    pub(crate) reader: ReadHalf,
+    pub(crate) writer: WriteHalf,
+    /// THUMBPRINT_SHA2 was accepted, so message 43 is expected.
+    pub(crate) send_client_random: bool,
+    /// The version of the second TLS session, or of the first where there is no second.
+    pub(crate) tls_version: Option<String>,
+}
+
+/// Connects with `ticket` and has the daemon hand the connection over.
+pub(crate) async fn dial(blame: &Blame, ticket: &Ticket, options: &NfcOptions) -> Result<Dialled> {
+    let limits = &options.timeouts;
+    let trust = trust(ticket, options)?;
+    let tcp = blame.within(Phase::Connect, limits.connect, connect(blame, ticket, options)).await?;
+    let handed = authd::hand_over(blame, tcp, ticket, &trust, options).await?;
+    match options.channel {
+        Channel::Clear => {
+            let (reader, writer) = handed.tcp.into_split();
+            Ok(Dialled {
+                reader: Box::new(reader),
+                writer: Box::new(writer),
+                send_client_random: handed.announced.is_some(),
+                tls_version: None,
+            })
+        }
+        Channel::Tls => {
+            let send_client_random = handed.announced.is_some();
+            let announced = handed.announced.flatten();
+            let trust = match announced {
+                Some(pin) if options.quirks.trust_announced_thumbprint => Trust::Pin(pin),
+                _ => trust,
+            };
+            let (config, seen) = client_config(blame, Phase::ServiceTls, trust)?;
+            let name = tls::server_name(&ticket.host);
+            let stream = blame
+                .within(Phase::ServiceTls, limits.authd, async {
+                    TlsConnector::from(config)
+                        .connect(name, handed.tcp)
+                        .await
+                        .map_err(|error| tls_error(blame, Phase::ServiceTls, &seen, &error))
+                })
+                .await?;
+            let tls_version = stream.get_ref().1.protocol_version().map(|version| format!("{version:?}"));
+            let (reader, writer) = tokio::io::split(stream);
+            Ok(Dialled { reader: Box::new(reader), writer: Box::new(writer), send_client_random, tls_version })
+        }
+    }
+}
+
+/// Whom the ticket names.
+fn trust(ticket: &Ticket, options: &NfcOptions) -> Result<Trust> {
+    match (&ticket.pin, options.unpinned) {
+        (Some(pin), _) => Ok(Trust::Pin(pin.clone())),
+        (None, UnpinnedTickets::Refuse) => Err(Error::InvalidTicket("it names neither a thumbprint nor a certificate")),
+        (None, UnpinnedTickets::Accept) => {
+            tracing::warn!(host = %ticket.host, "connecting to an NFC server without checking its certificate");
+            Ok(Trust::Anyone)
+        }
+    }
+}
+
+/// Tries the host's addresses in turn.
+async fn connect(blame: &Blame, ticket: &Ticket, options: &NfcOptions) -> Result<TcpStream> {
+    let failed = |error: io::Error| Error::Connect { endpoint: Arc::clone(&blame.endpoint), source: Arc::new(error) };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    let addresses = lookup_host((ticket.host.as_str(), ticket.port)).await.map_err(failed)?;
+    for address in addresses {
+        match connect_to(address, options).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+async fn connect_to(address: SocketAddr, options: &NfcOptions) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(size) = options.socket_buffer {
+        // Before connecting: the window's scale is agreed on in the first packets.
+        socket.set_recv_buffer_size(size)?;
+        socket.set_send_buffer_size(size)?;
+    }
+    let tcp = socket.connect(address).await?;
+    tcp.set_nodelay(true)?;
+    // AIO has no keep-alive message; this finds hosts that vanished while the session was idle.
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+    Ok(tcp)
+}
+
+/// A client configuration for one handshake.
+pub(crate) fn client_config(blame: &Blame, phase: Phase, trust: Trust) -> Result<(Arc<rustls::ClientConfig>, Seen)> {
+    tls::client_config(trust).map_err(|error| Error::Tls {
+        endpoint: Arc::clone(&blame.endpoint),
+        phase,
+        reason: error.to_string(),
+    })
+}
+
+/// Sorts an error of a handshake: the wrong certificate, TLS, or the network.
+pub(crate) fn tls_error(blame: &Blame, phase: Phase, seen: &Seen, error: &io::Error) -> Error {
+    let endpoint = Arc::clone(&blame.endpoint);
+    if let Some((expected, actual)) = seen.get() {
+        let show = |pin: &Pin| pin.to_string();
+        return Error::ThumbprintMismatch { endpoint, phase, expected: show(expected), actual: show(actual) };
+    }
+    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        return Error::Tls { endpoint, phase, reason: error.to_string() };
+    }
+    blame.io(phase, error)
+}

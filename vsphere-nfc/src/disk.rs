@@ -1,0 +1,452 @@
+//! The handle of an open disk.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::aio::{Access, Connection, InFlight, RangeLock, Reply};
+use crate::error::{Error, Phase, Result};
+use crate::options::{Buffers, NfcOptions};
+use crate::ticket::TicketSource;
+use crate::wire::file::{Geometry, MAX_PATH, flags};
+use crate::wire::query::{MAX_KEY, MIN_CHUNK};
+
+/// A virtual disk of an ESXi host, open over NFC.
+///
+/// All methods take `&self`: any number of reads and writes may be under way at once, and together
+/// they keep the session's buffers filled. Dropping the handle closes the socket; only
+/// [`close`](Self::close) tells the server and reports errors.
+#[doc(alias = "VixDiskLibHandle")]
+pub struct NfcDisk {
+    tickets: Arc<dyn TicketSource>,
+    path: Arc<str>,
+    mode: Mode,
+    options: NfcOptions,
+    /// Replaced by a new one when the last was lost.
+    connection: Mutex<Arc<Connection>>,
+    /// Held while connecting again, so that one caller does it for all.
+    reconnecting: tokio::sync::Mutex<()>,
+    ranges: Arc<RangeLock>,
+    has_written: AtomicBool,
+    capacity: u64,
+    sector_size: u32,
+    geometry: Geometry,
+}
+
+/// What a disk is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Reading. The ticket may be of any kind.
+    #[doc(alias = "VIXDISKLIB_FLAG_OPEN_READ_ONLY")]
+    ReadOnly,
+    /// Reading and writing. Needs a ticket for writing.
+    ReadWrite,
+}
+
+/// What was agreed on with the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Host and port.
+    pub endpoint: String,
+    /// The server's NFC library version: 11 on ESXi 8, 7 on 7.0, 2 on 6.7.
+    pub server_version: u32,
+    /// The session's buffers.
+    pub buffers: Buffers,
+    /// The version of the TLS session that the data travels in; `None` when it travels in clear.
+    pub tls_version: Option<String>,
+}
+
+impl NfcDisk {
+    /// Opens the disk `path` (`[datastore] folder/disk.vmdk`) with tickets from `tickets`.
+    ///
+    /// The path decides which point in time is read: the parent's file after a snapshot, or a
+    /// child's, which opens as the whole chain. When the server refuses the buffers, the session is
+    /// tried once more, on a new connection with a new ticket, with the options' smaller ones.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`] but those of reads and writes.
+    ///
+    /// # Privileges
+    /// Those of the ticket; none more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection. A ticket may have been used up.
+    #[doc(alias = "VixDiskLib_Open")]
+    pub async fn open(tickets: Arc<dyn TicketSource>, path: &str, mode: Mode, options: NfcOptions) -> Result<Self> {
+        let path: Arc<str> = path.into();
+        let invalid = |what: &str| Error::InvalidRequest { path: Arc::clone(&path), what: what.to_owned() };
+        options.check().map_err(invalid)?;
+        if path.is_empty() || path.len() as u64 > u64::from(MAX_PATH) {
+            return Err(invalid("a path must have 1 to 4096 bytes"));
+        }
+        let connection = connect(&*tickets, &path, mode, &options).await?;
+        let disk = connection.disk;
+        let sector_size = match disk.sector_size {
+            0 => 512,
+            size if size.is_power_of_two() && (512..=65536).contains(&size) => size,
+            size => {
+                let what = format!("the server says that a sector has {size} bytes");
+                return Err(connection.blame().protocol(Phase::OpenFile, what));
+            }
+        };
+        Ok(Self {
+            tickets,
+            path,
+            mode,
+            options,
+            connection: Mutex::new(Arc::new(connection)),
+            reconnecting: tokio::sync::Mutex::default(),
+            ranges: Arc::default(),
+            has_written: AtomicBool::new(false),
+            capacity: disk.capacity,
+            sector_size,
+            geometry: disk.geometry,
+        })
+    }
+
+    /// The disk's size in bytes.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Bytes in a sector. Offsets and lengths of reads and writes are multiples of it.
+    pub fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    /// The physical geometry.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The path that the disk was opened with.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What the disk was opened for.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What was agreed on with the server, on the latest connection.
+    pub fn session_info(&self) -> SessionInfo {
+        let connection = self.latest();
+        SessionInfo {
+            endpoint: connection.blame().endpoint.to_string(),
+            server_version: connection.server_version,
+            buffers: connection.buffers,
+            tls_version: connection.tls_version.clone(),
+        }
+    }
+
+    /// Reads `len` bytes from `offset`.
+    ///
+    /// A read longer than a buffer is cut into several requests that are in flight together.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when the range is not whole sectors inside the disk, and whatever
+    /// the connection says. After an error of the connection, a disk that is open for reading
+    /// connects again at the next call.
+    ///
+    /// # Cancel safety
+    /// Safe: what was asked for still arrives, is dropped, and keeps its part of the budget until
+    /// then.
+    #[doc(alias = "VixDiskLib_Read")]
+    #[doc(alias = "VixDiskLib_ReadAsync")]
+    pub async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        Ok(self.read_into(offset, len, BytesMut::new()).await?.freeze())
+    }
+
+    /// Reads `len` bytes from `offset` into `buffer`, whose content is replaced and whose memory is
+    /// used again when it is large enough.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at). The buffer is lost.
+    ///
+    /// # Cancel safety
+    /// As [`read_at`](Self::read_at).
+    pub async fn read_into(&self, offset: u64, len: usize, mut buffer: BytesMut) -> Result<BytesMut> {
+        let range = self.check(offset, len)?;
+        buffer.clear();
+        if range.is_empty() {
+            return Ok(buffer);
+        }
+        buffer.reserve(len);
+        let connection = self.connection(Phase::Read).await?;
+        let limit = self.options.timeouts.read;
+        let guard = match self.mode {
+            Mode::ReadOnly => None,
+            Mode::ReadWrite => Some(Arc::new(self.ranges.acquire(range, Access::Read).await)),
+        };
+        let mut requests: Vec<InFlight> = Vec::new();
+        for (at, total) in self.requests(&connection, len) {
+            let rest = buffer.split_off(total as usize);
+            let part = std::mem::replace(&mut buffer, rest);
+            let at = offset + at as u64;
+            requests.push(connection.read(at, total, part, guard.clone(), limit).await?);
+        }
+        let mut whole = BytesMut::new();
+        for request in requests {
+            match connection.wait(request, limit).await? {
+                // The parts lie side by side in memory: no bytes are moved.
+                Reply::Read(part) => whole.unsplit(part),
+                _ => return Err(connection.blame().protocol(Phase::Read, "a reply of another kind")),
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Writes `data` at `offset`; returns when the server has replied for all of it.
+    ///
+    /// A write waits for earlier reads and writes of this handle that overlap it, and later ones
+    /// wait for it. Whether a reply means that the data is durable is not known; closing is the
+    /// best barrier there is.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] on a handle for reading, [`Error::InvalidRequest`] when the range is not
+    /// whole sectors inside the disk, and [`Error::WriteInDoubt`] when something failed after data
+    /// was sent.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not take back what was sent: the range holds old or new bytes.
+    #[doc(alias = "VixDiskLib_Write")]
+    #[doc(alias = "VixDiskLib_WriteAsync")]
+    pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<()> {
+        if self.mode == Mode::ReadOnly {
+            return Err(Error::ReadOnly { path: Arc::clone(&self.path), fault: None });
+        }
+        let range = self.check(offset, data.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let connection = self.connection(Phase::Write).await?;
+        let limit = self.options.timeouts.write;
+        let guard = Arc::new(self.ranges.acquire(range.clone(), Access::Write).await);
+        self.has_written.store(true, Ordering::Relaxed);
+        let doubt = |start: u64, error: Error| Error::WriteInDoubt {
+            path: Arc::clone(&self.path),
+            range: start..range.end,
+            source: Box::new(error),
+        };
+        let mut requests: Vec<(u64, InFlight)> = Vec::new();
+        for (at, total) in self.requests(&connection, data.len()) {
+            let part = data.slice(at..at + total as usize);
+            let at = offset + at as u64;
+            match connection.write(at, part, Some(Arc::clone(&guard)), limit).await {
+                Ok(request) => requests.push((at, request)),
+                // Nothing is known of what is in flight, so the doubt starts with the first of it.
+                Err(error) => return Err(doubt(requests.first().map_or(at, |first| first.0), error)),
+            }
+        }
+        for (at, request) in requests {
+            if let Err(error) = connection.wait(request, limit).await {
+                return Err(doubt(at, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the parts of `range` that have storage behind them: ascending, merged, clipped to
+    /// `range`. Everything else reads as zeros, or as the parent where only a link was opened.
+    ///
+    /// The server is asked in chunks of `chunk` bytes, at least 64 KiB, aligned to the chunk; a
+    /// chunk counts as a whole. The tail of the disk that is shorter than a chunk cannot be asked
+    /// for and counts as allocated.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`], also on a handle that has written, where the server's answer may
+    /// be stale. [`Error::Server`] when the server refuses, as it may for datastores that are not
+    /// VMFS: take all as allocated. The refusal ends the connection; the next read makes a new one.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    #[doc(alias = "VixDiskLib_QueryAllocatedBlocks")]
+    pub async fn query_allocated(&self, range: Range<u64>, chunk: u64) -> Result<Vec<Range<u64>>> {
+        if range.start > range.end || range.end > self.capacity {
+            return Err(self.invalid("the range of an allocation query is not inside the disk"));
+        }
+        if chunk < MIN_CHUNK || chunk % u64::from(self.sector_size) != 0 {
+            return Err(self.invalid("a chunk must be whole sectors and have at least 64 KiB"));
+        }
+        if self.has_written.load(Ordering::Relaxed) {
+            return Err(self.invalid("the allocation is not reliable on a handle that has written"));
+        }
+        let mut allocated: Vec<Range<u64>> = Vec::new();
+        if range.is_empty() {
+            return Ok(allocated);
+        }
+        let connection = self.connection(Phase::QueryAllocated).await?;
+        let limit = self.options.timeouts.query;
+        // In chunks; what is behind the last whole one is the tail.
+        let last = range.end.div_ceil(chunk).min(self.capacity / chunk);
+        let mut next = range.start / chunk;
+        while next < last {
+            let count = (last - next).min(u64::from(self.options.allocation_page));
+            let page = connection.query_allocated(chunk, next * chunk, count, limit).await?;
+            page.into_iter().for_each(|part| push_clipped(&mut allocated, part, &range));
+            next += count;
+        }
+        push_clipped(&mut allocated, last * chunk..self.capacity, &range);
+        Ok(allocated)
+    }
+
+    /// Looks up the disk database entry `key` (without `ddb.`); `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when the key is empty or longer than 4096 bytes, and whatever the
+    /// connection says.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    #[doc(alias = "VixDiskLib_ReadMetadata")]
+    pub async fn metadata(&self, key: &str) -> Result<Option<String>> {
+        if key.is_empty() || key.len() as u64 > u64::from(MAX_KEY) {
+            return Err(self.invalid("a key must have 1 to 4096 bytes"));
+        }
+        let connection = self.connection(Phase::Metadata).await?;
+        let value = connection.ddb(key, self.options.timeouts.query).await?;
+        Ok((!value.is_empty()).then(|| String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    /// Closes the disk and the session, and the connection with them.
+    ///
+    /// # Errors
+    /// The first thing that went wrong; the connection is closed all the same. For a disk that was
+    /// written to, an error means that the last writes may not be durable.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
+    #[doc(alias = "VixDiskLib_Close")]
+    pub async fn close(self) -> Result<()> {
+        let connection = self.latest();
+        if !connection.is_alive() && self.mode == Mode::ReadOnly {
+            // Nothing to say goodbye to, and nothing that could have been lost.
+            return Ok(());
+        }
+        connection.close(&self.options).await
+    }
+
+    /// A connection that works: the latest, or a new one where that is allowed.
+    async fn connection(&self, phase: Phase) -> Result<Arc<Connection>> {
+        let latest = self.latest();
+        if latest.is_alive() {
+            return Ok(latest);
+        }
+        if self.mode == Mode::ReadWrite || !self.options.reconnect {
+            return Err(latest.failure(phase));
+        }
+        let _only_one = self.reconnecting.lock().await;
+        let latest = self.latest();
+        if latest.is_alive() {
+            return Ok(latest);
+        }
+        tracing::info!(path = %self.path, lost = %latest.failure(Phase::Idle), "connecting again");
+        let fresh = connect(&*self.tickets, &self.path, self.mode, &self.options).await?;
+        if fresh.disk.capacity != self.capacity {
+            let what = "the disk has another capacity after connecting again";
+            return Err(fresh.blame().protocol(Phase::OpenFile, what));
+        }
+        let fresh = Arc::new(fresh);
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
+        Ok(fresh)
+    }
+
+    fn latest(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The range in bytes, when it is whole sectors inside the disk.
+    fn check(&self, offset: u64, len: usize) -> Result<Range<u64>> {
+        let len = len as u64;
+        let sector = u64::from(self.sector_size);
+        if offset % sector != 0 || len % sector != 0 {
+            return Err(self.invalid(format!("{offset}+{len} is not in sectors of {sector} bytes")));
+        }
+        match offset.checked_add(len) {
+            Some(end) if end <= self.capacity => Ok(offset..end),
+            _ => Err(self.invalid(format!("{offset}+{len} is beyond the capacity {}", self.capacity))),
+        }
+    }
+
+    /// Cuts `len` bytes into requests: offset in the whole, and length.
+    fn requests(&self, connection: &Connection, len: usize) -> impl Iterator<Item = (usize, u32)> + use<> {
+        let buffers = connection.buffers;
+        let budget = u32::try_from(buffers.budget()).unwrap_or(u32::MAX);
+        let wished = self.options.quirks.max_request.unwrap_or(buffers.size);
+        let most = wished.min(budget) / self.sector_size * self.sector_size;
+        let most = most.max(self.sector_size) as usize;
+        (0..len).step_by(most).map(move |at| {
+            // At most `most`, which is a u32.
+            (at, u32::try_from(most.min(len - at)).unwrap_or(u32::MAX))
+        })
+    }
+
+    fn invalid(&self, what: impl Into<String>) -> Error {
+        Error::InvalidRequest { path: Arc::clone(&self.path), what: what.into() }
+    }
+}
+
+impl std::fmt::Debug for NfcDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NfcDisk")
+            .field("path", &self.path)
+            .field("mode", &self.mode)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens a session, with smaller buffers when the first are refused.
+async fn connect(tickets: &dyn TicketSource, path: &Arc<str>, mode: Mode, options: &NfcOptions) -> Result<Connection> {
+    let flags = match mode {
+        Mode::ReadOnly => flags::READ_ONLY,
+        Mode::ReadWrite => flags::READ_WRITE,
+    };
+    let ticket = tickets.ticket().await.map_err(Error::Ticket)?;
+    let refused = match Connection::open(&ticket, path, flags, options.buffers, options).await {
+        Err(
+            error @ (Error::SessionRefused { .. }
+            | Error::OutOfNfcMemory { phase: Phase::OpenSession, .. }
+            | Error::Disconnected { phase: Phase::OpenSession, .. }),
+        ) => error,
+        other => return other,
+    };
+    let Some(smaller) = options.fallback_buffers.filter(|smaller| *smaller != options.buffers) else {
+        return Err(refused);
+    };
+    tracing::info!(%path, %refused, size = smaller.size, count = smaller.count, "trying smaller NFC buffers");
+    let ticket = tickets.ticket().await.map_err(Error::Ticket)?;
+    Connection::open(&ticket, path, flags, smaller, options).await
+}
+
+/// Appends the part of `part` inside `range`, joined to the last one where they touch.
+fn push_clipped(ranges: &mut Vec<Range<u64>>, part: Range<u64>, range: &Range<u64>) {
+    let part = part.start.max(range.start)..part.end.min(range.end);
+    if part.is_empty() {
+        return;
+    }
+    match ranges.last_mut() {
+        Some(last) if last.end == part.start => last.end = part.end,
+        _ => ranges.push(part),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_clipped_and_joined() {
+        let mut ranges = Vec::new();
+        for part in [0..10, 10..20, 30..40, 40..41, 90..200] {
+            push_clipped(&mut ranges, part, &(5..100));
+        }
+        assert_eq!(ranges, [5..20, 30..41, 90..100]);
+        push_clipped(&mut ranges, 100..120, &(5..100));
+        assert_eq!(ranges.len(), 3);
+    }
+}
