@@ -1,0 +1,6 @@
+//! What the data model promises, on real shapes of the API.
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+mod json;
+mod round_trip;
+mod soap;

@@ -1,0 +1,121 @@
+//! Envelopes, both sides.
+
+use vsphere_vim_types::soap::{self, Error, Limits, Request, RequestOptions};
+use vsphere_vim_types::*;
+
+#[test]
+fn a_request_is_read_as_it_was_written() {
+    let vm: MoRef<mo::VirtualMachine> = MoRef::new("vm-42");
+    let args = methods::QueryChangedDiskAreas {
+        snapshot: Some(MoRef::new("snapshot-7")),
+        device_key: 2000,
+        start_offset: 1 << 41,
+        change_id: "*".into(),
+        ..Default::default()
+    };
+    let options = RequestOptions { operation_id: Some("op-1"), version: None };
+    let text = soap::encode_request(&vm.erase(), &args, options);
+    let request = Request::parse(text.as_bytes(), Limits::default()).unwrap();
+    assert_eq!((request.method, request.namespace.as_str()), ("QueryChangedDiskAreas", "urn:vim25"));
+    assert_eq!(request.this, vm.erase());
+    assert_eq!(request.operation_id.as_deref(), Some("op-1"));
+    assert_eq!(request.args::<methods::QueryChangedDiskAreas>().unwrap(), args);
+}
+
+#[test]
+fn an_answer_is_read_as_it_was_written() {
+    type M = methods::QueryChangedDiskAreas;
+    let info = DiskChangeInfo {
+        start_offset: 0,
+        length: 1 << 20,
+        changed_area: vec![DiskChangeExtent { start: 65536, length: 65536, ..Default::default() }],
+        ..Default::default()
+    };
+    let text = soap::encode_response::<M>(&info);
+    assert_eq!(soap::decode_response::<M>(text.as_bytes(), Limits::default()).unwrap(), info);
+    let none = soap::encode_response::<methods::Logout>(&());
+    soap::decode_response::<methods::Logout>(none.as_bytes(), Limits::default()).unwrap();
+}
+
+fn fault(detail: &str) -> soap::SoapFault {
+    let text = format!(
+        "<e:Envelope xmlns:e='http://schemas.xmlsoap.org/soap/envelope/' xmlns:xsi='http://www.w3.org/2001/XMLSchema-instance'><e:Body><e:Fault>\
+         <faultcode>ServerFaultCode</faultcode><faultstring/><detail>{detail}</detail></e:Fault></e:Body></e:Envelope>"
+    );
+    match soap::decode_response::<methods::Logout>(text.as_bytes(), Limits::default()) {
+        Err(Error::Fault(fault)) => *fault,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn faults_keep_their_type_and_their_ancestors() {
+    let known = fault(
+        "<InvalidPowerStateFault xsi:type='InvalidPowerState'><requestedState>poweredOn</requestedState><existingState>poweredOn</existingState></InvalidPowerStateFault>",
+    );
+    let detail = known.detail.unwrap();
+    assert!(detail.is_a("InvalidState") && detail.is_a("MethodFault"));
+    assert_eq!(detail.downcast_ref::<InvalidPowerState>().unwrap().existing_state, VirtualMachinePowerState::PoweredOn);
+
+    let untyped =
+        fault("<NotAuthenticatedFault><object type='Folder'>g</object></NotAuthenticatedFault>").detail.unwrap();
+    assert!(untyped.is_a("NotAuthenticated") && untyped.is_a("NoPermission"));
+
+    let without_struct = fault("<x xsi:type='LargeRDMNotSupportedOnDatastore'><device>d</device></x>").detail.unwrap();
+    assert_eq!(without_struct.type_name(), "LargeRDMNotSupportedOnDatastore");
+    assert!(without_struct.is_a("VmConfigFault"));
+
+    let new =
+        fault("<FaultOfTomorrowFault xsi:type='FaultOfTomorrow'><why>x</why></FaultOfTomorrowFault>").detail.unwrap();
+    assert_eq!(new.type_name(), "FaultOfTomorrow");
+    assert_eq!(new.unknown.elements()[0].name(), "why");
+}
+
+#[test]
+fn a_fault_is_read_as_it_was_written() {
+    let detail: Poly<MethodFault> = Poly::new(FileFault { file: "[ds1] a.vmdk".into(), ..Default::default() });
+    let text = soap::encode_fault(&detail, "Change tracking is not enabled");
+    match soap::decode_response::<methods::Logout>(text.as_bytes(), Limits::default()) {
+        Err(Error::Fault(fault)) => {
+            assert_eq!(fault.detail.unwrap(), detail);
+            assert_eq!(fault.string, "Change tracking is not enabled");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn internal_methods_have_their_own_namespace() {
+    let args = internal::DisableMethods {
+        entity: vec![ManagedObjectReference::of("VirtualMachine", "vm-1")],
+        method: vec![internal::DisabledMethodRequest {
+            method: "RelocateVM_Task".into(),
+            reason_id: "backup".into(),
+            ..Default::default()
+        }],
+        source_id: "s".into(),
+        ..Default::default()
+    };
+    let this = ManagedObjectReference::of("AuthorizationManager", "AuthorizationManager");
+    let text = soap::encode_request(&this, &args, RequestOptions::default());
+    let request = Request::parse(text.as_bytes(), Limits::default()).unwrap();
+    assert_eq!(request.namespace, "urn:internalvim25");
+    assert_eq!(request.args::<internal::DisableMethods>().unwrap(), args);
+    assert!(soap::encode_response::<internal::DisableMethods>(&()).contains("xmlns=\"urn:vim25\""));
+}
+
+#[test]
+fn texts_that_are_no_answer_are_errors() {
+    for text in [
+        "",
+        "<html><body>503</body></html>",
+        "<Envelope/>",
+        "<Envelope><Body/></Envelope>",
+        "\u{0}",
+        "<Envelope><Body><X>",
+    ] {
+        let result = soap::decode_response::<methods::CurrentTime>(text.as_bytes(), Limits::default());
+        assert!(matches!(result, Err(Error::Malformed(_))), "{text}: {result:?}");
+    }
+    assert!(soap::decode_response::<methods::CurrentTime>(&[0xff, 0xfe], Limits::default()).is_err());
+}
