@@ -27,7 +27,7 @@ pub(crate) struct SparseExtent {
     pub(super) directory: Box<[AtomicU32]>,
     /// The same for the redundant tables; only for writable extents that keep them.
     pub(super) redundant: Option<Box<[AtomicU32]>>,
-    pub(super) allocator: Mutex<Allocator>,
+    pub(super) allocator: Allocator,
     cache: Arc<TableCache>,
     id: u32,
     /// Held while a table is loaded or changed. A table that was read from the file before a change and put
@@ -58,8 +58,13 @@ impl SparseExtent {
         if backing.is_writable() && header.version == 3 {
             return Err(Error::not_supported(&*backing.name, "writing a version 3 sparse extent", "open it read-only"));
         }
+        if backing.is_writable() && header.overhead_sectors.saturating_mul(SECTOR) > file_len {
+            let problem =
+                format!("sparse header: {} sectors of metadata in a file of {file_len} bytes", header.overhead_sectors);
+            return Err(Error::malformed(&*backing.name, problem));
+        }
         let grains = Grains::new(&header);
-        let allocator = Mutex::new(Allocator::new(file_len, &header));
+        let allocator = Allocator::new(file_len, grains.grain_bytes());
         let tables = Mutex::new(());
         Ok(Self { backing, header, grains, directory, redundant, allocator, cache, id, tables })
     }

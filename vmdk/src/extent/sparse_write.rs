@@ -8,8 +8,8 @@
 use std::{
     ops::Range,
     sync::{
-        MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -24,16 +24,44 @@ use crate::{
 /// Where the next grain goes, and whether the extent is marked as being written.
 #[derive(Debug)]
 pub(super) struct Allocator {
-    next_byte: u64,
-    marked_unclean: bool,
+    /// Held while grains, tables or the unclean flag are added to the file.
+    lock: Mutex<()>,
+    /// End of what is used in the file, in bytes; changed under the lock only.
+    next_byte: AtomicU64,
+    marked_unclean: AtomicBool,
     /// A write failed: the flag must stay set.
-    failed: bool,
+    failed: AtomicBool,
 }
 
+/// Proof that the allocator is locked.
+type Allocating<'a> = MutexGuard<'a, ()>;
+
 impl Allocator {
-    pub(super) fn new(file_len: u64, header: &SparseHeader) -> Self {
-        let overhead = header.overhead_sectors.saturating_mul(SECTOR);
-        Self { next_byte: file_len.max(overhead), marked_unclean: false, failed: false }
+    pub(super) fn new(file_len: u64, grain_bytes: u64) -> Self {
+        // A file that ends inside a grain may have been cut by its writer at the disk's end; keep the rest of
+        // that grain free, wherever it starts.
+        let next_byte =
+            if file_len.is_multiple_of(grain_bytes) { file_len } else { file_len.saturating_add(grain_bytes - SECTOR) };
+        Self {
+            lock: Mutex::new(()),
+            next_byte: AtomicU64::new(next_byte),
+            marked_unclean: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> Allocating<'_> {
+        // The lock guards the file, and a file half written is what `failed` and the unclean flag are for.
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// End of what is used in the file, in bytes.
+    fn end(&self) -> u64 {
+        self.next_byte.load(Ordering::Acquire)
+    }
+
+    fn advance(&self, end: u64, _locked: &Allocating<'_>) {
+        self.next_byte.store(end, Ordering::Release);
     }
 }
 
@@ -48,7 +76,7 @@ impl SparseExtent {
                 let len = match run.place {
                     Place::At(at) => {
                         let (now, _) = rest.split_at(run.len as usize);
-                        self.check_grain(at)?;
+                        self.check_grain(at, run.len)?;
                         self.backing.write(at, now)?;
                         now.len()
                     }
@@ -71,7 +99,7 @@ impl SparseExtent {
                 let run = self.run(offset..range.end)?;
                 match run.place {
                     Place::At(at) => {
-                        self.check_grain(at)?;
+                        self.check_grain(at, run.len)?;
                         self.backing.punch(at..at + run.len)?;
                     }
                     Place::Unallocated if has_parent => self.hide(offset..offset + run.len, under)?,
@@ -86,11 +114,12 @@ impl SparseExtent {
     /// Flushes, and takes the unclean flag back unless a write had failed.
     pub(crate) fn close(&self) -> Result<()> {
         self.backing.sync()?;
-        let mut allocator = self.lock_allocator();
-        if allocator.marked_unclean && !allocator.failed {
+        let _locked = self.allocator.lock();
+        let marked = &self.allocator.marked_unclean;
+        if marked.load(Ordering::Acquire) && !self.allocator.failed.load(Ordering::Acquire) {
             self.backing.write(SparseHeader::UNCLEAN_OFFSET, &[0])?;
             self.backing.sync()?;
-            allocator.marked_unclean = false;
+            marked.store(false, Ordering::Release);
         }
         Ok(())
     }
@@ -103,10 +132,10 @@ impl SparseExtent {
             let grain = self.grains.grain_range(self.grains.grain(offset));
             let end = grain.end.min(range.end);
             if self.header.flags.has(SparseFlags::ZEROED_GRAINS) && offset == grain.start && end == grain.end {
-                let mut allocator = self.lock_allocator();
+                let locked = self.allocator.lock();
                 let number = self.grains.grain(offset);
-                self.add_table(number, &mut allocator)?;
-                self.store_entries(number, &[ZERO_GRAIN])?;
+                self.add_table(number, &locked)?;
+                self.store_entries(number, &[ZERO_GRAIN], &locked)?;
                 offset = end;
             } else {
                 let len = (end - offset) as usize;
@@ -120,7 +149,7 @@ impl SparseExtent {
     /// Stores the first grains of `data`, which are not in the file yet; returns how many bytes that took.
     /// 0 means that another thread was faster.
     fn allocate(&self, offset: u64, data: &[u8], under: Underlay<'_>) -> Result<usize> {
-        let mut allocator = self.lock_allocator();
+        let locked = self.allocator.lock();
         let run = self.run(offset..offset + data.len() as u64)?;
         if matches!(run.place, Place::At(_)) {
             return Ok(0);
@@ -134,7 +163,7 @@ impl SparseExtent {
         } else {
             0
         };
-        let at = allocator.next_byte.next_multiple_of(grain_bytes);
+        let at = self.aligned_end(grain_bytes)?;
         let (taken, count) = if whole > 0 {
             let taken = (whole * grain_bytes) as usize;
             self.check_space(at, whole)?;
@@ -154,19 +183,18 @@ impl SparseExtent {
             self.backing.write(at, &buf)?;
             (taken, 1)
         };
-        allocator.next_byte = at + count * grain_bytes;
-        self.add_table(first, &mut allocator)?;
+        self.allocator.advance(at + count * grain_bytes, &locked);
+        self.add_table(first, &locked)?;
         let sectors_per_grain = self.header.grain_sectors as u32;
         // Checked above: the last grain's sector fits in 32 bits.
         let sector = (at / SECTOR) as u32;
         let entries: Vec<u32> = (0..count as u32).map(|index| sector + index * sectors_per_grain).collect();
-        self.store_entries(first, &entries)?;
+        self.store_entries(first, &entries, &locked)?;
         Ok(taken)
     }
 
-    /// Sets consecutive entries, all in the table of `grain`, in the file and in memory. The caller holds
-    /// the allocator.
-    fn store_entries(&self, grain: u64, entries: &[u32]) -> Result<()> {
+    /// Sets consecutive entries, all in the table of `grain`, in the file and in memory.
+    fn store_entries(&self, grain: u64, entries: &[u32], _allocating: &Allocating<'_>) -> Result<()> {
         let (number, entry) = self.grains.entry(grain);
         let locked = self.lock_tables();
         let table = self.table_locked(number, &locked)?.ok_or_else(|| self.inconsistent(number))?;
@@ -174,7 +202,8 @@ impl SparseExtent {
         let within = entry as u64 * 4;
         for directory in self.redundant.iter().chain([&self.directory]) {
             let sector = directory[number as usize].load(Ordering::Acquire);
-            if sector == 0 {
+            let at = u64::from(sector) * SECTOR;
+            if sector == 0 || at + TABLE_BYTES > self.allocator.end() {
                 return Err(self.inconsistent(number));
             }
             self.backing.write(u64::from(sector) * SECTOR + within, &bytes)?;
@@ -187,16 +216,16 @@ impl SparseExtent {
 
     /// Makes the table of `grain` when there is none. Hosted extents have all tables from the start; other
     /// writers leave some out.
-    fn add_table(&self, grain: u64, allocator: &mut Allocator) -> Result<()> {
+    fn add_table(&self, grain: u64, allocating: &Allocating<'_>) -> Result<()> {
         let (number, _) = self.grains.entry(grain);
         if self.directory[number as usize].load(Ordering::Acquire) != 0 {
             return Ok(());
         }
         let locked = self.lock_tables();
         if let Some(redundant) = &self.redundant {
-            self.add_table_to(redundant, self.header.redundant_directory_sector, number, allocator, &locked)?;
+            self.add_table_to(redundant, self.header.redundant_directory_sector, number, allocating, &locked)?;
         }
-        self.add_table_to(&self.directory, self.header.directory_sector, number, allocator, &locked)
+        self.add_table_to(&self.directory, self.header.directory_sector, number, allocating, &locked)
     }
 
     fn add_table_to(
@@ -204,42 +233,54 @@ impl SparseExtent {
         directory: &[AtomicU32],
         directory_sector: u64,
         number: u32,
-        allocator: &mut Allocator,
+        allocating: &Allocating<'_>,
         _locked: &TablesLocked<'_>,
     ) -> Result<()> {
-        let at = allocator.next_byte.next_multiple_of(SECTOR);
+        let at = self.aligned_end(SECTOR)?;
         let sector = u32::try_from(at / SECTOR).map_err(|_| self.full())?;
         self.backing.write(at, &[0; TABLE_BYTES as usize])?;
         self.backing.write(directory_sector * SECTOR + u64::from(number) * 4, &sector.to_le_bytes())?;
-        allocator.next_byte = at + TABLE_BYTES;
+        self.allocator.advance(at + TABLE_BYTES, allocating);
         directory[number as usize].store(sector, Ordering::Release);
         Ok(())
     }
 
     fn mark_unclean(&self) -> Result<()> {
-        let mut allocator = self.lock_allocator();
-        if !allocator.marked_unclean {
+        let marked = &self.allocator.marked_unclean;
+        if marked.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _locked = self.allocator.lock();
+        if !marked.load(Ordering::Acquire) {
             self.backing.write(SparseHeader::UNCLEAN_OFFSET, &[1])?;
-            allocator.marked_unclean = true;
+            marked.store(true, Ordering::Release);
         }
         Ok(())
     }
 
     fn noting_failure(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        work().inspect_err(|_| self.lock_allocator().failed = true)
+        work().inspect_err(|_| self.allocator.failed.store(true, Ordering::Release))
     }
 
-    /// A damaged table must not make a write overwrite the metadata.
-    fn check_grain(&self, at: u64) -> Result<()> {
-        if at < self.header.overhead_sectors.saturating_mul(SECTOR) {
-            return Err(Error::malformed(&*self.backing.name, format!("a grain at offset {at} lies in the metadata")));
+    /// A damaged table must make a write neither overwrite the metadata nor grow the file by terabytes.
+    fn check_grain(&self, at: u64, len: u64) -> Result<()> {
+        let start = self.header.overhead_sectors.saturating_mul(SECTOR);
+        let end = self.allocator.end();
+        if at < start || at.saturating_add(len) > end {
+            let problem = format!("a grain at offset {at} lies outside of the data, {start} to {end}");
+            return Err(Error::malformed(&*self.backing.name, problem));
         }
         Ok(())
     }
 
+    /// The first free offset that is a multiple of `unit`.
+    fn aligned_end(&self, unit: u64) -> Result<u64> {
+        self.allocator.end().checked_next_multiple_of(unit).ok_or_else(|| self.full())
+    }
+
     /// Sector numbers have 32 bits: an extent's file ends at 2 TiB.
     fn check_space(&self, at: u64, grains: u64) -> Result<()> {
-        let end = at / SECTOR + grains * self.header.grain_sectors;
+        let end = (at / SECTOR).saturating_add(grains * self.header.grain_sectors);
         if end > u64::from(u32::MAX) { Err(self.full()) } else { Ok(()) }
     }
 
@@ -250,16 +291,12 @@ impl SparseExtent {
     fn inconsistent(&self, number: u32) -> Error {
         Error::malformed(&*self.backing.name, format!("grain table {number} is missing in one of the directories"))
     }
-
-    fn lock_allocator(&self) -> MutexGuard<'_, Allocator> {
-        self.allocator.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for SparseExtent {
     /// Marks the extent as clean when nothing failed; an explicit close reports what this can only try.
     fn drop(&mut self) {
-        if !std::thread::panicking() && self.lock_allocator().marked_unclean {
+        if !std::thread::panicking() && self.allocator.marked_unclean.load(Ordering::Acquire) {
             let _ = self.close();
         }
     }

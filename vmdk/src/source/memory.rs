@@ -63,7 +63,7 @@ impl WriteAt for MemSource {
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let end = start.checked_add(data.len()).ok_or(io::ErrorKind::FileTooLarge)?;
         if end > bytes.len() {
-            bytes.resize(end, 0);
+            grow(&mut bytes, end)?;
         }
         bytes[start..end].copy_from_slice(data);
         Ok(())
@@ -71,8 +71,7 @@ impl WriteAt for MemSource {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.write().resize(len, 0);
-        Ok(())
+        grow(&mut self.write(), len)
     }
 
     fn punch(&self, range: Range<u64>) -> io::Result<()> {
@@ -93,6 +92,13 @@ impl WriteAt for MemSource {
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// As `Vec::resize`, but too much is an error instead of the end of the process.
+fn grow(bytes: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    bytes.try_reserve(len.saturating_sub(bytes.len())).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.resize(len, 0);
+    Ok(())
 }
 
 #[cfg(test)]
