@@ -1,1 +1,11 @@
 //! Back up and restore vSphere virtual machines: engine and repository.
+#![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
+
+mod cancel;
+mod error;
+pub mod repository;
+
+pub use crate::{
+    cancel::CancelToken,
+    error::{DiskError, Error, Result},
+};

@@ -1,0 +1,93 @@
+//! Cancelling.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::Notify;
+
+use crate::error::{Error, Result};
+
+/// A token by which a caller stops work; clones share one state.
+///
+/// A cancelled backup stops reading, removes its snapshot, releases its lock and returns
+/// [`Error::Cancelled`]; no recovery point appears.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    cancelled: AtomicBool,
+    wake: Notify,
+}
+
+impl CancelToken {
+    /// Makes a token that is not cancelled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cancels; there is no way back.
+    pub fn cancel(&self) {
+        self.shared.cancelled.store(true, Ordering::Release);
+        self.shared.wake.notify_waiters();
+    }
+
+    /// Tells whether the token was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.shared.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Waits until the token is cancelled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect.
+    pub async fn cancelled(&self) {
+        // The waiter is registered before the flag is read, so that no wake-up is missed.
+        let mut woken = std::pin::pin!(self.shared.wake.notified());
+        woken.as_mut().enable();
+        if !self.is_cancelled() {
+            woken.await;
+        }
+    }
+
+    /// Returns an error when the token was cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// Runs `work` until it ends or the token is cancelled, in which case `work` is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], or what `work` returns.
+    pub async fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.cancelled() => Err(Error::Cancelled),
+            done = work => done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn wakes_a_waiter_and_stops_work() {
+        let token = CancelToken::new();
+        let other = token.clone();
+        let waiter = tokio::spawn(async move { other.run(std::future::pending::<Result<()>>()).await });
+        tokio::task::yield_now().await;
+        token.cancel();
+        assert!(matches!(waiter.await.unwrap(), Err(Error::Cancelled)));
+        token.cancelled().await;
+        assert!(token.check().is_err());
+    }
+}

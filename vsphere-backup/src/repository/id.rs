@@ -1,0 +1,352 @@
+//! Identities: chunks, pages, objects, points.
+
+use std::fmt;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, Result};
+
+use super::storage::Key;
+
+/// Defines an identity of `$len` bytes that is written in hex.
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub(crate) [u8; $len]);
+
+        impl $name {
+            /// The length in bytes.
+            pub const LEN: usize = $len;
+
+            /// Parses hex digits in lower case.
+            ///
+            /// # Errors
+            /// [`Error::Invalid`] when the length or a digit is wrong.
+            pub fn parse(text: &str) -> Result<Self> {
+                let mut bytes = [0; $len];
+                parse_hex(text, &mut bytes)
+                    .ok_or_else(|| Error::invalid(format!("{text:?} is not {} hex digits", $len * 2)))?;
+                Ok(Self(bytes))
+            }
+
+            /// Returns the bytes.
+            pub fn as_bytes(&self) -> &[u8; $len] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self> {
+                Self::parse(text)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+hex_id! {
+    /// The identity of a chunk: the keyed BLAKE3 of its plain bytes.
+    ChunkId, 32
+}
+hex_id! {
+    /// The identity of a page of a disk's index: the keyed BLAKE3 of its body.
+    PageId, 32
+}
+hex_id! {
+    /// The identity of a small object (a configuration, disk metadata): the keyed BLAKE3 of its bytes.
+    MetaId, 32
+}
+hex_id! {
+    /// The identity of a pack: the plain BLAKE3 of the whole object, so that a holder without any
+    /// key can check it.
+    PackId, 32
+}
+hex_id! {
+    /// The identity of a segment of the chunk index: the plain BLAKE3 of its body.
+    SegmentId, 32
+}
+hex_id! {
+    /// The identity of a repository, random.
+    RepositoryId, 16
+}
+
+/// The identity of a virtual machine in a repository: its `instanceUuid`.
+///
+/// Never a path or a name, which change. Any text of `[A-Za-z0-9._-]` up to 128 bytes is accepted.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct VmId(Box<str>);
+
+impl VmId {
+    /// Parses an identity.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is empty, too long, or has characters that are not allowed.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.len() <= 128 && super::storage::is_segment(text) {
+            Ok(Self(text.into()))
+        } else {
+            Err(Error::invalid(format!("{text:?} cannot be the identity of a virtual machine")))
+        }
+    }
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for VmId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The identity of a recovery point: `<instanceUuid>/<time>-<16 hex digits>`.
+///
+/// Ordered by virtual machine, then by time.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PointId {
+    vm: VmId,
+    name: Box<str>,
+}
+
+impl PointId {
+    /// Makes the identity of a point of `vm` that is made at `created`, seconds since 1970 in UTC.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the operating system has no random numbers.
+    pub(crate) fn new(vm: VmId, created: u64) -> Result<Self> {
+        let tail: [u8; 8] = random()?;
+        let tail: String = tail.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("{}-{tail}", compact_utc(created));
+        Ok(Self { vm, name: name.into() })
+    }
+
+    /// Parses `<instanceUuid>/<name>`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = || Error::invalid(format!("{text:?} is not the identity of a recovery point"));
+        let (vm, name) = text.split_once('/').ok_or_else(wrong)?;
+        let sound = name.len() == NAME_LEN
+            && name.is_ascii()
+            && name.bytes().enumerate().all(|(at, byte)| match at {
+                8 => byte == b'T',
+                15 => byte == b'Z',
+                16 => byte == b'-',
+                17.. => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+                _ => byte.is_ascii_digit(),
+            });
+        if !sound {
+            return Err(wrong());
+        }
+        Ok(Self { vm: VmId::parse(vm)?, name: name.into() })
+    }
+
+    /// Returns the virtual machine.
+    pub fn vm(&self) -> &VmId {
+        &self.vm
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        Key::of(&["points", self.vm.as_str(), &self.name])
+    }
+}
+
+impl fmt::Display for PointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.vm, self.name)
+    }
+}
+
+impl fmt::Debug for PointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for PointId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PointId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The keys by which content becomes an identity, derived from the repository's secret.
+#[derive(Clone)]
+pub(crate) struct IdKeys {
+    chunk: [u8; 32],
+    page: [u8; 32],
+    meta: [u8; 32],
+}
+
+impl IdKeys {
+    /// Derives the keys; the contexts are part of the format.
+    pub(crate) fn derive(secret: &[u8; 32]) -> Self {
+        let derive = |context| blake3::derive_key(context, secret);
+        Self {
+            chunk: derive("vsphere-backup 2026-11-22 format 1 chunk id"),
+            page: derive("vsphere-backup 2026-11-22 format 1 page id"),
+            meta: derive("vsphere-backup 2026-11-22 format 1 meta id"),
+        }
+    }
+
+    pub(crate) fn chunk(&self, plain: &[u8]) -> ChunkId {
+        ChunkId(*blake3::keyed_hash(&self.chunk, plain).as_bytes())
+    }
+
+    pub(crate) fn page(&self, body: &[u8]) -> PageId {
+        PageId(*blake3::keyed_hash(&self.page, body).as_bytes())
+    }
+
+    pub(crate) fn meta(&self, body: &[u8]) -> MetaId {
+        MetaId(*blake3::keyed_hash(&self.meta, body).as_bytes())
+    }
+}
+
+impl fmt::Debug for IdKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdKeys(redacted)")
+    }
+}
+
+/// Returns random bytes of the operating system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::invalid("the operating system gives no random numbers"))?;
+    Ok(bytes)
+}
+
+/// Parses exactly `out.len() * 2` hex digits in lower case.
+pub(crate) fn parse_hex(text: &str, out: &mut [u8]) -> Option<()> {
+    let digits = text.as_bytes();
+    if digits.len() != out.len() * 2 {
+        return None;
+    }
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = value(pair[0])? << 4 | value(pair[1])?;
+    }
+    Some(())
+}
+
+/// Formats seconds since 1970 as `YYYYMMDDThhmmssZ`, which sorts as text.
+fn compact_utc(seconds: u64) -> String {
+    // Years above 9999 would need five digits.
+    let seconds = seconds.min(253_402_300_799);
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_from_days(days);
+    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// Converts days since 1970-01-01 to a date (<https://howardhinnant.github.io/date_algorithms.html>).
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let z = days + 719_468;
+    let (era, doe) = (z / 146_097, z % 146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    (yoe + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// `YYYYMMDDThhmmssZ-` and 16 hex digits.
+const NAME_LEN: usize = 33;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_a_round_trip_as_text() {
+        let id = ChunkId([0xa5; 32]);
+        assert_eq!(ChunkId::parse(&id.to_string()).unwrap(), id);
+        for bad in ["", "a5", &"A5".repeat(32), &"g0".repeat(32)] {
+            assert!(ChunkId::parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn point_ids_sort_by_time_and_survive_a_round_trip() {
+        let vm = VmId::parse("5029-ab").unwrap();
+        let early = PointId::new(vm.clone(), 1_700_000_000).unwrap();
+        let late = PointId::new(vm, 1_700_000_001).unwrap();
+        assert!(early < late);
+        assert_eq!(PointId::parse(&early.to_string()).unwrap(), early);
+        for bad in ["", "vm", "vm/x", "vm/20260101T000000Z-0123456789abcdeX", "../20260101T000000Z-0123456789abcdef"] {
+            assert!(PointId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_written_in_utc() {
+        assert_eq!(compact_utc(0), "19700101T000000Z");
+        assert_eq!(compact_utc(951_827_696), "20000229T123456Z");
+        assert_eq!(compact_utc(1_795_318_511), "20261122T033511Z");
+        assert_eq!(compact_utc(u64::MAX), "99991231T235959Z");
+    }
+
+    #[test]
+    fn equal_bytes_of_different_kinds_have_different_ids() {
+        let keys = IdKeys::derive(&[7; 32]);
+        let bytes = b"the same";
+        assert_ne!(keys.chunk(bytes).0, keys.page(bytes).0);
+        assert_ne!(keys.chunk(bytes).0, keys.meta(bytes).0);
+        assert_ne!(keys.chunk(bytes), IdKeys::derive(&[8; 32]).chunk(bytes));
+        assert!(!format!("{keys:?}").contains('7'));
+    }
+}

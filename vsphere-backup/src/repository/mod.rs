@@ -1,0 +1,388 @@
+//! The repository: recovery points that are full images and share their chunks.
+//!
+//! A disk is cut on a fixed grid into chunks, which are named by a keyed hash of their bytes,
+//! gathered into packs and found through an index. What lies where on a disk is a tree of pages
+//! ([`TreeRoot`]); an incremental backup rewrites the pages that its changes touch and shares the
+//! rest with its parent. There are no chains to replay: every [`RecoveryPoint`] reads alike, and
+//! each chunk is checked against its name before its bytes are used.
+//!
+//! ```
+//! # tokio_test(async {
+//! use vsphere_backup::repository::{CreateOptions, Repository};
+//!
+//! let folder = tempfile::tempdir()?;
+//! Repository::create_local(folder.path(), CreateOptions::default()).await?;
+//! let repository = Repository::open_local(folder.path()).await?;
+//! assert!(repository.vms().await?.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # });
+//! # fn tokio_test<T>(work: impl Future<Output = Result<T, Box<dyn std::error::Error>>>) {
+//! #     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work).unwrap();
+//! # }
+//! ```
+//!
+//! The format is written down in `FORMAT.md` beside this crate's `Cargo.toml`.
+
+pub mod storage;
+
+mod config;
+mod envelope;
+mod frame;
+mod id;
+mod index;
+mod manifest;
+mod pack;
+mod page;
+mod point;
+mod reader;
+mod tree;
+mod verify;
+mod writer;
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+
+use self::{
+    config::Config,
+    envelope::Kind,
+    frame::Codec,
+    id::SegmentId,
+    index::Index,
+    pack::PackEntries,
+    page::PageStore,
+    storage::{Key, LocalStorage, Storage, StorageError, StorageErrorKind},
+};
+use crate::error::{Error, Result};
+
+pub use self::{
+    config::CreateOptions,
+    id::{ChunkId, MetaId, PackId, PageId, PointId, RepositoryId, VmId},
+    manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, LeftOut, Manifest, VmRecord},
+    point::{PointWriter, RecoveryPoint},
+    reader::{DiskReader, Extent, ExtentKind},
+    tree::TreeRoot,
+    verify::{CheckReport, VerifyLevel, VerifyReport},
+    writer::{Writer, WriterOptions, WriterTotals},
+};
+pub(crate) use self::{
+    frame::is_zero,
+    id::random,
+    page::Slot,
+    tree::{Shape, Tree, TreeUpdate},
+    writer::Run,
+};
+
+/// An opened repository. Clones share it; it is `Send` and `Sync`.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    storage: Arc<dyn Storage>,
+    config: Config,
+    codec: Codec,
+    pages: PageStore,
+    index: RwLock<Index>,
+    /// Held while the index is loaded; `true` once it was.
+    loaded: tokio::sync::Mutex<bool>,
+}
+
+impl Repository {
+    /// Creates a repository in a local folder, which is created when it does not exist.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    ///
+    /// # Cancel safety
+    /// When dropped, the repository exists or does not.
+    pub async fn create_local(root: impl Into<PathBuf>, options: CreateOptions) -> Result<Self> {
+        Self::create(Arc::new(LocalStorage::open(root)?), options).await
+    }
+
+    /// Opens the repository in a local folder.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn open_local(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        if !root.is_dir() {
+            return Err(Error::NotARepository { location: root.display().to_string() });
+        }
+        Self::open(Arc::new(LocalStorage::open(root)?)).await
+    }
+
+    /// Creates a repository in a storage.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryExists`], [`Error::Storage`], [`Error::Invalid`] for bad options.
+    ///
+    /// # Cancel safety
+    /// When dropped, the repository exists or does not.
+    pub async fn create(storage: Arc<dyn Storage>, options: CreateOptions) -> Result<Self> {
+        let config = Config::create(&*storage, options).await?;
+        Ok(Self::new(storage, config))
+    }
+
+    /// Opens the repository in a storage.
+    ///
+    /// # Errors
+    /// [`Error::NotARepository`], [`Error::UnsupportedVersion`], [`Error::UnsupportedFeature`],
+    /// [`Error::Damaged`], [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn open(storage: Arc<dyn Storage>) -> Result<Self> {
+        let config = Config::read(&*storage).await?;
+        Ok(Self::new(storage, config))
+    }
+
+    fn new(storage: Arc<dyn Storage>, config: Config) -> Self {
+        let pages = PageStore::new(storage.clone(), config.keys.clone());
+        Self {
+            inner: Arc::new(Inner {
+                storage,
+                config,
+                codec: Codec::default(),
+                pages,
+                index: RwLock::default(),
+                loaded: tokio::sync::Mutex::new(false),
+            }),
+        }
+    }
+
+    /// Returns the repository's identity.
+    pub fn id(&self) -> RepositoryId {
+        self.inner.config.id
+    }
+
+    /// Returns the size of chunks in bytes.
+    pub fn chunk_size(&self) -> u32 {
+        self.inner.config.chunk_size
+    }
+
+    /// Returns when the repository was created, in seconds since 1970, UTC.
+    pub fn created(&self) -> u64 {
+        self.inner.config.created
+    }
+
+    /// Returns where the repository is, for messages.
+    pub fn location(&self) -> String {
+        self.inner.storage.location()
+    }
+
+    /// Lists the virtual machines that have recovery points.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn vms(&self) -> Result<BTreeSet<VmId>> {
+        Ok(self.list_points("points").await?.into_iter().map(|id| id.vm().clone()).collect())
+    }
+
+    /// Lists the recovery points of a virtual machine, the oldest first.
+    ///
+    /// Only committed points are listed, by name; a point's content is checked when it is opened.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn points(&self, vm: &VmId) -> Result<Vec<PointId>> {
+        self.list_points(&format!("points/{vm}")).await
+    }
+
+    async fn list_points(&self, prefix: &str) -> Result<Vec<PointId>> {
+        let mut found = Vec::new();
+        let mut listing = self.inner.storage.list(prefix);
+        while let Some(object) = listing.try_next().await? {
+            let id = object.key.as_str().strip_prefix("points/").map(PointId::parse);
+            match id {
+                Some(Ok(id)) => found.push(id),
+                _ => tracing::warn!(object = %object.key, "not a recovery point's name"),
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Opens a recovery point, having checked its manifest.
+    ///
+    /// # Errors
+    /// [`Error::PointNotFound`], [`Error::Damaged`], [`Error::UnsupportedVersion`],
+    /// [`Error::UnsupportedFeature`], [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn point(&self, id: &PointId) -> Result<RecoveryPoint> {
+        let body = match envelope::read(self.storage(), Kind::Point, &id.key()).await {
+            Ok(body) => body,
+            Err(Error::Storage(StorageError { kind: StorageErrorKind::NotFound, .. })) => {
+                return Err(Error::PointNotFound { point: id.clone() });
+            }
+            Err(error) => return Err(error),
+        };
+        let manifest = Manifest::decode(&body, id, self.id())?;
+        Ok(RecoveryPoint::new(self.clone(), manifest))
+    }
+
+    /// Opens the newest recovery point of a virtual machine whose manifest is sound, if any.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; [`Error::UnsupportedVersion`] and [`Error::UnsupportedFeature`] of the
+    /// newest point.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn latest(&self, vm: &VmId) -> Result<Option<RecoveryPoint>> {
+        for id in self.points(vm).await?.iter().rev() {
+            match self.point(id).await {
+                Ok(point) => return Ok(Some(point)),
+                Err(error) if error.is_damage() => {
+                    tracing::warn!(point = %id, %error, "passed over a damaged recovery point");
+                }
+                Err(Error::PointNotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Begins a new recovery point of a virtual machine, which becomes visible when it is
+    /// committed.
+    ///
+    /// # Errors
+    /// Those of loading the index: [`Error::Storage`], [`Error::UnsupportedVersion`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn begin(&self, vm: VmRecord, consistency: Consistency, options: WriterOptions) -> Result<PointWriter> {
+        self.load_index().await?;
+        let writer = Writer::new(self.clone(), options);
+        PointWriter::new(writer, vm, consistency)
+    }
+
+    /// Stores a small object of at most 16 MiB and returns its identity.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is too large, [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// When dropped, the object is stored or not.
+    pub async fn put_meta(&self, body: Bytes) -> Result<MetaId> {
+        let id = self.inner.config.keys.meta(&body);
+        self.storage().put(&meta_key(id), envelope::seal(Kind::Meta, body)?).await?;
+        Ok(id)
+    }
+
+    /// Reads a small object, checked against its identity.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], also when it is absent; [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn meta(&self, id: MetaId) -> Result<Bytes> {
+        let key = meta_key(id);
+        let body = match envelope::read(self.storage(), Kind::Meta, &key).await {
+            Err(Error::Storage(StorageError { kind: StorageErrorKind::NotFound, .. })) => {
+                return Err(Error::damaged(key, "it is absent"));
+            }
+            other => other?,
+        };
+        if self.inner.config.keys.meta(&body) != id {
+            return Err(Error::damaged(key, "its content does not match its name"));
+        }
+        Ok(body)
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.inner.storage
+    }
+
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn codec(&self) -> &Codec {
+        &self.inner.codec
+    }
+
+    pub(crate) fn pages(&self) -> &PageStore {
+        &self.inner.pages
+    }
+
+    pub(crate) fn chunk_id(&self, plain: &[u8]) -> ChunkId {
+        self.inner.config.keys.chunk(plain)
+    }
+
+    /// Loads the chunk index unless that was done before.
+    pub(crate) async fn load_index(&self) -> Result<()> {
+        let mut loaded = self.inner.loaded.lock().await;
+        if !*loaded {
+            self.load_new_segments().await?;
+            *loaded = true;
+        }
+        Ok(())
+    }
+
+    /// Loads what other writers added to the chunk index since.
+    pub(crate) async fn refresh_index(&self) -> Result<()> {
+        let mut loaded = self.inner.loaded.lock().await;
+        self.load_new_segments().await?;
+        *loaded = true;
+        Ok(())
+    }
+
+    async fn load_new_segments(&self) -> Result<()> {
+        let known = self.read_index().known();
+        let found = index::load(self.storage(), &known).await?;
+        for error in &found.damage {
+            tracing::warn!(%error, "damage met while the chunk index was loaded");
+        }
+        found.merge_into(&mut self.write_index());
+        Ok(())
+    }
+
+    fn knows_chunk(&self, id: &ChunkId) -> bool {
+        self.read_index().contains(id)
+    }
+
+    fn add_to_index(&self, segment: SegmentId, packs: &[PackEntries]) {
+        let mut index = self.write_index();
+        packs.iter().for_each(|pack| index.add(pack));
+        index.note_segment(segment);
+    }
+
+    // Writers of the index only add; after a panic it is whole but for what was being added.
+    fn read_index(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+        self.inner.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_index(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
+        self.inner.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn meta_key(id: MetaId) -> Key {
+    Key::of(&["meta", &id.to_string()])
+}
+
+/// Returns seconds since 1970, UTC; 0 when the clock is before that.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,264 @@
+//! Packs: many chunks in one object, with a footer from which the index can be rebuilt.
+//!
+//! Byte layout: `FORMAT.md`, "Packs".
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+
+use super::{
+    frame::{self, Frames, PackEntry},
+    id::{PackId, RepositoryId},
+    storage::{Key, Storage},
+};
+
+/// A pack that is being filled.
+#[derive(Debug)]
+pub(crate) struct PackBuilder {
+    bytes: Vec<u8>,
+    entries: Vec<PackEntry>,
+}
+
+impl PackBuilder {
+    /// Begins a pack; `capacity` bytes are set aside so that it never moves while it grows.
+    pub(crate) fn new(repository: RepositoryId, capacity: usize) -> Self {
+        let mut bytes = Vec::with_capacity(capacity);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 6]);
+        bytes.extend_from_slice(&repository.0);
+        Self { bytes, entries: Vec::new() }
+    }
+
+    pub(crate) fn append(&mut self, frames: &Frames) {
+        let base = self.bytes.len() as u64;
+        self.bytes.extend_from_slice(&frames.bytes);
+        self.entries.extend(frames.entries.iter().map(|entry| PackEntry { offset: base + entry.offset, ..*entry }));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn chunks(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Writes the footer and names the pack.
+    pub(crate) fn seal(mut self) -> SealedPack {
+        let footer = self.bytes.len();
+        for entry in &self.entries {
+            entry.encode(&mut self.bytes);
+        }
+        self.bytes.extend_from_slice(END_MAGIC);
+        self.bytes.extend_from_slice(&VERSION.to_le_bytes());
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(&(self.entries.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(footer as u64).to_le_bytes());
+        let sum = blake3::hash(&self.bytes[footer..]);
+        self.bytes.extend_from_slice(sum.as_bytes());
+        let id = PackId(*blake3::hash(&self.bytes).as_bytes());
+        let size = self.bytes.len() as u64;
+        SealedPack { bytes: self.bytes.into(), entries: PackEntries { id, size, entries: self.entries } }
+    }
+}
+
+/// A pack that is ready to be stored.
+#[derive(Debug)]
+pub(crate) struct SealedPack {
+    pub(crate) bytes: Bytes,
+    pub(crate) entries: PackEntries,
+}
+
+/// What a pack holds, as its footer and the chunk index say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PackEntries {
+    pub(crate) id: PackId,
+    /// The size of the whole object in bytes.
+    pub(crate) size: u64,
+    pub(crate) entries: Vec<PackEntry>,
+}
+
+impl PackEntries {
+    /// Checks that every chunk lies inside a pack of this size.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let end = self.size.checked_sub((TRAILER + self.entries.len() * PackEntry::LEN) as u64);
+        let sound = end.is_some_and(|end| {
+            self.size <= MAX_SIZE
+                && self.entries.iter().all(|entry| {
+                    entry.offset >= HEADER as u64
+                        && entry.stored <= entry.plain
+                        && entry
+                            .offset
+                            .checked_add((frame::HEAD as u64) + u64::from(entry.stored))
+                            .is_some_and(|last| last <= end)
+                })
+        });
+        if sound { Ok(()) } else { Err("a chunk does not lie inside its pack".into()) }
+    }
+}
+
+/// Reads a pack's footer, in two reads of its end.
+///
+/// # Errors
+/// [`Error::Damaged`], [`Error::UnsupportedVersion`], [`Error::Storage`].
+pub(crate) async fn read_footer(storage: &dyn Storage, id: PackId, size: u64) -> Result<PackEntries> {
+    let key = key(id);
+    let damaged = |reason: String| Error::damaged(&key, reason);
+    if size < (HEADER + TRAILER) as u64 || size > MAX_SIZE {
+        return Err(damaged(format!("a pack cannot have {size} bytes")));
+    }
+    let trailer = storage.get_range(&key, size - TRAILER as u64..size).await?;
+    let count = check_trailer(&key, &trailer, size)?;
+    let footer = storage.get_range(&key, footer_offset(size, count)..size).await?;
+    parse_footer(id, size, &footer).map_err(damaged)
+}
+
+/// Checks a whole pack: its name, its header, its footer.
+///
+/// # Errors
+/// [`Error::Damaged`], [`Error::UnsupportedVersion`].
+pub(crate) fn check_whole(id: PackId, bytes: &Bytes) -> Result<PackEntries> {
+    let key = key(id);
+    let damaged = |reason: String| Error::damaged(&key, reason);
+    if *blake3::hash(bytes).as_bytes() != id.0 {
+        return Err(damaged("its content does not match its name".into()));
+    }
+    if bytes.len() < HEADER + TRAILER || bytes[..8] != *MAGIC {
+        return Err(damaged("it is not a pack".into()));
+    }
+    check_version(&key, &bytes[8..16])?;
+    let size = bytes.len() as u64;
+    let count = check_trailer(&key, &bytes.slice(bytes.len() - TRAILER..), size)?;
+    parse_footer(id, size, &bytes[footer_offset(size, count) as usize..]).map_err(damaged)
+}
+
+/// Checks a trailer and returns the number of entries, whose footer fits into the pack.
+fn check_trailer(key: &Key, trailer: &Bytes, size: u64) -> Result<u64> {
+    let damaged = || Error::damaged(key, "its trailer is not valid");
+    if trailer.len() != TRAILER || trailer[..8] != *END_MAGIC {
+        return Err(damaged());
+    }
+    let count = u32::from_le_bytes(trailer[12..16].try_into().expect("4 bytes")).into();
+    let offset = u64::from_le_bytes(trailer[16..24].try_into().expect("8 bytes"));
+    let fits =
+        offset >= HEADER as u64 && offset.checked_add(count * PackEntry::LEN as u64 + TRAILER as u64) == Some(size);
+    if !fits {
+        return Err(damaged());
+    }
+    check_version(key, &[trailer[8], trailer[9], trailer[10], trailer[11], 0, 0, 0, 0])?;
+    Ok(count)
+}
+
+fn footer_offset(size: u64, count: u64) -> u64 {
+    size - TRAILER as u64 - count * PackEntry::LEN as u64
+}
+
+fn parse_footer(id: PackId, size: u64, footer: &[u8]) -> Result<PackEntries, String> {
+    let (body, sum) = footer.split_at(footer.len() - 32);
+    if blake3::hash(body).as_bytes() != sum {
+        return Err("the checksum of its footer does not match".into());
+    }
+    let entries = &body[..body.len() - (TRAILER - 32)];
+    let entries = entries
+        .chunks_exact(PackEntry::LEN)
+        .map(|bytes| PackEntry::decode(bytes.try_into().expect("exact chunks")))
+        .collect();
+    let entries = PackEntries { id, size, entries };
+    entries.check()?;
+    Ok(entries)
+}
+
+/// Checks version (2 bytes), flags (2) and reserved bytes (4).
+fn check_version(key: &Key, bytes: &[u8]) -> Result<()> {
+    let version = u16::from_le_bytes([bytes[0], bytes[1]]);
+    if version != VERSION {
+        return Err(Error::UnsupportedVersion {
+            object: key.to_string(),
+            found: version.into(),
+            supported: VERSION.into(),
+        });
+    }
+    if bytes[2..].iter().any(|&byte| byte != 0) {
+        return Err(Error::UnsupportedFeature {
+            object: key.to_string(),
+            feature: format!("flags {:02x?}", &bytes[2..]),
+        });
+    }
+    Ok(())
+}
+
+pub(crate) fn key(id: PackId) -> Key {
+    let hex = id.to_string();
+    Key::of(&["packs", &hex[..2], &hex])
+}
+
+/// The largest pack that is read, in bytes; offsets fit into 32 bits.
+pub(crate) const MAX_SIZE: u64 = 1 << 30;
+
+const VERSION: u16 = super::envelope::VERSION;
+const MAGIC: &[u8; 8] = b"VSBKPACK";
+const END_MAGIC: &[u8; 8] = b"VSBKPEND";
+const HEADER: usize = 32;
+const TRAILER: usize = 56;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::storage::MemoryStorage;
+
+    fn sample() -> SealedPack {
+        let mut pack = PackBuilder::new(RepositoryId([5; 16]), 1 << 16);
+        for byte in 1..4u8 {
+            let mut frames = Frames::default();
+            let codec = frame::Codec::default();
+            let id = super::super::id::ChunkId([byte; 32]);
+            frames.push(id, &[byte; 1000], &mut codec.encoder().unwrap()).unwrap();
+            pack.append(&frames);
+        }
+        assert_eq!(pack.chunks(), 3);
+        pack.seal()
+    }
+
+    #[tokio::test]
+    async fn the_footer_says_what_the_pack_holds() {
+        let pack = sample();
+        let storage = MemoryStorage::new();
+        storage.put(&key(pack.entries.id), vec![pack.bytes.clone()]).await.unwrap();
+        let read = read_footer(&storage, pack.entries.id, pack.entries.size).await.unwrap();
+        assert_eq!(read, pack.entries);
+        assert_eq!(check_whole(pack.entries.id, &pack.bytes).unwrap(), pack.entries);
+    }
+
+    #[tokio::test]
+    async fn flips_and_cuts_are_found() {
+        let pack = sample();
+        let id = pack.entries.id;
+        for at in 0..pack.bytes.len() {
+            let mut bad = pack.bytes.to_vec();
+            bad[at] ^= 0x10;
+            assert!(check_whole(id, &bad.into()).is_err(), "byte {at}");
+        }
+        let storage = MemoryStorage::new();
+        for at in pack.bytes.len() - 200..pack.bytes.len() {
+            let mut bad = pack.bytes.to_vec();
+            bad[at] ^= 0x10;
+            storage.tamper(&key(id), Some(bad.into()));
+            assert!(read_footer(&storage, id, pack.entries.size).await.is_err(), "byte {at}");
+        }
+        for len in [0, 10, 87, pack.bytes.len() - 1] {
+            storage.tamper(&key(id), Some(pack.bytes.slice(..len)));
+            assert!(read_footer(&storage, id, len as u64).await.is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn entries_that_point_outside_are_refused() {
+        let good = sample().entries;
+        for (offset, stored, plain) in [(0, 10, 10), (u64::MAX, 10, 10), (32, u32::MAX, u32::MAX), (32, 11, 10)] {
+            let mut bad = good.clone();
+            bad.entries[0] = PackEntry { offset, stored, plain, ..bad.entries[0] };
+            assert!(bad.check().is_err());
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A recovery point: being written, and committed.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+
+use super::{
+    Repository,
+    config::PAGE_ENTRIES,
+    envelope::{self, Kind},
+    id::{MetaId, PointId},
+    manifest::{Consistency, DiskRecord, LeftOut, Manifest, VmRecord},
+    now,
+    reader::DiskReader,
+    tree::Shape,
+    writer::{Writer, WriterTotals},
+};
+
+/// A committed recovery point: a full image of a virtual machine's disks at one moment.
+#[derive(Clone, Debug)]
+pub struct RecoveryPoint {
+    repository: Repository,
+    manifest: Manifest,
+}
+
+impl RecoveryPoint {
+    pub(super) fn new(repository: Repository, manifest: Manifest) -> Self {
+        Self { repository, manifest }
+    }
+
+    /// Returns the point's identity.
+    pub fn id(&self) -> &PointId {
+        &self.manifest.id
+    }
+
+    /// Returns all that the manifest says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns the disks.
+    pub fn disks(&self) -> &[DiskRecord] {
+        &self.manifest.disks
+    }
+
+    /// Returns the repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Opens the disk with device key `key`.
+    ///
+    /// # Errors
+    /// [`Error::DiskNotFound`]; those of loading the index: [`Error::Storage`],
+    /// [`Error::UnsupportedVersion`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn disk(&self, key: i32) -> Result<DiskReader> {
+        let record = self.record(key)?.clone();
+        self.repository.load_index().await?;
+        Ok(DiskReader::new(self.repository.clone(), record))
+    }
+
+    pub(crate) fn record(&self, key: i32) -> Result<&DiskRecord> {
+        self.manifest
+            .disks
+            .iter()
+            .find(|disk| disk.key == key)
+            .ok_or_else(|| Error::DiskNotFound { point: self.id().clone(), disk: key })
+    }
+
+    /// Reads a small object of the point, such as `config.json`; `None` when there is none of
+    /// this name.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn object(&self, name: &str) -> Result<Option<Bytes>> {
+        match self.manifest.objects.get(name) {
+            Some(&id) => self.repository.meta(id).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A recovery point that is being written. Nothing of it is visible before
+/// [`commit`](Self::commit); dropping it leaves chunks that a later backup finds and uses.
+#[derive(Debug)]
+pub struct PointWriter {
+    writer: Writer,
+    manifest: Manifest,
+}
+
+impl PointWriter {
+    pub(super) fn new(writer: Writer, vm: VmRecord, consistency: Consistency) -> Result<Self> {
+        let created = now();
+        let id = PointId::new(vm.instance_uuid.clone(), created)?;
+        let repository = writer.repository().id();
+        let manifest = Manifest::new(id, repository, vm, created, consistency);
+        Ok(Self { writer, manifest })
+    }
+
+    /// Returns the identity that the point will have.
+    pub fn id(&self) -> &PointId {
+        &self.manifest.id
+    }
+
+    /// Returns the writer of chunks, through which all disks of the point are written.
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// States in which state the guest's data is, once that is known.
+    pub fn set_consistency(&mut self, consistency: Consistency) {
+        self.manifest.consistency = consistency;
+    }
+
+    /// States which point the incremental disks began with.
+    pub fn set_parent(&mut self, parent: Option<PointId>) {
+        self.manifest.parent = parent;
+    }
+
+    /// Adds a disk whose chunks were written.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a disk of this key was added before.
+    pub fn add_disk(&mut self, disk: DiskRecord) -> Result<()> {
+        if self.manifest.disks.iter().any(|other| other.key == disk.key) {
+            return Err(Error::invalid(format!("disk {} was added twice", disk.key)));
+        }
+        self.manifest.disks.push(disk);
+        Ok(())
+    }
+
+    /// Names a disk that is not in this point.
+    pub fn leave_out(&mut self, disk: LeftOut) {
+        self.manifest.left_out.push(disk);
+    }
+
+    /// Stores a small object of at most 16 MiB under a name of the point.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is too large, [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// When dropped, the point does not name the object.
+    pub async fn put_object(&mut self, name: &str, body: Bytes) -> Result<MetaId> {
+        let id = self.writer.repository().put_meta(body).await?;
+        self.manifest.objects.insert(name.into(), id);
+        Ok(id)
+    }
+
+    /// Returns the names of the small objects so far.
+    pub fn objects(&self) -> &BTreeMap<String, MetaId> {
+        &self.manifest.objects
+    }
+
+    /// Makes all durable and then the point visible, by creating its manifest exclusively.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], [`Error::Storage`]. When the answer to creating the manifest was
+    /// lost, the manifest is looked for; only when it is not there is it an error.
+    ///
+    /// # Cancel safety
+    /// When dropped, the point is visible and whole, or not visible.
+    pub async fn commit(mut self) -> Result<(RecoveryPoint, WriterTotals)> {
+        let totals = self.writer.finish().await?;
+        self.manifest.committed = now();
+        self.manifest.disks.sort_by_key(|disk| disk.key);
+        let repository = self.writer.repository().clone();
+        let body = Bytes::from(self.manifest.encode());
+        let key = self.manifest.id.key();
+        let created = repository.storage().put_new(&key, envelope::seal(Kind::Point, body.clone())?).await;
+        if let Err(error) = created {
+            match envelope::read(repository.storage(), Kind::Point, &key).await {
+                Ok(found) if found == body => {}
+                _ => return Err(error.into()),
+            }
+        }
+        Ok((RecoveryPoint::new(repository, self.manifest), totals))
+    }
+}
+
+impl Shape {
+    /// Returns the shape of a stored disk.
+    pub(crate) fn of(disk: &DiskRecord, chunk_size: u32) -> Self {
+        Self { disk: disk.key, capacity: disk.capacity, chunk_size }
+    }
+}
+
+const _: () = assert!(PAGE_ENTRIES as usize == super::page::SLOTS);

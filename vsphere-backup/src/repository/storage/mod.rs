@@ -1,0 +1,162 @@
+//! The storage that a repository lives on: named objects, written whole, read whole or in part.
+//!
+//! [`Storage`] is narrow on purpose: what a repository needs, and nothing that some store cannot
+//! promise. Its contract, which every implementation must keep:
+//!
+//! - **Atomic**: after [`put`](Storage::put) or [`put_new`](Storage::put_new) an object is there
+//!   whole or not at all, whatever happens in between, also to readers and other processes.
+//! - **Durable**: when either returns `Ok`, the object survives a power failure.
+//! - **Exclusive**: of several concurrent `put_new` of one key exactly one returns `Ok`; the rest
+//!   get [`StorageErrorKind::AlreadyExists`] and change nothing.
+//! - **Listed**: an object is listed after its put returned.
+//!
+//! Implementations: [`LocalStorage`] (a folder, with fsync of file and folder), [`MemoryStorage`]
+//! for tests, and [`Faulty`], which wraps another one and fails or cuts at a chosen operation.
+
+mod faulty;
+mod key;
+mod local;
+mod memory;
+
+use std::{fmt, ops::Range, pin::Pin};
+
+use bytes::Bytes;
+use futures_core::Stream;
+
+pub(crate) use self::key::is_segment;
+pub use self::{
+    faulty::{Fault, Faulty},
+    key::Key,
+    local::LocalStorage,
+    memory::MemoryStorage,
+};
+
+/// A boxed future, as object-safe traits need it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A boxed stream, as object-safe traits need it.
+pub type BoxStream<'a, T> = Pin<Box<dyn Stream<Item = T> + Send + 'a>>;
+
+/// Where the objects of a repository lie.
+///
+/// The module's documentation states the contract that implementations keep.
+///
+/// # Cancel safety
+/// Dropping a future of `put` or `put_new` leaves the object either absent or whole; which of the
+/// two is unknown. The other operations change nothing when dropped.
+pub trait Storage: fmt::Debug + Send + Sync + 'static {
+    /// Reads a whole object of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::NotFound`]; [`StorageErrorKind::TooLarge`] when the object is larger
+    /// than `limit`, without having read it.
+    fn get<'a>(&'a self, key: &'a Key, limit: u64) -> BoxFuture<'a, Result<Bytes, StorageError>>;
+
+    /// Reads exactly the bytes `range` of an object.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::NotFound`]; [`StorageErrorKind::OutOfRange`] when the object is
+    /// shorter than `range.end`.
+    fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> BoxFuture<'a, Result<Bytes, StorageError>>;
+
+    /// Writes an object, replacing one of the same name.
+    ///
+    /// Used for content-addressed objects only, where a replacement has the same bytes.
+    fn put<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>>;
+
+    /// Writes an object that must not exist yet.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::AlreadyExists`], and nothing was changed.
+    fn put_new<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>>;
+
+    /// Lists the objects below `prefix` (whole path segments, `packs` or `points/4f..`), in no
+    /// particular order. A prefix without objects gives an empty stream.
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<ObjectInfo, StorageError>>;
+
+    /// Removes an object. Removing an absent one is not an error.
+    fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StorageError>>;
+
+    /// Returns where this is, for messages: a path or an address without credentials.
+    fn location(&self) -> String;
+}
+
+/// One line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// The object's name.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A failed operation of a [`Storage`].
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {key}: {kind}")]
+pub struct StorageError {
+    /// What went wrong, as far as a caller can act on it.
+    pub kind: StorageErrorKind,
+    /// The operation: `get`, `put`, `list`, ...
+    pub operation: &'static str,
+    /// The object's name or the prefix.
+    pub key: String,
+    /// What the implementation said.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StorageError {
+    /// Makes an error without a deeper cause.
+    pub fn new(kind: StorageErrorKind, operation: &'static str, key: impl fmt::Display) -> Self {
+        Self { kind, operation, key: key.to_string(), source: None }
+    }
+
+    /// Attaches the implementation's own error.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Tells whether the same operation may succeed when it is tried again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, StorageErrorKind::Unavailable)
+    }
+}
+
+/// The kinds of [`StorageError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StorageErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// The object exists already ([`Storage::put_new`]).
+    AlreadyExists,
+    /// The object is larger than the caller allowed.
+    TooLarge,
+    /// The object is shorter than the range asked for.
+    OutOfRange,
+    /// The store refuses this to us.
+    PermissionDenied,
+    /// The store did not answer or is overloaded; trying again may help.
+    Unavailable,
+    /// No space is left, or a quota is used up.
+    Full,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for StorageErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "no such object",
+            Self::AlreadyExists => "the object exists already",
+            Self::TooLarge => "the object is larger than it may be",
+            Self::OutOfRange => "the object is shorter than it should be",
+            Self::PermissionDenied => "permission denied",
+            Self::Unavailable => "the storage is unavailable",
+            Self::Full => "no space left",
+            Self::Other => "the storage failed",
+        })
+    }
+}

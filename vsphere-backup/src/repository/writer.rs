@@ -1,0 +1,376 @@
+//! Writing chunks: zero test, identity, known?, compress, pack.
+//!
+//! The order of durability: a pack is stored, then a segment of the index that names it, and only
+//! then does the rest of the process count its chunks as known. A recovery point is committed
+//! after [`Writer::finish`], so it never refers to what may be lost.
+
+use std::{
+    collections::HashSet,
+    mem,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::error::{Error, Result};
+
+use super::{
+    Repository,
+    frame::{self, Frames},
+    id::ChunkId,
+    index,
+    pack::{self, PackBuilder, PackEntries, SealedPack},
+    page::Slot,
+};
+
+/// How much a [`Writer`] holds in memory and does at a time.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct WriterOptions {
+    pack_size: usize,
+    workers: usize,
+    uploads: usize,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        Self { pack_size: 32 << 20, workers, uploads: 2 }
+    }
+}
+
+impl WriterOptions {
+    /// Sets the size in bytes at which a pack is closed: 32 MiB by default, 1 to 64 MiB.
+    ///
+    /// One pack is being filled and `uploads` more may wait for the storage, all in memory.
+    pub fn pack_size(mut self, bytes: usize) -> Self {
+        self.pack_size = bytes.clamp(1 << 20, 64 << 20);
+        self
+    }
+
+    /// Sets how many runs are hashed and compressed at once: one a CPU by default.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count.clamp(1, 256);
+        self
+    }
+
+    /// Sets how many packs are written to the storage at once: 2 by default.
+    pub fn uploads(mut self, count: usize) -> Self {
+        self.uploads = count.clamp(1, 64);
+        self
+    }
+}
+
+/// Writes chunks into a repository, for one recovery point.
+///
+/// Clones share one writer; several disks of a virtual machine write through the same one.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    repository: Repository,
+    options: WriterOptions,
+    workers: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    state: Mutex<State>,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<PackBuilder>,
+    /// Closed packs that no task stores yet.
+    sealed: Vec<SealedPack>,
+    /// Stored packs that no segment names yet.
+    stored: Vec<PackEntries>,
+    /// Chunks in any of those: known to this writer only.
+    claimed: HashSet<ChunkId>,
+    failure: Option<String>,
+    totals: WriterTotals,
+}
+
+/// What a writer wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriterTotals {
+    /// Bytes of all objects written, frames and footers included.
+    pub bytes_written: u64,
+    /// Packs written.
+    pub packs: u64,
+}
+
+/// What became of a run of bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// One slot for each chunk.
+    pub(crate) slots: Vec<Slot>,
+    /// Bytes of chunks that were not known before.
+    pub(crate) new_bytes: u64,
+    /// Bytes that those take in packs.
+    pub(crate) stored_bytes: u64,
+    /// Bytes that were zero.
+    pub(crate) zero_bytes: u64,
+}
+
+impl Writer {
+    pub(super) fn new(repository: Repository, options: WriterOptions) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                repository,
+                options,
+                workers: Arc::new(Semaphore::new(options.workers)),
+                uploads: Arc::new(Semaphore::new(options.uploads)),
+                state: Mutex::default(),
+                tasks: tokio::sync::Mutex::default(),
+            }),
+        }
+    }
+
+    /// Returns the repository.
+    pub fn repository(&self) -> &Repository {
+        &self.inner.repository
+    }
+
+    /// Stores a run of bytes that begins on the chunk grid.
+    ///
+    /// `hold` is dropped when the bytes are no longer in memory.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`] when this or an earlier run failed.
+    ///
+    /// # Cancel safety
+    /// When dropped, the run may or may not be stored; the writer stays usable.
+    pub(crate) async fn put_run<H: Send + 'static>(&self, data: Bytes, hold: H) -> Result<Run> {
+        self.inner.check()?;
+        let permit = self.inner.workers.clone().acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let inner = self.inner.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let run = inner.process(&data);
+            drop((data, hold, permit));
+            run
+        });
+        let run = work
+            .await
+            .unwrap_or_else(|_| Err(self.inner.fail("a worker that hashes and compresses panicked".into())))?;
+        self.store_sealed().await?;
+        Ok(run)
+    }
+
+    /// Starts a task for each closed pack, waiting while too many are being stored.
+    async fn store_sealed(&self) -> Result<()> {
+        while !self.inner.state().sealed.is_empty() {
+            let permit = self.inner.uploads.clone().acquire_owned().await;
+            let permit = permit.expect("the semaphore is never closed");
+            let mut tasks = self.inner.tasks.lock().await;
+            // From here to the spawn nothing is awaited: a pack is in `sealed` or in a task.
+            let Some(pack) = self.inner.state().sealed.pop() else { break };
+            let inner = self.inner.clone();
+            tasks.spawn(async move {
+                if let Err(error) = inner.store(pack).await {
+                    inner.fail(error_text(&error));
+                }
+                drop(permit);
+            });
+            while tasks.try_join_next().is_some() {}
+        }
+        self.inner.check()
+    }
+
+    /// Makes everything durable that was put: the last packs and the index.
+    ///
+    /// The writer can be used again afterwards.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`] when anything put was not stored; [`Error::Storage`].
+    ///
+    /// # Cancel safety
+    /// When dropped, what is stored stays and the rest is in memory; call it again.
+    pub async fn finish(&self) -> Result<WriterTotals> {
+        self.inner.close_pack();
+        self.store_sealed().await?;
+        let mut tasks = self.inner.tasks.lock().await;
+        while let Some(done) = tasks.join_next().await {
+            if done.is_err() {
+                self.inner.fail("a task that stores packs panicked".into());
+            }
+        }
+        drop(tasks);
+        self.inner.check()?;
+        self.inner.publish(1).await?;
+        self.inner.check()?;
+        Ok(self.inner.state().totals)
+    }
+}
+
+impl Inner {
+    // No holder panics between two changes that belong together without marking the failure.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.state().failure {
+            Some(reason) => Err(Error::WriterStopped { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&self, reason: String) -> Error {
+        let mut state = self.state();
+        let reason = state.failure.get_or_insert(reason).clone();
+        Error::WriterStopped { reason }
+    }
+
+    /// The CPU's part, on a thread for blocking work. Runs to its end even when nobody waits, so
+    /// that every claimed chunk reaches a pack.
+    fn process(&self, data: &[u8]) -> Result<Run> {
+        // A panic between claim and pack must not leave chunks that count as known.
+        let mut guard = FailOnDrop { inner: self, armed: true };
+        let config = self.repository.config();
+        let mut frames = Frames::default();
+        let mut run = Run { slots: Vec::new(), new_bytes: 0, stored_bytes: 0, zero_bytes: 0 };
+        let mut encoder = self
+            .repository
+            .codec()
+            .encoder()
+            .map_err(|error| self.fail(format!("no compressor could be made: {error}")))?;
+        for plain in data.chunks(config.chunk_size as usize) {
+            if frame::is_zero(plain) {
+                run.slots.push(Slot::Zero);
+                run.zero_bytes += plain.len() as u64;
+                continue;
+            }
+            let id = config.keys.chunk(plain);
+            run.slots.push(Slot::Ref(id.0));
+            if !self.claim(id) {
+                continue;
+            }
+            run.new_bytes += plain.len() as u64;
+            frames
+                .push(id, plain, &mut encoder)
+                .map_err(|error| self.fail(format!("compressing a chunk failed: {error}")))?;
+        }
+        run.stored_bytes = frames.bytes.len() as u64;
+        if !frames.entries.is_empty() {
+            self.append(&frames);
+        }
+        guard.armed = false;
+        Ok(run)
+    }
+
+    /// Tells whether a chunk is new and from now on this caller's to store.
+    fn claim(&self, id: ChunkId) -> bool {
+        if !self.state().claimed.insert(id) {
+            return false;
+        }
+        // In this order: `publish` adds to the index before it takes the claim back.
+        if self.repository.knows_chunk(&id) {
+            self.state().claimed.remove(&id);
+            return false;
+        }
+        true
+    }
+
+    fn append(&self, frames: &Frames) {
+        let mut state = self.state();
+        let full = state.open.as_ref().is_some_and(|pack| {
+            pack.len() + frames.bytes.len() > self.options.pack_size + SLACK
+                || pack.chunks() + frames.entries.len() > MAX_CHUNKS
+        });
+        let sealed = if full { state.open.take() } else { None };
+        let capacity = self.options.pack_size + SLACK;
+        let id = self.repository.config().id;
+        let pack = state.open.get_or_insert_with(|| PackBuilder::new(id, capacity));
+        pack.append(frames);
+        let complete = pack.len() >= self.options.pack_size || pack.chunks() >= MAX_CHUNKS;
+        let complete = if complete { state.open.take() } else { None };
+        drop(state);
+        // Hashing a pack takes milliseconds: not under the lock.
+        for pack in [sealed, complete].into_iter().flatten() {
+            let pack = pack.seal();
+            self.state().sealed.push(pack);
+        }
+    }
+
+    fn close_pack(&self) {
+        let open = self.state().open.take();
+        if let Some(pack) = open {
+            let pack = pack.seal();
+            self.state().sealed.push(pack);
+        }
+    }
+
+    async fn store(&self, pack: SealedPack) -> Result<()> {
+        let SealedPack { bytes, entries } = pack;
+        self.repository.storage().put(&pack::key(entries.id), vec![bytes]).await?;
+        {
+            let mut state = self.state();
+            state.totals.packs += 1;
+            state.totals.bytes_written += entries.size;
+            state.stored.push(entries);
+        }
+        self.publish(SEGMENT_PACKS).await
+    }
+
+    /// Writes a segment when at least `least` packs wait for one.
+    async fn publish(&self, least: usize) -> Result<()> {
+        let stored = {
+            let mut state = self.state();
+            if state.stored.len() < least {
+                return Ok(());
+            }
+            mem::take(&mut state.stored)
+        };
+        let segment = match index::write_segment(self.repository.storage(), &stored).await {
+            Ok(segment) => segment,
+            Err(error) => {
+                self.fail(error_text(&error));
+                return Err(error);
+            }
+        };
+        self.repository.add_to_index(segment, &stored);
+        let mut state = self.state();
+        for entry in stored.iter().flat_map(|pack| &pack.entries) {
+            state.claimed.remove(&entry.id);
+        }
+        Ok(())
+    }
+}
+
+/// Marks the writer as failed unless disarmed.
+struct FailOnDrop<'a> {
+    inner: &'a Inner,
+    armed: bool,
+}
+
+impl Drop for FailOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.inner.fail("a run of bytes was not stored".into());
+        }
+    }
+}
+
+/// An error and its causes in one line.
+fn error_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// Room for the last run of a pack and its footer.
+const SLACK: usize = 5 << 20;
+/// Chunks of one pack: bounds a pack's footer and a segment of the index.
+const MAX_CHUNKS: usize = 1 << 16;
+/// Packs that one segment of the index names.
+const SEGMENT_PACKS: usize = 8;
