@@ -1,0 +1,166 @@
+//! One call from start to end: send, decode, heal the session, try again where that is harmless.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tracing::Instrument as _;
+use vsphere_vim_types::{ManagedObjectReference, soap};
+
+use crate::{
+    client::Vim,
+    error::{Call, CallError, Error, Result, ServerFault, TransportError, TransportErrorKind},
+    retry::is_harmless_to_repeat,
+    transport::{Request, Verb},
+};
+
+/// How a call differs from an ordinary one.
+#[derive(Clone, Debug, Default)]
+pub struct CallOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) long_poll: bool,
+    pub(crate) idempotent: Option<bool>,
+    pub(crate) session: SessionUse,
+}
+
+/// What happens when the call finds the session dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SessionUse {
+    /// Log in again and repeat the call.
+    #[default]
+    Heal,
+    /// Report it: what the call refers to (a page token, an own collector) died with the session.
+    Report,
+    /// First contact: neither heal nor repeat.
+    Bare,
+}
+
+impl CallOptions {
+    /// Waits this long for the answer.
+    #[must_use]
+    pub fn timeout(self, limit: Duration) -> Self {
+        Self { timeout: Some(limit), ..self }
+    }
+
+    /// States whether repeating the call is harmless, for methods of which this crate does not know it.
+    #[must_use]
+    pub fn idempotent(self, idempotent: bool) -> Self {
+        Self { idempotent: Some(idempotent), ..self }
+    }
+
+    /// The call blocks on the server for up to `limit`.
+    pub(crate) fn long_poll(limit: Duration) -> Self {
+        Self { long_poll: true, ..Self::default().timeout(limit) }
+    }
+
+    pub(crate) fn session(self, session: SessionUse) -> Self {
+        Self { session, ..self }
+    }
+}
+
+/// Everything about a call but its answer.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) object: &'a ManagedObjectReference,
+    pub(crate) operation_id: &'a str,
+    pub(crate) soap_action: String,
+    pub(crate) body: Bytes,
+    pub(crate) options: CallOptions,
+}
+
+/// Takes the answer's bytes; keeps the decoded value for the caller.
+pub(crate) type Decode<'a> = &'a mut (dyn FnMut(&[u8]) -> Result<(), soap::Error> + Send);
+
+impl Vim {
+    /// Performs a call. The types of arguments and answer are behind `outgoing.body` and `decode`.
+    pub(crate) async fn perform(&self, outgoing: Outgoing<'_>, decode: Decode<'_>) -> Result<()> {
+        let span = tracing::debug_span!(
+            "vim",
+            operation = outgoing.operation,
+            object = %outgoing.object,
+            operation_id = outgoing.operation_id,
+        );
+        self.attempt_until_done(outgoing, decode).instrument(span).await
+    }
+
+    async fn attempt_until_done(&self, outgoing: Outgoing<'_>, decode: Decode<'_>) -> Result<()> {
+        let settings = self.settings();
+        let idempotent = outgoing.options.idempotent.unwrap_or_else(|| is_harmless_to_repeat(outgoing.operation));
+        let started = Instant::now();
+        let mut tries = 0;
+        let mut logins = 0;
+        loop {
+            tries += 1;
+            let generation = self.session().generation();
+            let outcome = self.attempt(&outgoing, generation, decode).await;
+            let call = || Call { elapsed: started.elapsed(), tries, ..Call::on(outgoing.operation, outgoing.object) };
+            match outcome {
+                Ok(bytes) => {
+                    tracing::debug!(elapsed = ?started.elapsed(), sent = outgoing.body.len(), received = bytes, tries, "done");
+                    return Ok(());
+                }
+                Err(Failure::Transport(source)) => {
+                    let delay = match outgoing.options.session {
+                        SessionUse::Bare => None,
+                        _ => settings.retry.delay(tries, &source, idempotent),
+                    };
+                    let Some(delay) = delay else {
+                        return Err(Error::Transport(Box::new(CallError { call: call(), source })));
+                    };
+                    tracing::warn!(error = %source, tries, ?delay, "no answer; trying again");
+                    tokio::time::sleep(delay).await;
+                }
+                Err(Failure::Fault(fault)) => {
+                    let soap::SoapFault { string, detail, .. } = *fault;
+                    let fault = detail.unwrap_or_default();
+                    let dead = fault.is_a("NotAuthenticated");
+                    if dead && outgoing.options.session == SessionUse::Heal && logins < MAX_LOGINS {
+                        logins += 1;
+                        if self.log_in_again(generation).await? {
+                            continue;
+                        }
+                    }
+                    tracing::debug!(fault = fault.type_name(), message = %string, "refused");
+                    return Err(Error::Fault(Box::new(ServerFault { call: call(), fault, message: string.into() })));
+                }
+                Err(Failure::Malformed(what)) => return Err(Error::protocol(call(), what)),
+            }
+        }
+    }
+
+    async fn attempt(&self, outgoing: &Outgoing<'_>, generation: u64, decode: Decode<'_>) -> Result<usize, Failure> {
+        let request = Request {
+            verb: Verb::Post,
+            path: self.endpoint().path().to_owned(),
+            soap_action: Some(outgoing.soap_action.clone()),
+            cookie: self.session().cookie_for_use(),
+            body: outgoing.body.clone(),
+            timeout: outgoing.options.timeout.unwrap_or(self.settings().request_timeout),
+            long_poll: outgoing.options.long_poll,
+        };
+        let response = self.transport().send(request).await.map_err(Failure::Transport)?;
+        self.session().accept_cookie(response.cookie.clone(), generation);
+        // Without an envelope this is not the SOAP service speaking but a proxy, or a service that is starting.
+        let not_soap = |text: String| {
+            Failure::Transport(TransportError::new(TransportErrorKind::HttpStatus(response.status), text))
+        };
+        if !response.is_xml() {
+            let kind = response.content_type.as_deref().unwrap_or("nothing");
+            return Err(not_soap(format!("{} bytes of {kind}", response.body.len())));
+        }
+        match decode(&response.body) {
+            Ok(()) => Ok(response.body.len()),
+            Err(soap::Error::Fault(fault)) => Err(Failure::Fault(fault)),
+            Err(other) if response.status != 200 => Err(not_soap(other.to_string())),
+            Err(other) => Err(Failure::Malformed(other.to_string())),
+        }
+    }
+}
+
+enum Failure {
+    Transport(TransportError),
+    Fault(Box<soap::SoapFault>),
+    Malformed(String),
+}
+
+/// Logins within one call. A second one is needed when the first new session is killed at once; more is a loop.
+const MAX_LOGINS: u32 = 2;

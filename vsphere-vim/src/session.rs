@@ -1,0 +1,222 @@
+//! One login, shared by every task: who is logged in, and what to do when the server forgets it.
+//!
+//! The session dies when idle (30 minutes by default) and of old age (a day); keep-alive only helps against the
+//! first. So every call may find it dead, and then exactly one of the tasks logs in again while the others wait.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use vsphere_vim_types::{MethodFault, Poly};
+
+use crate::{
+    error::{Call, Error, Result, ServerFault},
+    secret::Secret,
+};
+
+/// The state that all calls share.
+#[derive(Debug)]
+pub(crate) struct Session {
+    state: Mutex<State>,
+    /// Counts logins, so that a task can tell whether somebody else has already logged in again.
+    generation: AtomicU64,
+    /// Held during a login: single flight.
+    flight: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    cookie: Option<Secret>,
+    last_use: Instant,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Before the first login.
+    New,
+    LoggedIn,
+    /// The server refused the credentials. Asking again soon would only lock the account.
+    Refused { fault: Poly<MethodFault>, message: Box<str>, since: Instant },
+    LoggedOut,
+}
+
+/// What a task does after it was told that it is not logged in.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heal {
+    /// Another task has logged in meanwhile: just repeat the call.
+    AlreadyHealed,
+    /// This task logs in.
+    LogIn,
+    /// The session was closed on purpose.
+    Closed,
+}
+
+impl Session {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State { phase: Phase::New, cookie: None, last_use: Instant::now() }),
+            generation: AtomicU64::new(0),
+            flight: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The number of the current login.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The cookie to send, and a note that the session is in use.
+    pub(crate) fn cookie_for_use(&self) -> Option<Secret> {
+        let mut state = self.lock();
+        state.last_use = Instant::now();
+        state.cookie.clone()
+    }
+
+    /// The cookie, for those who use the session by other ways.
+    pub(crate) fn cookie(&self) -> Option<Secret> {
+        self.lock().cookie.clone()
+    }
+
+    /// Takes a newly issued cookie. One that answers a request of an earlier login is ignored.
+    pub(crate) fn accept_cookie(&self, cookie: Option<Secret>, generation: u64) {
+        if let Some(cookie) = cookie {
+            let mut state = self.lock();
+            if self.generation() == generation {
+                state.cookie = Some(cookie);
+            }
+        }
+    }
+
+    /// How long nobody has used the session.
+    pub(crate) fn idle(&self) -> Duration {
+        self.lock().last_use.elapsed()
+    }
+
+    /// Waits for the right to log in.
+    pub(crate) async fn flight(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.flight.lock().await
+    }
+
+    /// Decides, while holding the flight, what to do about a session found dead in login `seen`.
+    pub(crate) fn heal(&self, seen: u64) -> Result<Heal> {
+        let mut state = self.lock();
+        match &state.phase {
+            Phase::LoggedOut => Ok(Heal::Closed),
+            Phase::Refused { fault, message, since } if since.elapsed() < REFUSAL_HOLDS => {
+                Err(refusal(fault.clone(), message.clone()))
+            }
+            Phase::New | Phase::LoggedIn if self.generation() != seen => Ok(Heal::AlreadyHealed),
+            Phase::New | Phase::LoggedIn | Phase::Refused { .. } => {
+                // The dead cookie would only confuse the login.
+                state.cookie = None;
+                Ok(Heal::LogIn)
+            }
+        }
+    }
+
+    /// Notes the outcome of a login made while holding the flight.
+    pub(crate) fn logged_in(&self, outcome: &Result<()>) {
+        let mut state = self.lock();
+        match outcome {
+            Ok(()) => {
+                state.phase = Phase::LoggedIn;
+                self.generation.fetch_add(1, Ordering::AcqRel);
+            }
+            Err(Error::Fault(fault)) if fault.fault.is_a("InvalidLogin") || fault.fault.is_a("NoPermission") => {
+                state.phase = Phase::Refused { fault: fault.fault.clone(), message: fault.message.clone(), since: Instant::now() };
+            }
+            // The network failed, not the credentials: the next call tries again.
+            Err(_) => {}
+        }
+    }
+
+    /// Closes the session for good. True when there was one.
+    pub(crate) fn close(&self) -> bool {
+        let mut state = self.lock();
+        matches!(std::mem::replace(&mut state.phase, Phase::LoggedOut), Phase::LoggedIn)
+    }
+
+    /// Forgets the cookie, after the logout was sent.
+    pub(crate) fn forget_cookie(&self) {
+        self.lock().cookie = None;
+    }
+
+    /// True between login and logout.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.lock().phase, Phase::LoggedIn)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refusal(fault: Poly<MethodFault>, message: Box<str>) -> Error {
+    Error::Fault(Box::new(ServerFault { call: Call::named("Login"), fault, message }))
+}
+
+/// For this long after a refusal nobody tries the same credentials again: vCenter locks an account after five wrong
+/// passwords within three minutes and opens it five minutes later, by default.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid_login() -> Result<()> {
+        let mut fault: Poly<MethodFault> = Poly::default();
+        fault.unknown.set_type_name("InvalidLogin");
+        Err(refusal(fault, "wrong".into()))
+    }
+
+    #[test]
+    fn only_the_first_of_many_tasks_logs_in() {
+        let session = Session::new();
+        session.logged_in(&Ok(()));
+        let seen = session.generation();
+        assert_eq!(session.heal(seen).unwrap(), Heal::LogIn);
+        session.logged_in(&Ok(()));
+        assert_eq!(session.heal(seen).unwrap(), Heal::AlreadyHealed);
+        assert_eq!(session.heal(session.generation()).unwrap(), Heal::LogIn);
+    }
+
+    #[test]
+    fn refused_credentials_are_not_tried_again() {
+        let session = Session::new();
+        session.logged_in(&Ok(()));
+        session.logged_in(&invalid_login());
+        let error = session.heal(session.generation()).unwrap_err();
+        assert_eq!(error.fault_name(), Some("InvalidLogin"));
+    }
+
+    #[test]
+    fn network_trouble_during_login_does_not_condemn_the_credentials() {
+        let session = Session::new();
+        session.logged_in(&Ok(()));
+        session.logged_in(&Err(Error::not_found("x")));
+        assert_eq!(session.heal(session.generation()).unwrap(), Heal::LogIn);
+    }
+
+    #[test]
+    fn a_late_answer_of_the_old_login_does_not_bring_its_cookie_back() {
+        let session = Session::new();
+        session.accept_cookie(Some("old".into()), 0);
+        session.logged_in(&Ok(()));
+        session.accept_cookie(Some("new".into()), 1);
+        session.accept_cookie(Some("old".into()), 0);
+        assert_eq!(session.cookie().unwrap().expose(), "new");
+    }
+
+    #[test]
+    fn nobody_logs_in_after_logout() {
+        let session = Session::new();
+        session.logged_in(&Ok(()));
+        assert!(session.is_open() && session.close() && !session.close());
+        assert_eq!(session.heal(session.generation()).unwrap(), Heal::Closed);
+    }
+}

@@ -1,0 +1,106 @@
+//! What an update says about a task: a pure function of the answers so far.
+
+use vsphere_vim_types::{Any, PropertyChange, TaskInfoState, UpdateSet};
+
+use super::TaskProgress;
+
+/// The news about a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Observation {
+    Running(TaskProgress),
+    /// Success or error; the whole `info` tells which.
+    Ended,
+}
+
+impl Observation {
+    pub(super) fn of(state: &TaskInfoState, progress: Option<i32>) -> Self {
+        let percent = progress.and_then(|percent| u8::try_from(percent.clamp(0, 100)).ok());
+        match state {
+            TaskInfoState::Success | TaskInfoState::Error => Self::Ended,
+            TaskInfoState::Queued => Self::Running(TaskProgress { queued: true, percent }),
+            // A state of a newer server: neither success nor error, so it goes on.
+            _ => Self::Running(TaskProgress { queued: false, percent }),
+        }
+    }
+}
+
+/// What is known of the task so far; changes come in parts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct TaskState {
+    state: Option<TaskInfoState>,
+    progress: Option<i32>,
+    /// The version to wait from; empty means from the beginning.
+    pub(super) version: String,
+}
+
+impl TaskState {
+    /// The paths that [`TaskState::apply`] understands.
+    pub(super) const PATHS: [&'static str; 2] = ["info.state", "info.progress"];
+
+    /// Takes in an update and says what it means; `None` when it says nothing about the state yet.
+    pub(super) fn apply(&mut self, update: UpdateSet) -> Option<Observation> {
+        self.version = update.version;
+        let objects = update.filter_set.into_iter().flat_map(|filter| filter.object_set);
+        for change in objects.flat_map(|object| object.change_set) {
+            self.change(change);
+        }
+        self.state.as_ref().map(|state| Observation::of(state, self.progress))
+    }
+
+    /// Begins again from the first version, keeping what is known.
+    pub(super) fn restart(&mut self) {
+        self.version.clear();
+    }
+
+    fn change(&mut self, change: PropertyChange) {
+        match change.name.as_str() {
+            "info.state" => {
+                if let Some(Ok(state)) = change.val.map(Any::into_typed) {
+                    self.state = Some(state);
+                }
+            }
+            // A removal or an unset value: the task no longer says how far it is.
+            "info.progress" => self.progress = change.val.and_then(|value| value.into_typed().ok()),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vsphere_vim_types::{ObjectUpdate, PropertyFilterUpdate};
+
+    use super::*;
+
+    fn update(version: &str, changes: &[(&str, Any)]) -> UpdateSet {
+        let change_set = changes
+            .iter()
+            .map(|(name, val)| PropertyChange { name: (*name).into(), val: Some(val.clone()), ..Default::default() })
+            .collect();
+        let object = ObjectUpdate { change_set, ..Default::default() };
+        let filter = PropertyFilterUpdate { object_set: vec![object], ..Default::default() };
+        UpdateSet { version: version.into(), filter_set: vec![filter], ..Default::default() }
+    }
+
+    fn state(value: &str) -> Any {
+        Any::Enum { type_name: "TaskInfoState", value: value.into() }
+    }
+
+    #[test]
+    fn partial_changes_add_up() {
+        let mut task = TaskState::default();
+        let running = |percent| Some(Observation::Running(TaskProgress { queued: false, percent }));
+        assert_eq!(task.apply(update("1", &[("info.progress", Any::Int(3))])), None);
+        assert_eq!(task.apply(update("2", &[("info.state", state("running"))])), running(Some(3)));
+        assert_eq!(task.apply(update("3", &[("info.progress", Any::Int(250))])), running(Some(100)));
+        assert_eq!(task.apply(update("4", &[("info.progress", Any::Null)])), running(None));
+        assert_eq!(task.apply(update("5", &[("info.state", state("success"))])), Some(Observation::Ended));
+        assert_eq!(task.version, "5");
+    }
+
+    #[test]
+    fn an_unknown_state_goes_on() {
+        let mut task = TaskState::default();
+        assert!(matches!(task.apply(update("1", &[("info.state", state("paused"))])), Some(Observation::Running(_))));
+    }
+}

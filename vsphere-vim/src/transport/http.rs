@@ -1,0 +1,227 @@
+//! HTTP/1.1 over TLS: the transport that real servers get.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, header};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    BoxFuture, Request, Response, Transport, TransportError, TransportErrorKind, Verb,
+    body::{Encoding, collect},
+    cookie::{SESSION_COOKIE, session_cookie},
+    io::HyperIo,
+    pool::{Pool, Sender},
+};
+use crate::{
+    endpoint::Endpoint,
+    error::Result as VimResult,
+    trust::{ThumbprintMismatch, TlsTrust},
+};
+
+/// Limits of the HTTP transport.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HttpOptions {
+    /// Time for name resolution, TCP and TLS together. 30 s.
+    pub connect_timeout: Duration,
+    /// Longest silence in the middle of an answer's body. 60 s.
+    pub body_idle_timeout: Duration,
+    /// Requests at once, besides long polls. 16.
+    pub max_connections: usize,
+    /// Long polls at once (one for each running wait for a task). 64.
+    pub max_long_polls: usize,
+    /// How long an unused connection is kept. 60 s, below the two minutes after which vCenter's proxy closes it.
+    pub max_idle: Duration,
+    /// Largest accepted answer after decompression, in bytes. 256 MiB.
+    pub max_body: usize,
+    /// Whether gzip is offered. Yes.
+    pub gzip: bool,
+    /// TCP keep-alive probes start after this much silence, so that a long poll notices a dead peer. 30 s.
+    pub tcp_keep_alive: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(60),
+            max_connections: 16,
+            max_long_polls: 64,
+            max_idle: Duration::from_secs(60),
+            max_body: 256 << 20,
+            gzip: true,
+            tcp_keep_alive: Duration::from_secs(30),
+        }
+    }
+}
+
+/// HTTP/1.1 over TLS with kept connections. See [`HttpOptions`] for its limits.
+#[derive(Debug)]
+pub struct HttpTransport {
+    endpoint: Endpoint,
+    tls: Arc<ClientConfig>,
+    options: HttpOptions,
+    pool: Pool,
+}
+
+impl HttpTransport {
+    /// Prepares a transport; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) when the trust cannot be set up (CA file missing, no
+    /// system roots).
+    pub fn new(endpoint: Endpoint, trust: &TlsTrust, options: HttpOptions) -> VimResult<Self> {
+        let tls = trust.client_config()?;
+        let pool = Pool::new(options.max_connections, options.max_long_polls, options.max_idle);
+        Ok(Self { endpoint, tls, options, pool })
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Response, TransportError> {
+        let _admission = self.pool.admit(request.long_poll).await;
+        let mut message = self.message(&request)?;
+        // A kept connection may have died unnoticed. As long as hyper hands the message back, nothing of it was
+        // sent, and the next connection may be tried whatever the call means.
+        let (response, sender) = loop {
+            let (mut sender, fresh) = match self.pool.take() {
+                Some(sender) => (sender, false),
+                None => (self.connect().await?, true),
+            };
+            let head = timeout(request.timeout, sender.try_send_request(message)).await.map_err(|_| {
+                let text = format!("no answer within {} s", request.timeout.as_secs_f32());
+                TransportError::new(TransportErrorKind::Timeout, text)
+            })?;
+            match head {
+                Ok(response) => break (response, sender),
+                Err(mut failure) => match failure.take_message() {
+                    Some(unsent) if !fresh => message = unsent,
+                    unsent => {
+                        let error = TransportError::new(TransportErrorKind::Disconnected, failure.into_error());
+                        return Err(if unsent.is_some() { error.not_sent() } else { error });
+                    }
+                },
+            }
+        };
+
+        let (head, body) = response.into_parts();
+        let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let encoding = match text(header::CONTENT_ENCODING) {
+            None => Encoding::Identity,
+            Some(name) if name.eq_ignore_ascii_case("identity") => Encoding::Identity,
+            Some(name) if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => Encoding::Gzip,
+            Some(other) => {
+                let text = format!("content encoding {other:?} was not offered");
+                return Err(TransportError::new(TransportErrorKind::Malformed, text));
+            }
+        };
+        let content_type = text(header::CONTENT_TYPE).map(str::to_owned);
+        let cookies = head.headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let cookie = session_cookie(cookies);
+        let body = collect(body, encoding, self.options.max_body, self.options.body_idle_timeout).await?;
+        self.pool.put_back(sender);
+        Ok(Response { status: head.status.as_u16(), content_type, cookie, body })
+    }
+
+    fn message(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, TransportError> {
+        let method = match request.verb {
+            Verb::Get => Method::GET,
+            Verb::Post => Method::POST,
+        };
+        let mut builder = hyper::Request::builder()
+            .method(method)
+            .uri(&request.path)
+            .header(header::HOST, self.endpoint.authority())
+            .header(header::USER_AGENT, USER_AGENT);
+        if self.options.gzip {
+            builder = builder.header(header::ACCEPT_ENCODING, "gzip");
+        }
+        if request.verb == Verb::Post {
+            builder = builder.header(header::CONTENT_TYPE, "text/xml; charset=utf-8");
+        }
+        if let Some(action) = &request.soap_action {
+            builder = builder.header("SOAPAction", format!("\"{action}\""));
+        }
+        if let Some(cookie) = &request.cookie {
+            let pair = format!("{SESSION_COOKIE}={}", cookie.expose());
+            let mut value = header::HeaderValue::from_maybe_shared(Bytes::from(pair)).map_err(unusable)?;
+            value.set_sensitive(true);
+            builder = builder.header(header::COOKIE, value);
+        }
+        builder.body(Full::new(request.body.clone())).map_err(unusable)
+    }
+
+    async fn connect(&self) -> Result<Sender, TransportError> {
+        let limit = self.options.connect_timeout;
+        match timeout(limit, self.connect_unbounded()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(TransportError::new(
+                TransportErrorKind::Connect,
+                format!("no connection to {} within {} s", self.endpoint.authority(), limit.as_secs_f32()),
+            )
+            .not_sent()),
+        }
+    }
+
+    async fn connect_unbounded(&self) -> Result<Sender, TransportError> {
+        let refused = |error: io::Error| TransportError::new(TransportErrorKind::Connect, error).not_sent();
+        let addresses: Vec<_> = tokio::net::lookup_host((self.endpoint.host(), self.endpoint.port()))
+            .await
+            .map_err(|error| TransportError::new(TransportErrorKind::Resolve, error).not_sent())?
+            .collect();
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
+        stream.set_nodelay(true).map_err(refused)?;
+        let keep_alive = socket2::TcpKeepalive::new()
+            .with_time(self.options.tcp_keep_alive)
+            .with_interval(self.options.tcp_keep_alive);
+        socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive).map_err(refused)?;
+
+        let name = ServerName::try_from(self.endpoint.host().to_owned())
+            .map_err(|error| TransportError::new(TransportErrorKind::Resolve, error).not_sent())?;
+        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.map_err(tls_error)?;
+
+        let (sender, connection) = hyper::client::conn::http1::handshake(HyperIo::new(stream))
+            .await
+            .map_err(|error| TransportError::new(TransportErrorKind::Connect, error).not_sent())?;
+        tokio::spawn(async move {
+            // Ends when the sender is dropped or the peer closes; a request in flight reports the error itself.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+impl Transport for HttpTransport {
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, TransportError>> {
+        Box::pin(self.exchange(request))
+    }
+}
+
+/// A request that cannot be written, such as a path with blanks: the caller's mistake, nothing was sent.
+fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TransportError {
+    TransportError::new(TransportErrorKind::Malformed, error).not_sent()
+}
+
+/// Tells distrust (which no retry heals) from a broken handshake (which one may).
+fn tls_error(error: io::Error) -> TransportError {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let kind = match cause {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
+            if let Some(mismatch) = other.0.downcast_ref::<ThumbprintMismatch>() {
+                return TransportError::new(TransportErrorKind::Untrusted, *mismatch).not_sent();
+            }
+            TransportErrorKind::Untrusted
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => TransportErrorKind::Untrusted,
+        Some(_) => TransportErrorKind::Tls,
+        None => TransportErrorKind::Connect,
+    };
+    TransportError::new(kind, error).not_sent()
+}
+
+const USER_AGENT: &str = concat!("vsphere-vim/", env!("CARGO_PKG_VERSION"));
+
