@@ -162,6 +162,7 @@ pub fn decode_response<M: Method>(body: &[u8], limits: Limits) -> Result<M::Outp
     while let Some(child) = reader.next_child()? {
         if child == "returnval" { output.read(&mut reader)? } else { reader.skip()? }
     }
+    reader.finish()?;
     Ok(output)
 }
 
@@ -176,6 +177,7 @@ pub fn decode_dynamic(body: &[u8], limits: Limits) -> Result<Vec<Element>, Error
     while let Some(child) = reader.next_child()? {
         if child == "returnval" { out.push(Element::read(child, &mut reader)?) } else { reader.skip()? }
     }
+    reader.finish()?;
     Ok(out)
 }
 

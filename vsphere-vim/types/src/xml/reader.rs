@@ -307,6 +307,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Leaves all open elements: a text that was cut short is found out.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the text ends early or goes on wrongly.
+    pub fn finish(&mut self) -> Result<(), Malformed> {
+        while !self.open.is_empty() {
+            self.next_child()?;
+        }
+        Ok(())
+    }
+
     /// Passes over the element just entered, through its end tag.
     ///
     /// # Errors
