@@ -119,6 +119,10 @@ pub fn create(path: impl AsRef<Path>, spec: &CreateSpec) -> Result<Disk> {
     };
     let disk = Disk::open(path, &options)?;
     made.0.clear();
+    // So that a flushed disk is still found after a power failure. Not all file systems can, none must.
+    if let Some(directory) = path.parent() {
+        let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
+    }
     Ok(disk)
 }
 

@@ -168,7 +168,7 @@ impl Error {
                 Some("open the link alone with OpenOptions::single_link")
             }
             Self::PathRefused { .. } => Some("if the image is trusted, open it with PathPolicy::Any"),
-            Self::ReadOnly { .. } => Some("open the disk with Access::ReadWrite"),
+            Self::ReadOnly { reason, .. } if *reason == OPEN_READ_ONLY => Some("open the disk with Access::ReadWrite"),
             _ => None,
         }
     }
@@ -185,6 +185,9 @@ impl Error {
         Self::NotSupported { object: object.into(), format: format.into(), reason }
     }
 }
+
+/// The one reason of [`Error::ReadOnly`] that the caller can change.
+pub(crate) const OPEN_READ_ONLY: &str = "it is open for reading only";
 
 fn at(offset: Option<u64>) -> String {
     offset.map(|offset| format!(" at offset {offset}")).unwrap_or_default()

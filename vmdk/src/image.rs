@@ -20,7 +20,8 @@ pub trait Image: Send + Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
     /// What is in `range`, as ascending entries that cover it without gaps; neighbours differ in kind.
-    /// Computed as the iterator is advanced, from metadata only. After an error the iterator ends.
+    /// A range that leaves the disk is cut at its end. Computed as the iterator is advanced, from metadata
+    /// only. After an error the iterator ends.
     fn map(&self, range: Range<u64>) -> Box<dyn Iterator<Item = Result<MapEntry>> + Send + '_>;
 
     /// Writes `data` at `offset`.

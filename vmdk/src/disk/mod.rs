@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     descriptor::{Cid, CreateType, Descriptor},
-    error::{Error, Result},
+    error::{Error, OPEN_READ_ONLY, Result},
     extent::{Backing, Extent},
     grains::Place,
     image::{Image, MapEntry},
@@ -294,7 +294,7 @@ impl Disk {
         if self.writable {
             return Ok(());
         }
-        Err(Error::ReadOnly { operation, object: self.name(), reason: "it is open for reading only" })
+        Err(Error::ReadOnly { operation, object: self.name(), reason: OPEN_READ_ONLY })
     }
 
     fn check(&self, operation: &'static str, offset: u64, len: u64) -> Result<()> {

@@ -130,7 +130,8 @@ pub enum Format {
 /// Which files a descriptor may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathPolicy {
-    /// Files in the directory of the descriptor and below: no absolute names and no `..`.
+    /// Files in the directory of the descriptor and below: no absolute names and no `..`. Symbolic links
+    /// there are followed: a descriptor can name them, but not make them.
     SameDirectory,
     /// Any file. Only for images from a trusted source: a descriptor could make any readable file of this
     /// machine part of the disk.

@@ -3,7 +3,7 @@
 use std::{io, ops::Range, sync::Arc};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, OPEN_READ_ONLY, Result},
     source::{Handle, SourceMap, WriteAt},
 };
 
@@ -66,7 +66,7 @@ impl Backing {
         self.handle.writer().ok_or_else(|| Error::ReadOnly {
             operation,
             object: self.name.to_string(),
-            reason: "it is open for reading only",
+            reason: OPEN_READ_ONLY,
         })
     }
 

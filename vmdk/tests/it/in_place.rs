@@ -225,3 +225,40 @@ fn creation_never_overwrites_and_leaves_nothing_behind_when_it_fails() {
     raw.write_at(1000, b"z").unwrap();
     assert_eq!(Disk::open_raw(dir.path().join("odd.img"), Access::ReadOnly).unwrap().capacity(), 1001);
 }
+
+#[test]
+fn the_map_of_a_flat_disk_follows_writes_and_punched_ranges() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = create(dir.path().join("f.vmdk"), &CreateSpec::new(64 * MIB, CreateKind::Flat)).unwrap();
+    let map = || disk.map(0..u64::MAX).map(|entry| entry.unwrap()).collect::<Vec<_>>();
+    let data = || map().iter().filter(|e| e.kind == MapKind::Data).map(|e| e.range.end - e.range.start).sum::<u64>();
+    if data() != 0 {
+        eprintln!("SKIPPED: the file system does not tell where holes are");
+        return;
+    }
+    disk.write_at(10 * MIB, &vec![1; 4 << 20]).unwrap();
+    disk.write_at(40 * MIB, &[1]).unwrap();
+    assert_eq!(map()[1].range, 10 * MIB..14 * MIB);
+    assert_eq!(map().len(), 5);
+    disk.zero_at(11 * MIB..13 * MIB).unwrap();
+    assert_eq!(map()[2].range, 11 * MIB..13 * MIB);
+    let middle: Vec<_> = disk.map(12 * MIB..40 * MIB + 1).map(|entry| entry.unwrap().range).collect();
+    assert_eq!(middle, [12 * MIB..13 * MIB, 13 * MIB..14 * MIB, 14 * MIB..40 * MIB, 40 * MIB..40 * MIB + 1]);
+}
+
+#[test]
+fn more_holes_than_one_answer_holds_are_all_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("raw");
+    let disk = create(&path, &CreateSpec::new(3000 * 65536, CreateKind::Raw)).unwrap();
+    for index in (0..3000).step_by(2) {
+        disk.write_at(index * 65536, &[1; 4096]).unwrap();
+    }
+    let entries: Vec<_> = disk.map(0..u64::MAX).map(|entry| entry.unwrap()).collect();
+    if entries.len() == 1 {
+        eprintln!("SKIPPED: the file system does not tell where holes are");
+        return;
+    }
+    assert_eq!(entries.len(), 3000);
+    assert!(entries.iter().all(|entry| (entry.kind == MapKind::Data) == (entry.range.start % 131_072 == 0)));
+}

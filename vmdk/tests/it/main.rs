@@ -3,6 +3,7 @@
 
 mod chain;
 mod compose;
+mod faults;
 mod hostile;
 mod in_place;
 mod limits;
