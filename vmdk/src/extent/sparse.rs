@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     grains::{Grains, Place, Run},
     layout::{ENTRIES_PER_TABLE, HEADER_BYTES, SparseFlags, SparseHeader, TABLE_BYTES},
+    source::SourceMap,
 };
 
 /// A KDMV extent.
@@ -30,13 +31,22 @@ pub(crate) struct SparseExtent {
     pub(super) allocator: Allocator,
     cache: Arc<TableCache>,
     id: u32,
-    /// Held while a table is loaded or changed. A table that was read from the file before a change and put
+    /// Locked while a table is loaded or changed. A table that was read from the file before a change and put
     /// into the cache after it would hide the change. Taken after `allocator`.
-    tables: Mutex<()>,
+    tables: Mutex<Holes>,
 }
 
 /// Proof that the tables are locked.
-pub(super) type TablesLocked<'a> = MutexGuard<'a, ()>;
+pub(super) type TablesLocked<'a> = MutexGuard<'a, Holes>;
+
+/// Where tables need not be read, because the file has a hole there. New disks have all tables in one hole: a
+/// map of 62 TB would read four gigabytes of zeros.
+#[derive(Debug, Default)]
+pub(super) struct Holes {
+    known: Range<u64>,
+    /// The last table read was empty: worth asking for a hole.
+    worth_asking: bool,
+}
 
 impl SparseExtent {
     /// Reads header and directory. `id` tells this extent's tables from others in `cache`.
@@ -65,7 +75,7 @@ impl SparseExtent {
         }
         let grains = Grains::new(&header);
         let allocator = Allocator::new(file_len, grains.grain_bytes());
-        let tables = Mutex::new(());
+        let tables = Mutex::default();
         Ok(Self { backing, header, grains, directory, redundant, allocator, cache, id, tables })
     }
 
@@ -120,12 +130,12 @@ impl SparseExtent {
         if let Some(table) = self.cache.get(self.key(number)) {
             return Ok(Some(table));
         }
-        let locked = self.lock_tables();
-        self.table_locked(number, &locked)
+        let mut locked = self.lock_tables();
+        self.table_locked(number, &mut locked)
     }
 
     /// As `table`, for a caller that already holds the lock.
-    pub(super) fn table_locked(&self, number: u32, _locked: &TablesLocked<'_>) -> Result<Option<Table>> {
+    pub(super) fn table_locked(&self, number: u32, holes: &mut TablesLocked<'_>) -> Result<Option<Table>> {
         let sector = self.directory_entry(number)?;
         if sector == 0 {
             return Ok(None);
@@ -134,15 +144,42 @@ impl SparseExtent {
         if let Some(table) = self.cache.get(key) {
             return Ok(Some(table));
         }
+        let at = u64::from(sector) * SECTOR;
+        if self.lies_in_hole(at, holes)? {
+            return Ok(None);
+        }
         let mut bytes = [0; TABLE_BYTES as usize];
-        self.backing.read(u64::from(sector) * SECTOR, &mut bytes)?;
+        self.backing.read(at, &mut bytes)?;
+        holes.worth_asking = bytes.iter().all(|&byte| byte == 0);
         let table: Table = entries(&bytes).collect();
         self.cache.insert(key, Arc::clone(&table));
         Ok(Some(table))
     }
 
+    /// Whether the table at `at` is all hole. Only asked of files that this disk does not change.
+    fn lies_in_hole(&self, at: u64, holes: &mut Holes) -> Result<bool> {
+        const AHEAD: u64 = 1 << 30;
+        if self.backing.is_writable() {
+            return Ok(false);
+        }
+        let end = at + TABLE_BYTES;
+        let known = |holes: &Holes| holes.known.start <= at && end <= holes.known.end;
+        if holes.worth_asking && !known(holes) {
+            let limit = self.backing.len()?.min(at + AHEAD);
+            if end <= limit
+                && let SourceMap::Runs(runs) = self.backing.map(at..limit)?
+                && let Some(first) = runs.first().filter(|run| run.hole && run.range.start == at)
+            {
+                holes.known = first.range.clone();
+            } else {
+                holes.worth_asking = false;
+            }
+        }
+        Ok(known(holes))
+    }
+
     pub(super) fn lock_tables(&self) -> TablesLocked<'_> {
-        // The lock guards no data of its own, so a panic under it leaves nothing half changed in memory.
+        // What is locked is a hint, so a panic under it leaves nothing half changed.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -196,8 +196,8 @@ impl SparseExtent {
     /// Sets consecutive entries, all in the table of `grain`, in the file and in memory.
     fn store_entries(&self, grain: u64, entries: &[u32], _allocating: &Allocating<'_>) -> Result<()> {
         let (number, entry) = self.grains.entry(grain);
-        let locked = self.lock_tables();
-        let table = self.table_locked(number, &locked)?.ok_or_else(|| self.inconsistent(number))?;
+        let mut locked = self.lock_tables();
+        let table = self.table_locked(number, &mut locked)?.ok_or_else(|| self.inconsistent(number))?;
         let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         let within = entry as u64 * 4;
         for directory in self.redundant.iter().chain([&self.directory]) {

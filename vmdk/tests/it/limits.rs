@@ -23,15 +23,9 @@ fn disks_of_62_tb_are_made_written_mapped_and_read() {
         let mut buf = [0; 9];
         disk.read_at(MAX_CAPACITY - 9, &mut buf).unwrap();
         assert_eq!(&buf, b"\0\0\0\0\0last");
-        // Only the ends: a walk over all tables of a sparse disk reads them all.
-        for range in [0..1 << 30, MAX_CAPACITY - (1 << 30)..MAX_CAPACITY] {
-            let stored: u64 = disk
-                .map(range)
-                .map(|entry| entry.unwrap())
-                .filter(|entry| entry.kind == MapKind::Data)
-                .map(|entry| entry.range.end - entry.range.start)
-                .sum();
-            assert!((4..=1 << 20).contains(&stored), "{kind:?}: {stored}");
-        }
+        let map: Vec<_> = disk.map(0..u64::MAX).map(|entry| entry.unwrap()).collect();
+        let data =
+            |index: usize| map[index].kind == MapKind::Data && map[index].range.end - map[index].range.start < 1 << 20;
+        assert!(map.len() == 3 && data(0) && !data(1) && data(2), "{kind:?}: {map:?}");
     }
 }
