@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use vsphere_vim_types::{
-    Any, Element, ManagedObjectReference, Method, MoRef, ServiceContent, methods, mo, soap,
+    Any, Element, ManagedObjectReference, Method, MoRef, ServiceContent, internal::NfcService, methods, mo, soap,
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -49,6 +49,7 @@ struct Inner {
     session: Session,
     operation_prefix: String,
     operations: AtomicU64,
+    nfc_service: OnceLock<MoRef<NfcService>>,
 }
 
 impl Vim {
@@ -78,6 +79,7 @@ impl Vim {
             session: Session::new(),
             operation_prefix: operation_prefix(),
             operations: AtomicU64::new(1),
+            nfc_service: OnceLock::new(),
         };
         // The service content is readable before login and names the session manager.
         let first = Self { inner: Arc::new(inner) };
@@ -148,7 +150,8 @@ impl Vim {
             operation: M::NAME,
             object: this,
             operation_id,
-            soap_action: self.soap_action_of(M::NAMESPACE),
+            // Also for the few methods of other namespaces: the service and its version are the same.
+            soap_action: self.inner.soap_action.clone(),
             body,
             options,
         };
@@ -350,6 +353,11 @@ impl Vim {
         &self.inner.settings
     }
 
+    /// Where the name of the disk service is kept once it is found.
+    pub(crate) fn nfc_service_cell(&self) -> &OnceLock<MoRef<NfcService>> {
+        &self.inner.nfc_service
+    }
+
     pub(crate) fn transport(&self) -> &dyn Transport {
         &*self.inner.transport
     }
@@ -364,15 +372,6 @@ impl Vim {
         soap::RequestOptions {
             operation_id: Some(operation_id),
             version: vsphere_vim_types::ApiVersion::parse(self.inner.version.as_str()),
-        }
-    }
-
-    /// Methods outside of the public namespace name their own, without a version.
-    fn soap_action_of(&self, namespace: &str) -> String {
-        if namespace == VIM_NAMESPACE {
-            self.inner.soap_action.clone()
-        } else {
-            format!("{namespace}/{}", self.inner.version)
         }
     }
 

@@ -4,8 +4,12 @@
 mod builder;
 mod call;
 mod client;
+pub mod device;
 mod endpoint;
 pub mod error;
+pub mod inventory;
+pub mod method_lock;
+pub mod nfc_ticket;
 pub mod property;
 mod retry;
 mod secret;
@@ -14,6 +18,7 @@ pub mod task;
 pub mod transport;
 pub mod trust;
 pub mod version;
+pub mod vm;
 
 pub use vsphere_vim_types as types;
 pub use vsphere_vim_types::{
@@ -24,9 +29,13 @@ pub use self::{
     builder::VimBuilder,
     call::CallOptions,
     client::Vim,
+    device::{DeviceKey, VirtualDiskInfo},
     endpoint::Endpoint,
     error::{Error, Result},
+    inventory::{VmLookup, VmRef},
+    nfc_ticket::{DiskAccess, NfcTicket},
     retry::RetryPolicy,
     secret::{Credentials, Secret},
     trust::{Thumbprint, TlsTrust},
+    vm::{CreateSnapshotOptions, PowerState, RemoveSnapshotOptions},
 };
