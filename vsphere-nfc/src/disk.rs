@@ -149,8 +149,8 @@ impl NfcDisk {
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] when the range is not whole sectors inside the disk, and whatever
-    /// the connection says. After an error of the connection, a disk that is open for reading
-    /// connects again at the next call.
+    /// the connection says. When the connection was lost, a disk that is open for reading connects
+    /// again, once in a call, and reads anew; after another error it does so at the next call.
     ///
     /// # Cancel safety
     /// Safe: what was asked for still arrives, is dropped, and keeps its part of the budget until
@@ -175,16 +175,29 @@ impl NfcDisk {
         if range.is_empty() {
             return Ok(buffer);
         }
-        buffer.reserve(len);
         let connection = self.connection(Phase::Read).await?;
+        match self.read_over(&connection, range.clone(), buffer).await {
+            // Reading twice does no harm. A connection that broke while idle is noticed only here.
+            Err(lost @ Error::Disconnected { .. }) if self.may_reconnect() => {
+                tracing::debug!(path = %self.path, %lost, "reading again");
+                let connection = self.connection(Phase::Read).await?;
+                self.read_over(&connection, range, BytesMut::new()).await
+            }
+            other => other,
+        }
+    }
+
+    async fn read_over(&self, connection: &Connection, range: Range<u64>, mut buffer: BytesMut) -> Result<BytesMut> {
+        let (offset, len) = (range.start, size(range.end - range.start));
         let limit = self.options.timeouts.read;
+        buffer.reserve(len);
         let guard = match self.mode {
             Mode::ReadOnly => None,
             Mode::ReadWrite => Some(Arc::new(self.ranges.acquire(range, Access::Read).await)),
         };
         let mut requests: Vec<InFlight> = Vec::new();
-        for (at, total) in self.requests(&connection, len) {
-            let rest = buffer.split_off(total as usize);
+        for (at, total) in self.requests(connection, len) {
+            let rest = buffer.split_off(size(total.into()));
             let part = std::mem::replace(&mut buffer, rest);
             let at = offset + at as u64;
             requests.push(connection.read(at, total, part, guard.clone(), limit).await?);
@@ -234,7 +247,7 @@ impl NfcDisk {
         };
         let mut requests: Vec<(u64, InFlight)> = Vec::new();
         for (at, total) in self.requests(&connection, data.len()) {
-            let part = data.slice(at..at + total as usize);
+            let part = data.slice(at..at + size(total.into()));
             let at = offset + at as u64;
             match connection.write(at, part, Some(Arc::clone(&guard)), limit).await {
                 Ok(request) => requests.push((at, request)),
@@ -336,7 +349,7 @@ impl NfcDisk {
         if latest.is_alive() {
             return Ok(latest);
         }
-        if self.mode == Mode::ReadWrite || !self.options.reconnect {
+        if !self.may_reconnect() {
             return Err(latest.failure(phase));
         }
         let _only_one = self.reconnecting.lock().await;
@@ -353,6 +366,10 @@ impl NfcDisk {
         let fresh = Arc::new(fresh);
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         Ok(fresh)
+    }
+
+    fn may_reconnect(&self) -> bool {
+        self.mode == Mode::ReadOnly && self.options.reconnect
     }
 
     fn latest(&self) -> Arc<Connection> {
@@ -378,7 +395,7 @@ impl NfcDisk {
         let budget = u32::try_from(buffers.budget()).unwrap_or(u32::MAX);
         let wished = self.options.quirks.max_request.unwrap_or(buffers.size);
         let most = wished.min(budget) / self.sector_size * self.sector_size;
-        let most = most.max(self.sector_size) as usize;
+        let most = size(most.max(self.sector_size).into());
         (0..len).step_by(most).map(move |at| {
             // At most `most`, which is a u32.
             (at, u32::try_from(most.min(len - at)).unwrap_or(u32::MAX))
@@ -398,6 +415,11 @@ impl std::fmt::Debug for NfcDisk {
             .field("capacity", &self.capacity)
             .finish_non_exhaustive()
     }
+}
+
+/// Bytes as an index. Lengths come from a `usize` and fit.
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// Opens a session, with smaller buffers when the first are refused.

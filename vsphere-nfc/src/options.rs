@@ -31,8 +31,8 @@ pub struct NfcOptions {
     pub socket_buffer: Option<u32>,
     /// Chunks of one allocation query, at most 524288. Default: 16384.
     pub allocation_page: u32,
-    /// Whether a disk that was opened for reading connects again, with a new ticket, at the next
-    /// request after its connection was lost. Default: yes.
+    /// Whether a disk that was opened for reading connects again, with a new ticket, after its
+    /// connection was lost. Default: yes.
     pub reconnect: bool,
     /// Doubtful facts about the servers.
     pub quirks: Quirks,

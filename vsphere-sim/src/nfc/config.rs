@@ -1,0 +1,239 @@
+//! What the server is, and how it misbehaves.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use vsphere_nfc::wire::fault::{CODE_OUT_OF_MEMORY, Layout};
+
+use super::server::NfcIdentity;
+
+/// The server's behaviour. Connections take it as it is when they are accepted.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NfcServerConfig {
+    /// Which release to be. Default: ESXi 8.0.
+    pub version: HostVersion,
+    /// What a client sees whose ticket is not redeemed. Real hosts: unknown. Default: a line.
+    pub ticket_refusal: TicketRefusal,
+    /// Another certificate for the second TLS session; the daemon announces it where it can.
+    pub service_identity: Option<NfcIdentity>,
+    /// Whether the reply to `THUMBPRINT_SHA2` names the first certificate whatever the second is.
+    pub announce_wrong_thumbprint: bool,
+    /// The largest buffer of a session, in bytes. Default: 2 MiB, which ESXi 8 was seen to accept.
+    pub max_buffer_size: u32,
+    /// The most bytes of all buffers of a session. Default: 16 MiB, as documented.
+    pub max_session_bytes: u64,
+    /// The code of a refused session. Real hosts: unknown. Default: 5, out of memory.
+    pub session_refusal_code: u32,
+    /// In which order the fragments of a read are sent. Default: ascending.
+    pub fragment_order: FragmentOrder,
+    /// The largest fragment of a read in bytes; `None` means the session's buffer.
+    pub fragment_size: Option<u32>,
+    /// Whether fragments are compressed when the client wishes for zlib. Default: yes.
+    pub zlib_replies: bool,
+    /// The layout of AIO errors. Real hosts: unknown.
+    pub error_layout: Layout,
+    /// Whether allocation queries are answered. Default: yes.
+    pub allocation: AllocationAnswers,
+    /// A delay before every reply of the asynchronous layer.
+    pub delay: Duration,
+    /// Where every connection is cut off.
+    pub cut: Option<Cut>,
+    /// Whether a cut is a reset (RST) instead of an end (FIN).
+    pub reset_on_cut: bool,
+    /// Whether the server answers the last classic message. Default: yes.
+    pub answer_session_complete: bool,
+}
+
+impl Default for NfcServerConfig {
+    fn default() -> Self {
+        Self {
+            version: HostVersion::Esxi80,
+            ticket_refusal: TicketRefusal::Line,
+            service_identity: None,
+            announce_wrong_thumbprint: false,
+            max_buffer_size: 2 * 1024 * 1024,
+            max_session_bytes: 16 * 1024 * 1024,
+            session_refusal_code: CODE_OUT_OF_MEMORY,
+            fragment_order: FragmentOrder::InOrder,
+            fragment_size: None,
+            zlib_replies: true,
+            error_layout: Layout::default(),
+            allocation: AllocationAnswers::Bitmap,
+            delay: Duration::ZERO,
+            cut: None,
+            reset_on_cut: false,
+            answer_session_complete: true,
+        }
+    }
+}
+
+/// Which release the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum HostVersion {
+    /// ESXi 7.0: library version 7, no `THUMBPRINT_SHA2`, no message 43.
+    Esxi70,
+    /// ESXi 8.0: library version 11.
+    #[default]
+    Esxi80,
+}
+
+impl HostVersion {
+    /// The daemon's first line, without its end.
+    pub fn banner(self) -> &'static str {
+        match self {
+            Self::Esxi70 => {
+                "220 VMware Authentication Daemon Version 1.10: SSL Required, ServerDaemonProtocol:SOAP, \
+                 MKSDisplayProtocol:VNC , VMXARGS supported, NFCSSL supported/t"
+            }
+            Self::Esxi80 => {
+                "220 VMware Authentication Daemon Version 1.10: SSL Required, ServerDaemonProtocol:SOAP, \
+                 MKSDisplayProtocol:VNC , VMXARGS supported, NFCSSL supported/t, SHA256 supported"
+            }
+        }
+    }
+
+    /// The NFC library version of message 51, and of `NfcGetServerNfcLibVersion`.
+    pub fn library_version(self) -> u32 {
+        match self {
+            Self::Esxi70 => 7,
+            Self::Esxi80 => 11,
+        }
+    }
+
+    /// Whether the daemon knows `THUMBPRINT_SHA2`, and the service message 43.
+    pub fn has_thumbprint_sha2(self) -> bool {
+        self == Self::Esxi80
+    }
+}
+
+/// What a client sees whose ticket is not redeemed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum TicketRefusal {
+    /// `530 Login incorrect` at PROXY.
+    #[default]
+    Line,
+    /// The end of the connection.
+    Close,
+}
+
+/// In which order the fragments of a read are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum FragmentOrder {
+    /// Ascending.
+    #[default]
+    InOrder,
+    /// Descending.
+    Reversed,
+    /// Any, but the same one for the same operation.
+    Shuffled,
+}
+
+/// Whether allocation queries are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum AllocationAnswers {
+    /// With a bitmap.
+    #[default]
+    Bitmap,
+    /// With an error, as on datastores that are not VMFS.
+    Refused,
+}
+
+/// Where a connection is cut off, in bytes of the TCP stream since it was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cut {
+    /// After so many bytes were sent to the client.
+    Sent(u64),
+    /// After so many bytes were received from the client.
+    Received(u64),
+}
+
+/// A step that can be made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Step {
+    /// The daemon's first line.
+    Banner,
+    /// `THUMBPRINT_SHA2`.
+    ThumbprintSha2,
+    /// `PROXY`.
+    Proxy,
+    /// The reply to message 33.
+    SessionStart,
+    /// The reply to message 51.
+    Version,
+    /// The reply to message 52.
+    AioOpen,
+    /// OPEN_SESSION.
+    OpenSession,
+    /// OPEN_FILE.
+    OpenFile,
+    /// A read.
+    Read,
+    /// The first fragment of a write.
+    Write,
+    /// QUERY_ALLOCATED.
+    QueryAllocated,
+    /// DDB_GET.
+    DdbGet,
+    /// CLOSE_FILE.
+    CloseFile,
+    /// CLOSE_SESSION.
+    CloseSession,
+}
+
+/// What happens instead of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FaultAction {
+    /// An error message; to the daemon's commands, a line of code and text.
+    Error {
+        /// The code.
+        code: u32,
+        /// The text.
+        text: String,
+    },
+    /// The session is ended with a classic message 4 (in the classic phase), else as `Close`.
+    Complete,
+    /// The connection is closed.
+    Close,
+    /// No answer ever.
+    Stall,
+    /// These bytes, as they are.
+    Bytes(Vec<u8>),
+}
+
+/// Faults that wait for their step. Every one strikes once.
+#[derive(Debug, Default)]
+pub(super) struct Injected {
+    queue: Mutex<VecDeque<(Step, u32, FaultAction)>>,
+}
+
+impl Injected {
+    pub(super) fn push(&self, step: Step, skip: u32, action: FaultAction) {
+        self.lock().push_back((step, skip, action));
+    }
+
+    /// The fault of `step`, if it is its turn.
+    pub(super) fn take(&self, step: Step) -> Option<FaultAction> {
+        let mut queue = self.lock();
+        let at = queue.iter().position(|(of, ..)| *of == step)?;
+        if let Some((_, skip, _)) = queue.get_mut(at)
+            && *skip > 0
+        {
+            *skip -= 1;
+            return None;
+        }
+        queue.remove(at).map(|(.., action)| action)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Step, u32, FaultAction)>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

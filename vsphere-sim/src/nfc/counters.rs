@@ -1,0 +1,82 @@
+//! What went over the connections, for tests that assert it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes of one file that were asked for and delivered, before compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileTraffic {
+    /// Bytes read by clients.
+    pub read: u64,
+    /// Bytes written by clients.
+    pub written: u64,
+    /// Times the file was opened.
+    pub opens: u64,
+}
+
+/// The server's counters.
+#[derive(Debug, Default)]
+pub struct NfcCounters {
+    open: AtomicU64,
+    accepted: AtomicU64,
+    most_in_flight: AtomicU64,
+    files: Mutex<BTreeMap<String, FileTraffic>>,
+}
+
+impl NfcCounters {
+    /// Connections that are open now.
+    pub fn connections_open(&self) -> u64 {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Connections that were ever accepted.
+    pub fn connections_total(&self) -> u64 {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// The most requests of one connection that were worked on at the same time.
+    pub fn most_in_flight(&self) -> u64 {
+        self.most_in_flight.load(Ordering::SeqCst)
+    }
+
+    /// The traffic of the file `path`.
+    pub fn file(&self, path: &str) -> FileTraffic {
+        self.lock().get(path).copied().unwrap_or_default()
+    }
+
+    /// The traffic of every file that was ever opened, by path.
+    pub fn files(&self) -> BTreeMap<String, FileTraffic> {
+        self.lock().clone()
+    }
+
+    /// Forgets the traffic of all files.
+    pub fn reset(&self) {
+        self.lock().clear();
+    }
+
+    pub(super) fn accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        self.open.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn in_flight(&self, requests: u64) {
+        self.most_in_flight.fetch_max(requests, Ordering::SeqCst);
+    }
+
+    pub(super) fn count(&self, path: &str, count: impl FnOnce(&mut FileTraffic)) {
+        let mut files = self.lock();
+        match files.get_mut(path) {
+            Some(traffic) => count(traffic),
+            None => count(files.entry(path.to_owned()).or_default()),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, FileTraffic>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,25 @@
+//! A server for NFC on TCP 902: the authentication daemon, both TLS stages, the asynchronous layer.
+//!
+//! It follows the same sheet of facts as the client, not the client's code; they share only the
+//! codec. Everything that is not certain about real hosts is a switch of [`NfcServerConfig`], and
+//! [`NfcServer::inject`] makes the next step of any connection fail.
+//!
+//! Who may open what, and where the bytes are, is decided by an [`NfcBackend`].
+
+mod authd;
+mod backend;
+mod config;
+mod counters;
+mod metered;
+mod requests;
+mod server;
+mod session;
+mod start;
+mod transfer;
+
+pub use backend::{Geometry, Grant, NfcBackend, NfcFile, OpenRefused, RedeemError};
+pub use config::{
+    AllocationAnswers, Cut, FaultAction, FragmentOrder, HostVersion, NfcServerConfig, Step, TicketRefusal,
+};
+pub use counters::{FileTraffic, NfcCounters};
+pub use server::{NfcIdentity, NfcServer};
