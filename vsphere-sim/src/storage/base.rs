@@ -1,39 +1,11 @@
 //! What lies under the first layer: the user's own image, or nothing.
 
-use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Error, Result};
+use vmdk::{Access, Disk, Image, MapKind, OpenOptions};
 
-/// An image that a disk starts from. Positioned, blocking, shared between threads.
-pub trait BaseImage: Send + Sync {
-    /// Size in bytes.
-    fn capacity(&self) -> u64;
-    /// Fills `buffer` from `offset`; holes read as zeros.
-    ///
-    /// # Errors
-    /// What the host says, and ranges outside the image.
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
-    /// Writes `bytes` at `offset`. Called only on images opened for writing.
-    ///
-    /// # Errors
-    /// What the host says; images that cannot be written.
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// The parts of `range` that may hold data, ascending; a superset is allowed.
-    ///
-    /// # Errors
-    /// What the host says.
-    fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>>;
-    /// Makes writes durable.
-    ///
-    /// # Errors
-    /// What the host says.
-    fn flush(&self) -> io::Result<()>;
-    /// A value of the disk database, key without `ddb.`.
-    fn metadata(&self, key: &str) -> Option<String>;
-}
+use super::{Error, Result};
 
 /// Where a disk's first content comes from.
 #[derive(Clone)]
@@ -45,8 +17,28 @@ pub enum DiskSource {
     Raw(PathBuf),
     /// A VMDK (descriptor or monolithic file).
     Vmdk(PathBuf),
-    /// Any image in memory or elsewhere.
-    Image(Arc<dyn BaseImage>),
+    /// Any image, in memory or elsewhere.
+    Image(Arc<dyn Image>),
+}
+
+impl DiskSource {
+    /// The image and the disk's size in bytes.
+    pub(super) fn open(&self, write: bool) -> Result<(Option<Arc<dyn Image>>, u64)> {
+        let image: Arc<dyn Image> = match self {
+            DiskSource::Empty(bytes) => return Ok((None, *bytes)),
+            DiskSource::Raw(path) => {
+                let access = if write { Access::ReadWrite } else { Access::ReadOnly };
+                Arc::new(Disk::open_raw(path, access).map_err(|error| bad(path, &error))?)
+            }
+            DiskSource::Vmdk(path) => {
+                let options = if write { OpenOptions::new().writable() } else { OpenOptions::new() };
+                Arc::new(Disk::open(path, &options).map_err(|error| bad(path, &error))?)
+            }
+            DiskSource::Image(image) => image.clone(),
+        };
+        let capacity = image.capacity();
+        Ok((Some(image), capacity))
+    }
 }
 
 impl std::fmt::Debug for DiskSource {
@@ -60,66 +52,17 @@ impl std::fmt::Debug for DiskSource {
     }
 }
 
-/// Opens a raw file as a base image.
-///
-/// # Errors
-/// [`Error::BadBase`] when it cannot be opened.
-pub fn open_raw(path: &Path, write: bool) -> Result<Arc<dyn BaseImage>> {
-    let options = vmdk::OpenOptions::new().writable(write);
-    let disk = vmdk::Disk::open_raw(path, &options).map_err(|error| bad(path, &error))?;
-    Ok(Arc::new(VmdkBase(disk)))
-}
-
-/// Opens a VMDK as a base image.
-///
-/// # Errors
-/// [`Error::BadBase`] when it is not a VMDK that can be read (or written, if asked).
-pub fn open_vmdk(path: &Path, write: bool) -> Result<Arc<dyn BaseImage>> {
-    let options = vmdk::OpenOptions::new().writable(write);
-    let disk = vmdk::Disk::open(path, &options).map_err(|error| bad(path, &error))?;
-    Ok(Arc::new(VmdkBase(disk)))
+/// Calls `each` with every part of `range` that may hold data, ascending.
+pub(super) fn data(image: &dyn Image, range: std::ops::Range<u64>, mut each: impl FnMut(std::ops::Range<u64>)) -> std::io::Result<()> {
+    for entry in image.map(range) {
+        let entry = entry.map_err(std::io::Error::other)?;
+        if entry.kind == MapKind::Data {
+            each(entry.range);
+        }
+    }
+    Ok(())
 }
 
 fn bad(path: &Path, error: &vmdk::Error) -> Error {
     Error::BadBase { path: path.to_owned(), reason: error.to_string() }
-}
-
-/// A raw file or VMDK through the `vmdk` crate.
-struct VmdkBase(vmdk::Disk);
-
-impl BaseImage for VmdkBase {
-    fn capacity(&self) -> u64 {
-        self.0.capacity()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, buffer).map_err(io::Error::other)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes).map_err(io::Error::other)
-    }
-
-    fn data(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
-        let mut data: Vec<Range<u64>> = Vec::new();
-        for entry in self.0.map(range).map_err(io::Error::other)? {
-            let entry = entry.map_err(io::Error::other)?;
-            if entry.kind != vmdk::MapKind::Data {
-                continue;
-            }
-            match data.last_mut() {
-                Some(last) if last.end == entry.range.start => last.end = entry.range.end,
-                _ => data.push(entry.range),
-            }
-        }
-        Ok(data)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.0.flush().map_err(io::Error::other)
-    }
-
-    fn metadata(&self, key: &str) -> Option<String> {
-        self.0.ddb_get(key)
-    }
 }

@@ -9,7 +9,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::base::BaseImage;
+use vmdk::Image;
+
 use super::layer::{Layer, Piece};
 use super::{BLOCK, BlockSet, Error, Result};
 
@@ -57,7 +58,7 @@ pub struct Consolidation {
 
 pub(super) struct Chain {
     place: Place,
-    base: Option<Arc<dyn BaseImage>>,
+    base: Option<Arc<dyn Image>>,
     /// Whether writes to the root node go to the base image itself.
     write_through: bool,
     nodes: BTreeMap<NodeId, Node>,
@@ -66,7 +67,7 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(place: Place, base: Option<Arc<dyn BaseImage>>, write_through: bool, capacity: u64) -> Self {
+    pub(super) fn new(place: Place, base: Option<Arc<dyn Image>>, write_through: bool, capacity: u64) -> Self {
         let root = NodeId(0);
         let layer = Layer::new(place.dir.join(&place.stem));
         let node = Node { file: place.stem.clone(), parent: None, layer, capacity, points: 0, handles: 0 };
@@ -107,7 +108,7 @@ impl Chain {
     }
 
     pub(super) fn metadata(&self, key: &str) -> Option<String> {
-        self.base.as_ref().and_then(|base| base.metadata(key))
+        self.base.as_ref().and_then(|base| base.ddb_get(key))
     }
 
     pub(super) fn read(&self, id: NodeId, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -123,7 +124,7 @@ impl Chain {
     pub(super) fn sync(&self, id: NodeId) -> Result<()> {
         let node = self.node(id)?;
         if let (None, true, Some(base)) = (node.parent, self.write_through, &self.base) {
-            base.flush().map_err(|error| Error::io("flush base image", &self.place.dir, error))?;
+            base.flush().map_err(|error| Error::io("flush base image", &self.place.dir, std::io::Error::other(error)))?;
         }
         node.layer.sync()
     }
@@ -140,8 +141,8 @@ impl Chain {
         if let Some(base) = &self.base {
             let within = range.start..range.end.min(base.capacity());
             if within.start < within.end {
-                let data = base.data(within).map_err(|error| Error::io("map base image", &self.place.dir, error))?;
-                data.into_iter().for_each(|run| set.insert(run.start / BLOCK..run.end.div_ceil(BLOCK)));
+                super::base::data(&**base, within, |run| set.insert(run.start / BLOCK..run.end.div_ceil(BLOCK)))
+                    .map_err(|error| Error::io("map base image", &self.place.dir, error))?;
             }
         }
         Ok(set)
@@ -320,7 +321,7 @@ impl Chain {
         outside.fill(0);
         match &self.base {
             Some(base) if !inside.is_empty() => {
-                base.read_at(offset, inside).map_err(|error| Error::io("read base image", &self.place.dir, error))
+                base.read_at(offset, inside).map_err(|error| Error::io("read base image", &self.place.dir, std::io::Error::other(error)))
             }
             _ => Ok(()),
         }
@@ -329,7 +330,7 @@ impl Chain {
     fn store(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<()> {
         let (capacity, is_root) = (self.node(id)?.capacity, self.node(id)?.parent.is_none());
         if let (true, true, Some(base)) = (is_root, self.write_through, &self.base) {
-            return base.write_at(offset, bytes).map_err(|error| Error::io("write base image", &self.place.dir, error));
+            return base.write_at(offset, bytes).map_err(|error| Error::io("write base image", &self.place.dir, std::io::Error::other(error)));
         }
         let end = offset + bytes.len() as u64;
         let mut at = offset;

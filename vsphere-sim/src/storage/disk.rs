@@ -1,10 +1,10 @@
 //! A virtual disk: what the VM, its snapshots and the 902 server see of it.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::base::{BaseImage, DiskSource, open_raw, open_vmdk};
+use super::base::DiskSource;
 use super::chain::{Chain, NodeId, Place};
 use super::tracking::{Landmark, Page, Tracker, TrackingError, TrackingOptions};
 use super::{BLOCK, Error, Result};
@@ -19,6 +19,15 @@ pub struct DiskOptions {
     pub write_through: bool,
     /// Change tracking.
     pub tracking: TrackingOptions,
+}
+
+/// What a remote handle may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read.
+    ReadOnly,
+    /// Read and write.
+    ReadWrite,
 }
 
 /// Bytes that went through a disk, by who asked.
@@ -57,6 +66,7 @@ pub struct DiskStore {
     nfc_read: AtomicU64,
     nfc_written: AtomicU64,
     guest_written: AtomicU64,
+    writers: AtomicU32,
     uuid: String,
 }
 
@@ -68,12 +78,7 @@ struct State {
 impl DiskStore {
     pub(super) fn create(place: Place, source: &DiskSource, options: &DiskOptions) -> Result<Arc<Self>> {
         let write = options.write_through;
-        let (base, capacity): (Option<Arc<dyn BaseImage>>, u64) = match source {
-            DiskSource::Empty(bytes) => (None, *bytes),
-            DiskSource::Raw(path) => with_capacity(open_raw(path, write)?),
-            DiskSource::Vmdk(path) => with_capacity(open_vmdk(path, write)?),
-            DiskSource::Image(image) => with_capacity(image.clone()),
-        };
+        let (base, capacity) = source.open(write)?;
         // Disks come in sectors. What a raw file lacks of its last one reads as zeros.
         let capacity = capacity.div_ceil(512).saturating_mul(512);
         let uuid = crate::ids::uuid_of(&format!("{}{}", place.prefix, place.stem));
@@ -83,6 +88,7 @@ impl DiskStore {
             nfc_read: AtomicU64::new(0),
             nfc_written: AtomicU64::new(0),
             guest_written: AtomicU64::new(0),
+            writers: AtomicU32::new(0),
             uuid,
         }))
     }
@@ -173,6 +179,12 @@ impl DiskStore {
         let mut state = self.write_state();
         let node = state.chain.freeze()?;
         Ok(Point { node, landmark: state.tracker.landmark() })
+    }
+
+    /// The present state as a point, for questions about a VM that is off. It holds nothing: writes go on.
+    pub fn present(&self) -> Point {
+        let state = self.read_state();
+        Point { node: state.chain.current(), landmark: state.tracker.now() }
     }
 
     /// Gives a snapshot up; [`consolidate`](Self::consolidate) then frees its layer.
@@ -309,13 +321,21 @@ impl DiskStore {
         self.read_state().chain.snapshots()
     }
 
+    /// Open remote handles that may write.
+    pub fn open_writers(&self) -> u32 {
+        self.writers.load(Ordering::Relaxed)
+    }
+
     /// Opens a layer for a remote client; the layer stays until the handle is dropped.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`].
-    pub fn open(self: &Arc<Self>, node: NodeId) -> Result<NodeHandle> {
+    pub fn open(self: &Arc<Self>, node: NodeId, access: Access) -> Result<NodeHandle> {
         self.write_state().chain.hold(node)?;
-        Ok(NodeHandle { disk: self.clone(), node })
+        if access == Access::ReadWrite {
+            self.writers.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(NodeHandle { disk: self.clone(), node, access })
     }
 
     /// Deletes the disk's layers. The user's own image stays.
@@ -341,6 +361,7 @@ impl DiskStore {
 pub struct NodeHandle {
     disk: Arc<DiskStore>,
     node: NodeId,
+    access: Access,
 }
 
 impl NodeHandle {
@@ -365,8 +386,12 @@ impl NodeHandle {
     /// Writes to this layer. Change tracking sees it. Blocks.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] and the host's.
+    /// [`Error::Refused`] on a handle for reading, [`Error::OutOfRange`], and the host's.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.access == Access::ReadOnly {
+            let disk = self.disk.paths(self.node).first().cloned().unwrap_or_default();
+            return Err(Error::Refused { disk, reason: "opened for reading only".into() });
+        }
         let mut state = self.disk.write_state();
         state.chain.write(self.node, offset, bytes)?;
         state.tracker.record(offset..offset + bytes.len() as u64);
@@ -399,6 +424,9 @@ impl NodeHandle {
 impl Drop for NodeHandle {
     fn drop(&mut self) {
         self.disk.write_state().chain.let_go(self.node);
+        if self.access == Access::ReadWrite {
+            self.disk.writers.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -406,9 +434,4 @@ impl Drop for NodeHandle {
 pub(crate) fn geometry(capacity: u64) -> (u32, u32, u32) {
     let cylinders = capacity / 512 / (255 * 63);
     (cylinders.clamp(1, 65535) as u32, 255, 63)
-}
-
-fn with_capacity(image: Arc<dyn BaseImage>) -> (Option<Arc<dyn BaseImage>>, u64) {
-    let capacity = image.capacity();
-    (Some(image), capacity)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! Datastore      a directory; hands out disks and datastore paths
 //! └─ DiskStore   one virtual disk: a chain of layers, a tracker, counters
-//!    ├─ Base     what the user gave: a raw file, a VMDK, or nothing (an empty disk)
+//!    ├─ [`vmdk::Image`] what the user gave: a raw file, a VMDK, or nothing (an empty disk)
 //!    ├─ Layer    a copy-on-write layer in a sparse file; one per snapshot, and one over the base
 //!    └─ Tracker  changed block tracking: one block map per sequence number
 //! ```
@@ -19,10 +19,10 @@ mod layer;
 mod segmented;
 mod tracking;
 
-pub use base::{BaseImage, DiskSource, open_raw, open_vmdk};
+pub use base::DiskSource;
 pub use blocks::BlockSet;
 pub use datastore::Datastore;
-pub use disk::{Consolidation, DiskCounters, DiskOptions, DiskStore, NodeHandle, Point};
+pub use disk::{Access, Consolidation, DiskCounters, DiskOptions, DiskStore, NodeHandle, Point};
 pub use error::{Error, Result};
 pub use chain::NodeId;
 pub use tracking::{Page, TrackingError, TrackingOptions, UuidStyle};

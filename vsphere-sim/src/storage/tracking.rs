@@ -188,7 +188,12 @@ impl Tracker {
 
     /// The id of the running state.
     pub(super) fn current_id(&self) -> Option<String> {
-        self.active.as_ref().map(|active| format!("{}/{}", active.uuid, active.current))
+        self.now().map(|landmark| landmark.id())
+    }
+
+    /// The running state as a landmark.
+    pub(super) fn now(&self) -> Option<Landmark> {
+        self.active.as_ref().map(|active| Landmark { uuid: active.uuid.clone(), sequence: active.current })
     }
 
     /// A snapshot is taken: what it will remember.

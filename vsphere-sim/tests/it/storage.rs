@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use vsphere_sim::storage::{BLOCK, Datastore, DiskOptions, DiskSource, DiskStore, Point, TrackingError};
+use vsphere_sim::storage::{Access, BLOCK, Datastore, DiskOptions, DiskSource, DiskStore, Point, TrackingError};
 
 const CAPACITY: usize = 10 * BLOCK as usize + 1536;
 
@@ -15,7 +15,7 @@ fn disk(options: &DiskOptions) -> (Datastore, Arc<DiskStore>) {
 }
 
 fn content(disk: &Arc<DiskStore>, point: &Point) -> Vec<u8> {
-    let handle = disk.open(point.node()).unwrap();
+    let handle = disk.open(point.node(), Access::ReadOnly).unwrap();
     let mut bytes = vec![0; handle.capacity().unwrap() as usize];
     handle.read_at(0, &mut bytes).unwrap();
     bytes
@@ -158,7 +158,7 @@ fn stale_foreign_and_newer_ids_are_refused_and_so_is_a_start_at_the_end() {
 fn an_open_layer_blocks_consolidation_until_it_is_closed() {
     let (_store, disk) = disk(&DiskOptions::default());
     let point = disk.freeze().unwrap();
-    let handle = disk.open(point.node()).unwrap();
+    let handle = disk.open(point.node(), Access::ReadOnly).unwrap();
     disk.release(&point).unwrap();
     assert!(disk.consolidate().unwrap().blocked);
     assert!(disk.needs_consolidation());

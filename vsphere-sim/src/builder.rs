@@ -1,0 +1,295 @@
+//! Starting a simulator.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use vsphere_vim_types::DateTime;
+
+use crate::backend::Backend;
+use crate::endpoint::Endpoint;
+use crate::inject::Faults;
+use crate::nfc::{NfcIdentity, NfcServer, NfcServerConfig};
+use crate::personality::Personality;
+use crate::simulator::Simulator;
+use crate::spec::VmSpec;
+use crate::storage::{Datastore, DiskOptions, TrackingOptions};
+use crate::tls::Identity;
+use crate::vm::hardware::free_unit;
+use crate::vm::{self, Vm};
+use crate::world::{Settings, World};
+use crate::{Error, Result};
+
+/// The name of the only datastore.
+const DATASTORE: &str = "ds1";
+
+/// What the simulator is to be; made by [`Simulator::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SimulatorBuilder {
+    vms: Vec<VmSpec>,
+    personality: Personality,
+    listen: SocketAddr,
+    nfc_listen: SocketAddr,
+    advertise: Option<IpAddr>,
+    data_dir: Option<PathBuf>,
+    username: String,
+    password: String,
+    idle_timeout: Duration,
+    max_age: Duration,
+    task_delay: Duration,
+    page_size: usize,
+    ticket_lifetime: Duration,
+    tracking: TrackingOptions,
+    nfc: NfcServerConfig,
+}
+
+impl Default for SimulatorBuilder {
+    fn default() -> Self {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            vms: Vec::new(),
+            personality: Personality::default(),
+            listen: loopback,
+            nfc_listen: loopback,
+            advertise: None,
+            data_dir: None,
+            username: "administrator@vsphere.local".into(),
+            password: "simulated".into(),
+            idle_timeout: Duration::from_secs(30 * 60),
+            max_age: Duration::from_secs(24 * 60 * 60),
+            task_delay: Duration::ZERO,
+            page_size: usize::MAX,
+            ticket_lifetime: Duration::from_secs(5 * 60),
+            tracking: TrackingOptions::default(),
+            nfc: NfcServerConfig::default(),
+        }
+    }
+}
+
+impl SimulatorBuilder {
+    /// One virtual machine more.
+    pub fn vm(mut self, vm: VmSpec) -> Self {
+        self.vms.push(vm);
+        self
+    }
+
+    /// Which server to be. Default: a vCenter.
+    pub fn personality(mut self, personality: Personality) -> Self {
+        self.personality = personality;
+        self
+    }
+
+    /// Where the HTTPS endpoint listens. Default: a free port on 127.0.0.1.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// Where the 902 server listens. Default: a free port on 127.0.0.1.
+    pub fn nfc_listen(mut self, address: SocketAddr) -> Self {
+        self.nfc_listen = address;
+        self
+    }
+
+    /// The address that tickets name, where the listening address is none that clients can dial (`0.0.0.0`).
+    pub fn advertise(mut self, address: IpAddr) -> Self {
+        self.advertise = Some(address);
+        self
+    }
+
+    /// Where layers are kept. Default: a temporary directory that goes away with the simulator.
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(directory.into());
+        self
+    }
+
+    /// Who may log in. Default: `administrator@vsphere.local` with `simulated`.
+    pub fn credentials(mut self, username: &str, password: &str) -> Self {
+        self.username = username.into();
+        self.password = password.into();
+        self
+    }
+
+    /// How long an unused session lives. Default: 30 minutes.
+    pub fn session_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// How long any session lives. Default: a day.
+    pub fn session_max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
+    /// How long every task takes at least. Default: no time.
+    pub fn task_delay(mut self, delay: Duration) -> Self {
+        self.task_delay = delay;
+        self
+    }
+
+    /// Objects in one answer of `RetrievePropertiesEx` when the client names no limit. Default: all.
+    pub fn page_size(mut self, objects: usize) -> Self {
+        self.page_size = objects.max(1);
+        self
+    }
+
+    /// How long an unused 902 ticket is good for. Default: 5 minutes. Real hosts: unknown.
+    pub fn ticket_lifetime(mut self, lifetime: Duration) -> Self {
+        self.ticket_lifetime = lifetime;
+        self
+    }
+
+    /// Granularity, page size and doubtful points of change tracking.
+    pub fn tracking(mut self, options: TrackingOptions) -> Self {
+        self.tracking = options;
+        self
+    }
+
+    /// How the 902 server behaves.
+    pub fn nfc(mut self, config: NfcServerConfig) -> Self {
+        self.nfc = config;
+        self
+    }
+
+    /// Starts the simulator on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] when a disk cannot be used, [`Error::Listen`] when a port is taken.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn start(self) -> Result<Simulator> {
+        let identity = Identity::generate(self.listen.ip())?;
+        let tls = identity.server_config()?;
+        let listener = TcpListener::bind(self.listen).await.map_err(|source| Error::Listen { address: self.listen, source })?;
+        let vms = self.vms.clone();
+        let settings = Settings {
+            personality: self.personality,
+            username: self.username,
+            password: self.password,
+            idle_timeout: self.idle_timeout,
+            max_age: self.max_age,
+            task_delay: self.task_delay,
+            default_page: self.page_size,
+            nfc_lib_version: self.nfc.version.library_version().cast_signed(),
+            ticket_lifetime: self.ticket_lifetime,
+        };
+        let (data_dir, tracking) = (self.data_dir, self.tracking);
+        let made = tokio::task::spawn_blocking(move || make_world(settings, data_dir.as_deref(), &vms, &tracking)).await;
+        let world = made.map_err(|_| Error::Interrupted("creating the disks"))??;
+
+        let nfc_identity = NfcIdentity::new(identity.certificate(), tls.clone());
+        let backend = Arc::new(Backend(world.clone()));
+        let listening = |source| Error::Listen { address: self.nfc_listen, source };
+        let nfc = NfcServer::bind(self.nfc_listen, nfc_identity, backend, self.nfc).await.map_err(listening)?;
+        let mut dial = nfc.local_addr();
+        if let Some(address) = self.advertise {
+            dial.set_ip(address);
+        }
+        // Set once, here: the world is not shared with a client yet.
+        let _ = world.nfc.set((dial, identity.sha1()));
+
+        let (stop, stopped) = watch::channel(false);
+        let endpoint = Endpoint::start(world.clone(), listener, tls, stopped)?;
+        Ok(Simulator::new(world, identity, endpoint, nfc, stop, self.advertise))
+    }
+}
+
+fn make_world(settings: Settings, data_dir: Option<&std::path::Path>, vms: &[VmSpec], tracking: &TrackingOptions) -> Result<Arc<World>> {
+    let datastore = match data_dir {
+        Some(directory) => Datastore::at(DATASTORE, &directory.join(DATASTORE))?,
+        None => Datastore::temporary(DATASTORE)?,
+    };
+    let world = Arc::new(World::new(settings, Arc::new(Faults::default()), datastore));
+    for spec in vms {
+        add_vm(&world, spec, tracking)?;
+    }
+    Ok(world)
+}
+
+fn add_vm(world: &World, spec: &VmSpec, tracking: &TrackingOptions) -> Result<()> {
+    let mut state = world.lock();
+    let serial = state.next_serial();
+    let id = match world.personality() {
+        Personality::VCenter => format!("vm-{serial}"),
+        Personality::Esxi => (state.vms.len() + 1).to_string(),
+    };
+    let folder = folder_name(&spec.name, |folder| state.vms.values().any(|vm| vm.folder == folder));
+    let now = DateTime::now();
+    let mut vm = Vm {
+        id: id.clone(),
+        instance_uuid: crate::ids::uuid_of(&format!("instance {}", spec.name)),
+        bios_uuid: crate::ids::uuid_of(&format!("bios {}", spec.name)),
+        folder,
+        hardware_version: spec.hardware_version,
+        power: spec.power,
+        booted: now,
+        modified: now,
+        revision: 0,
+        settings: vm::Settings {
+            name: spec.name.clone(),
+            annotation: spec.annotation.clone(),
+            guest_id: spec.guest_id.clone(),
+            memory_mb: spec.memory_mb,
+            cpus: spec.cpus,
+            tracking: spec.tracking,
+            extra: BTreeMap::from([("svga.present".to_owned(), "TRUE".to_owned())]),
+            disks: BTreeMap::new(),
+        },
+        snapshots: BTreeMap::new(),
+        current_snapshot: None,
+        snapshot_count: 0,
+        disabled: BTreeMap::new(),
+        gate: Arc::default(),
+        tracking_options: tracking.clone(),
+        disks_created: 0,
+    };
+    for disk in &spec.disks {
+        let none_left = || Error::NoSuch { what: "free unit for a disk of", name: spec.name.clone() };
+        let unit = free_unit(|unit| vm.settings.disks.values().any(|other| other.unit == unit)).ok_or_else(none_left)?;
+        let options = DiskOptions { write_through: disk.write_through, tracking: tracking.clone() };
+        let key = vm::reconfigure::attach(world, &mut vm, unit, &disk.source, &options, disk.mode, disk.label.as_deref())?;
+        // Tracking from the beginning: as if the VM had been through its stun already.
+        if let Some(disk) = vm.settings.disks.get(&key) {
+            disk.store.stun();
+        }
+    }
+    state.vms.insert(id, vm);
+    Ok(())
+}
+
+/// A folder name for a VM: what a path cannot hold is replaced, and a name that is taken gets a number.
+fn folder_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | ' ' | '.') { c } else { '_' };
+    let mut base: String = name.chars().take(60).map(safe).collect();
+    if base.is_empty() || base.starts_with('.') {
+        base.insert(0, '_');
+    }
+    let mut folder = base.clone();
+    let mut number = 1;
+    while taken(&folder) {
+        folder = format!("{base}_{number}");
+        number += 1;
+    }
+    folder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_names_cannot_leave_the_datastore() {
+        let free = |_: &str| false;
+        assert_eq!(folder_name("web", free), "web");
+        assert_eq!(folder_name("../etc", free), "_.._etc");
+        assert_eq!(folder_name("", free), "_");
+        assert_eq!(folder_name("web", |folder| folder == "web"), "web_1");
+    }
+}

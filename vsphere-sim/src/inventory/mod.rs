@@ -1,0 +1,191 @@
+//! The managed objects: which exist, what they contain, what their properties are.
+
+pub(crate) mod fixed;
+mod schema;
+
+use vsphere_vim_types::{Any, ManagedObjectReference, mo};
+
+use crate::personality::Fixed;
+use crate::task::Task;
+use crate::view::View;
+use crate::vm::{self, Snapshot, Vm};
+use crate::world::{State, World};
+
+pub(crate) use schema::{check_path, property_names};
+
+/// A managed object that exists.
+pub(crate) enum Object<'a> {
+    Fixed(Fixed),
+    Vm(&'a Vm),
+    Snapshot(&'a Vm, &'a Snapshot),
+    Task(&'a Task),
+    /// A view of the session.
+    View(&'a View),
+    /// A property collector or filter of the session: it exists and has nothing to show.
+    Plain,
+}
+
+/// Whether the managed type `name` is `ancestor` or extends it.
+pub(crate) fn is_a(name: &str, ancestor: &str) -> bool {
+    name == ancestor || ancestor == "ManagedObject" || mo::bases(name).contains(&ancestor)
+}
+
+/// Finds an object as the session `session` sees it.
+pub(crate) fn find<'a>(world: &World, state: &'a State, session: Option<&str>, object: &ManagedObjectReference) -> Option<Object<'a>> {
+    let id = object.value();
+    match object.type_name() {
+        "VirtualMachine" => state.vms.get(id).map(Object::Vm),
+        "VirtualMachineSnapshot" => {
+            let vm = state.vm_of_snapshot(id)?;
+            vm.snapshots.get(id).map(|snapshot| Object::Snapshot(vm, snapshot))
+        }
+        "Task" => state.tasks.get(id).map(Object::Task),
+        _ => {
+            if let Some(fixed) = world.personality().find(object) {
+                return Some(Object::Fixed(fixed));
+            }
+            let session = state.sessions.get(session?)?;
+            if let Some(view) = session.views.get(id) {
+                return Some(Object::View(view));
+            }
+            let known = session.collectors.iter().any(|(own, collector)| own == id || collector.has_filter(id));
+            known.then_some(Object::Plain)
+        }
+    }
+}
+
+/// The inventory objects directly inside `object`.
+pub(crate) fn children(world: &World, state: &State, object: &ManagedObjectReference) -> Vec<ManagedObjectReference> {
+    let fixed = |list: &[Fixed]| list.iter().map(|one| world.fixed(*one)).collect();
+    match world.personality().find(object) {
+        Some(Fixed::RootFolder) => fixed(&[Fixed::Datacenter]),
+        Some(Fixed::Datacenter) => fixed(&[Fixed::VmFolder, Fixed::HostFolder, Fixed::DatastoreFolder, Fixed::NetworkFolder]),
+        Some(Fixed::VmFolder) => vms(state),
+        Some(Fixed::HostFolder) => fixed(&[Fixed::ComputeResource]),
+        Some(Fixed::DatastoreFolder) => fixed(&[Fixed::Datastore]),
+        Some(Fixed::NetworkFolder) => fixed(&[Fixed::Network]),
+        Some(Fixed::ComputeResource) => fixed(&[Fixed::ResourcePool, Fixed::Host]),
+        _ => Vec::new(),
+    }
+}
+
+/// The folder, datacenter or resource that contains `object` in the inventory tree.
+pub(crate) fn parent(world: &World, object: &ManagedObjectReference) -> Option<ManagedObjectReference> {
+    let parent = match world.personality().find(object) {
+        Some(Fixed::Datacenter) => Fixed::RootFolder,
+        Some(Fixed::VmFolder | Fixed::HostFolder | Fixed::DatastoreFolder | Fixed::NetworkFolder) => Fixed::Datacenter,
+        Some(Fixed::ComputeResource) => Fixed::HostFolder,
+        Some(Fixed::Host | Fixed::ResourcePool) => Fixed::ComputeResource,
+        Some(Fixed::Datastore) => Fixed::DatastoreFolder,
+        Some(Fixed::Network) => Fixed::NetworkFolder,
+        Some(_) => return None,
+        None if object.type_name() == "VirtualMachine" => Fixed::VmFolder,
+        None => return None,
+    };
+    Some(world.fixed(parent))
+}
+
+/// The name of an inventory object.
+pub(crate) fn name(world: &World, state: &State, object: &ManagedObjectReference) -> Option<String> {
+    match world.personality().find(object) {
+        Some(fixed) => Some(world.personality().name(fixed).to_owned()),
+        None => state.vms.get(object.value()).map(|vm| vm.name().to_owned()),
+    }
+}
+
+/// Every VM.
+pub(crate) fn vms(state: &State) -> Vec<ManagedObjectReference> {
+    state.vms.values().map(Vm::reference).collect()
+}
+
+/// Whether reading the object's properties is denied, for itself or for what contains it.
+pub(crate) fn denied(world: &World, state: &State, object: &ManagedObjectReference) -> bool {
+    let mut next = Some(object.clone());
+    while let Some(at) = next {
+        if state.denied.contains(&at) {
+            return true;
+        }
+        next = parent(world, &at);
+    }
+    false
+}
+
+/// The value of a top-level property of an object that exists; `Null` where it is unset.
+pub(crate) fn property(world: &World, state: &State, session: Option<&str>, reference: &ManagedObjectReference, object: &Object<'_>, name: &str) -> Any {
+    if let Some(value) = entity_property(world, state, reference, name) {
+        return value;
+    }
+    match object {
+        Object::Fixed(fixed) => fixed::property(world, state, session, *fixed, name),
+        Object::Vm(vm) => vm_property(world, vm, name),
+        Object::Snapshot(vm, snapshot) => snapshot_property(world, vm, snapshot, name),
+        Object::Task(task) if name == "info" => Any::of(&task.to_wire()),
+        Object::View(view) => match name {
+            "view" => references(view.members(world, state)),
+            "container" => Any::MoRef(view.container.clone()),
+            "type" => Any::of(&view.types),
+            "recursive" => Any::Bool(view.recursive),
+            _ => Any::Null,
+        },
+        Object::Task(_) | Object::Plain => Any::Null,
+    }
+}
+
+/// An `ArrayOfManagedObjectReference`; unset when empty.
+pub(crate) fn references(list: Vec<ManagedObjectReference>) -> Any {
+    if list.is_empty() {
+        return Any::Null;
+    }
+    Any::Array { item: "ManagedObjectReference".into(), items: list.into_iter().map(Any::MoRef).collect() }
+}
+
+/// What every inventory object has.
+fn entity_property(world: &World, state: &State, object: &ManagedObjectReference, property: &str) -> Option<Any> {
+    if !is_a(object.type_name(), "ManagedEntity") {
+        return None;
+    }
+    Some(match property {
+        "name" => name(world, state, object).map_or(Any::Null, Any::String),
+        "parent" => parent(world, object).map_or(Any::Null, Any::MoRef),
+        "overallStatus" | "configStatus" => Any::Enum { type_name: "ManagedEntityStatus", value: "green".into() },
+        "effectiveRole" => Any::Array { item: "int".into(), items: vec![Any::Int(-1)] },
+        "recentTask" => references(state.tasks.values().filter(|task| task.entity() == object && !task.is_done()).map(Task::reference).collect()),
+        "disabledMethod" => match state.vms.get(object.value()) {
+            Some(vm) => {
+                let methods: std::collections::BTreeSet<_> = vm.disabled.keys().map(|(_, method)| method.clone()).collect();
+                Any::of(&methods.into_iter().collect::<Vec<String>>())
+            }
+            None => Any::Null,
+        },
+        "alarmActionsEnabled" => Any::Bool(true),
+        _ => return None,
+    })
+}
+
+fn vm_property(world: &World, vm: &Vm, name: &str) -> Any {
+    let fixed = |object| references(vec![world.fixed(object)]);
+    match name {
+        "capability" => Any::of(&vm::config::capability(vm)),
+        "config" => Any::of(&vm::config::config(world, vm, None)),
+        "layoutEx" => Any::of(&vm::files::layout(world, vm)),
+        "runtime" => Any::of(&vm::summary::runtime(world, vm)),
+        "guest" => Any::of(&vm::summary::guest(vm)),
+        "summary" => Any::of(&vm::summary::summary(world, vm)),
+        "guestHeartbeatStatus" => Any::of(&vm::summary::heartbeat(vm)),
+        "snapshot" => vm::snapshot::info(vm).as_ref().map_or(Any::Null, Any::of),
+        "rootSnapshot" => references(vm::snapshot::children(vm, None).into_iter().map(Snapshot::reference).collect()),
+        "resourcePool" => Any::MoRef(world.fixed(Fixed::ResourcePool)),
+        "datastore" => fixed(Fixed::Datastore),
+        "network" => fixed(Fixed::Network),
+        _ => Any::Null,
+    }
+}
+
+fn snapshot_property(world: &World, vm: &Vm, snapshot: &Snapshot, name: &str) -> Any {
+    match name {
+        "config" => Any::of(&vm::config::config(world, vm, Some(snapshot))),
+        "childSnapshot" => references(vm::snapshot::children(vm, Some(&snapshot.id)).into_iter().map(Snapshot::reference).collect()),
+        "vm" => Any::MoRef(vm.reference()),
+        _ => Any::Null,
+    }
+}

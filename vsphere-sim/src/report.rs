@@ -1,0 +1,59 @@
+//! What clients left behind: a backup that ended well leaves nothing.
+
+use crate::world::World;
+
+/// Things that a client made and did not clean up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Leftovers {
+    /// Snapshots, as `VM/snapshot`.
+    pub snapshots: Vec<String>,
+    /// Disabled methods, as `VM/method by source`.
+    pub locks: Vec<String>,
+    /// VMs whose disks wait for consolidation.
+    pub unconsolidated: Vec<String>,
+    /// Sessions that are logged in.
+    pub sessions: usize,
+    /// Views, filters and own property collectors of those sessions.
+    pub session_objects: usize,
+    /// Retrievals that were begun and neither finished nor cancelled.
+    pub retrievals: usize,
+    /// 902 tickets that could still be used.
+    pub tickets: usize,
+    /// Connections to the 902 server.
+    pub nfc_connections: u64,
+    /// Disk layers open through the 902 server.
+    pub open_layers: u32,
+    /// Tasks that have not ended.
+    pub tasks: usize,
+}
+
+impl Leftovers {
+    /// Whether there is nothing.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn of(world: &World, nfc_connections: u64) -> Self {
+        let state = world.lock();
+        let mut left = Leftovers { nfc_connections, tickets: world.tickets.outstanding(), ..Self::default() };
+        for vm in state.vms.values() {
+            left.snapshots.extend(vm.snapshots.values().map(|snapshot| format!("{}/{}", vm.name(), snapshot.name)));
+            left.locks.extend(vm.disabled.keys().map(|(source, method)| format!("{}/{method} by {source}", vm.name())));
+            if vm.consolidation_needed() {
+                left.unconsolidated.push(vm.name().to_owned());
+            }
+            left.open_layers += vm.all_stores().iter().map(|store| store.open_handles()).sum::<u32>();
+        }
+        for (_, session) in state.sessions.all() {
+            left.sessions += 1;
+            left.retrievals += session.pages.len();
+            let default = world.fixed(crate::personality::Fixed::PropertyCollector);
+            let own = session.collectors.keys().filter(|id| *id != default.value()).count();
+            let filters: usize = session.collectors.values().map(|collector| collector.filters().count()).sum();
+            left.session_objects += session.views.len() + own + filters;
+        }
+        left.tasks = state.tasks.values().filter(|task| !task.is_done()).count();
+        left
+    }
+}

@@ -1,0 +1,120 @@
+//! Client sessions: login, expiry, and what belongs to a session.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use vsphere_vim_types::{DateTime, UserSession};
+
+use crate::collector::{Collector, Page};
+use crate::view::View;
+
+/// Keys of ended sessions that are remembered, to tell an expired session from nonsense in the logs.
+const REMEMBERED: usize = 64;
+
+/// One logged-in client.
+pub(crate) struct Session {
+    pub(crate) user: String,
+    login: DateTime,
+    last: DateTime,
+    started: Instant,
+    used: Instant,
+    calls: i64,
+    /// Views by id.
+    pub(crate) views: BTreeMap<String, View>,
+    /// Property collectors by id, the default one included once it is used.
+    pub(crate) collectors: BTreeMap<String, Collector>,
+    /// Rests of paged retrievals by token.
+    pub(crate) pages: BTreeMap<String, Page>,
+}
+
+/// All sessions, by key (the cookie's value).
+#[derive(Default)]
+pub(crate) struct Sessions {
+    live: BTreeMap<String, Session>,
+    ended: VecDeque<String>,
+}
+
+impl Sessions {
+    /// A new session; returns its key.
+    pub(crate) fn open(&mut self, user: &str) -> String {
+        let key: String = crate::ids::random_bytes::<20>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (now, instant) = (DateTime::now(), Instant::now());
+        let session = Session {
+            user: user.into(),
+            login: now,
+            last: now,
+            started: instant,
+            used: instant,
+            calls: 0,
+            views: BTreeMap::new(),
+            collectors: BTreeMap::new(),
+            pages: BTreeMap::new(),
+        };
+        self.live.insert(key.clone(), session);
+        key
+    }
+
+    /// Counts a call on the session; false when there is no such session (any more).
+    pub(crate) fn use_now(&mut self, key: &str, idle: Duration, age: Duration) -> bool {
+        let Some(session) = self.live.get_mut(key) else { return false };
+        if session.used.elapsed() > idle || session.started.elapsed() > age {
+            self.close(key);
+            return false;
+        }
+        session.used = Instant::now();
+        session.last = DateTime::now();
+        session.calls += 1;
+        true
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Session> {
+        self.live.get(key)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Session> {
+        self.live.get_mut(key)
+    }
+
+    /// Ends a session with everything that belongs to it.
+    pub(crate) fn close(&mut self, key: &str) {
+        if self.live.remove(key).is_some() {
+            self.ended.push_back(key.into());
+            self.ended.truncate(REMEMBERED);
+        }
+    }
+
+    /// Ends all sessions.
+    pub(crate) fn close_all(&mut self) {
+        let keys: Vec<_> = self.live.keys().cloned().collect();
+        keys.iter().for_each(|key| self.close(key));
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&String, &Session)> {
+        self.live.iter()
+    }
+}
+
+impl Session {
+    /// The session as the API shows it. The `key` of the API is not the cookie: who sees it cannot use it.
+    pub(crate) fn to_wire(&self, key: &str) -> UserSession {
+        UserSession {
+            key: public_key(key),
+            user_name: self.user.clone(),
+            full_name: self.user.clone(),
+            login_time: self.login,
+            last_active_time: self.last,
+            locale: "en".into(),
+            message_locale: "en".into(),
+            extension_session: false,
+            ip_address: "127.0.0.1".into(),
+            user_agent: String::new(),
+            call_count: self.calls,
+            ..Default::default()
+        }
+    }
+}
+
+/// The session's id in the API, derived from the cookie and useless without it.
+pub(crate) fn public_key(cookie: &str) -> String {
+    crate::ids::uuid_of(&format!("session {cookie}"))
+}

@@ -1,0 +1,157 @@
+//! A running simulator and what a test may ask of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::builder::SimulatorBuilder;
+use crate::endpoint::Endpoint;
+use crate::handle::{Guest, VmHandle};
+use crate::inject::Faults;
+use crate::nfc::NfcServer;
+use crate::report::Leftovers;
+use crate::tls::Identity;
+use crate::world::World;
+use crate::{Error, Result};
+
+/// A simulated vCenter or ESXi host with its 902 server. Dropping it stops it.
+///
+/// ```no_run
+/// # async fn run() -> vsphere_sim::Result<()> {
+/// use vsphere_sim::{DiskSpec, Simulator, VmSpec};
+/// let sim = Simulator::builder().vm(VmSpec::new("web").disk(DiskSpec::empty(64 << 20))).start().await?;
+/// println!("{} {}", sim.url(), sim.thumbprint_sha256());
+/// sim.guest("web")?.disk(2000)?.write_at(0, b"written by the guest")?;
+/// assert!(sim.leftovers().is_clean());
+/// # Ok(()) }
+/// ```
+pub struct Simulator {
+    world: Arc<World>,
+    identity: Identity,
+    endpoint: Endpoint,
+    nfc: NfcServer,
+    stop: watch::Sender<bool>,
+    advertise: Option<IpAddr>,
+}
+
+impl Simulator {
+    /// A simulator to be: add VMs, then [`start`](SimulatorBuilder::start).
+    pub fn builder() -> SimulatorBuilder {
+        SimulatorBuilder::default()
+    }
+
+    pub(crate) fn new(
+        world: Arc<World>,
+        identity: Identity,
+        endpoint: Endpoint,
+        nfc: NfcServer,
+        stop: watch::Sender<bool>,
+        advertise: Option<IpAddr>,
+    ) -> Self {
+        Self { world, identity, endpoint, nfc, stop, advertise }
+    }
+
+    /// The endpoint's URL: `https://127.0.0.1:40001/sdk`.
+    pub fn url(&self) -> String {
+        let mut address = self.endpoint.address;
+        if let Some(advertise) = self.advertise {
+            address.set_ip(advertise);
+        }
+        format!("https://{address}/sdk")
+    }
+
+    /// Where the HTTPS endpoint listens.
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.address
+    }
+
+    /// Where the 902 server listens.
+    pub fn nfc_address(&self) -> SocketAddr {
+        self.nfc.local_addr()
+    }
+
+    /// SHA-1 of the certificate, upper-case hex with colons.
+    pub fn thumbprint_sha1(&self) -> String {
+        self.identity.sha1()
+    }
+
+    /// SHA-256 of the certificate, upper-case hex with colons.
+    pub fn thumbprint_sha256(&self) -> String {
+        self.identity.sha256()
+    }
+
+    /// The certificate, to be trusted as a CA file.
+    pub fn certificate_pem(&self) -> &str {
+        self.identity.pem()
+    }
+
+    /// Who may log in.
+    pub fn username(&self) -> &str {
+        &self.world.settings.username
+    }
+
+    /// With which password.
+    pub fn password(&self) -> &str {
+        &self.world.settings.password
+    }
+
+    /// A VM by its name.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`].
+    pub fn vm(&self, name: &str) -> Result<VmHandle> {
+        let state = self.world.lock();
+        let vm = state.vms.values().find(|vm| vm.name() == name);
+        let vm = vm.ok_or_else(|| Error::NoSuch { what: "VM", name: name.into() })?;
+        Ok(VmHandle::new(self.world.clone(), vm.id.clone()))
+    }
+
+    /// The inside of a VM, by its name: what its guest does to its disks.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`].
+    pub fn guest(&self, name: &str) -> Result<Guest> {
+        Ok(self.vm(name)?.guest())
+    }
+
+    /// What is to go wrong at SOAP calls.
+    pub fn faults(&self) -> &Faults {
+        &self.world.faults
+    }
+
+    /// The 902 server: its counters, its behaviour, its faults.
+    pub fn nfc(&self) -> &NfcServer {
+        &self.nfc
+    }
+
+    /// Ends all sessions, as if they had been idle for too long.
+    pub fn expire_sessions(&self) {
+        self.world.lock().sessions.close_all();
+        self.world.touch();
+    }
+
+    /// What clients have left behind.
+    pub fn leftovers(&self) -> Leftovers {
+        Leftovers::of(&self.world, self.nfc.counters().connections_open())
+    }
+
+    /// Ends all connections and frees the ports.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the simulator stops all the same.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        let Self { endpoint, nfc, .. } = self;
+        if let Err(error) = endpoint.task.await {
+            tracing::debug!(%error, "endpoint");
+        }
+        nfc.shutdown().await;
+    }
+}
+
+impl std::fmt::Debug for Simulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Simulator").field("url", &self.url()).field("nfc", &self.nfc_address()).finish_non_exhaustive()
+    }
+}

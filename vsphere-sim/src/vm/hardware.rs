@@ -1,0 +1,185 @@
+//! The device list of a VM or of a snapshot.
+
+use vsphere_vim_types::{
+    Description, MoRef, ParaVirtualSCSIController, Poly, SharesInfo, SharesLevel, VirtualController, VirtualDevice, VirtualDeviceConnectInfo,
+    VirtualDeviceDeviceBackingInfo, VirtualDeviceFileBackingInfo, VirtualDisk, VirtualDiskFlatVer2BackingInfo, VirtualEthernetCard,
+    VirtualEthernetCardNetworkBackingInfo, VirtualHardware, VirtualIDEController, VirtualKeyboard, VirtualLsiLogicController, VirtualMachineVMCIDevice,
+    VirtualMachineVideoCard, VirtualPCIController, VirtualPS2Controller, VirtualPointingDevice, VirtualSCSIController, VirtualSCSISharing, VirtualSIOController,
+    VirtualVmxnet3,
+};
+
+use crate::personality::Fixed;
+use crate::world::World;
+
+use super::{Settings, Snapshot, VmDisk};
+
+/// The key of the SCSI controller that all disks hang on.
+pub(crate) const SCSI_KEY: i32 = 1000;
+/// The key of the first disk.
+pub(crate) const FIRST_DISK_KEY: i32 = 2000;
+/// The unit number that the controller itself takes on its bus.
+const SCSI_OWN_UNIT: i32 = 7;
+
+/// Hardware of the running VM, or with `snapshot` of that snapshot.
+pub(crate) fn hardware(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> VirtualHardware {
+    VirtualHardware {
+        num_cpu: settings.cpus,
+        num_cores_per_socket: Some(1),
+        auto_cores_per_socket: Some(true),
+        memory_mb: settings.memory_mb,
+        virtual_ich7_m_present: Some(false),
+        virtual_smc_present: Some(false),
+        device: devices(world, settings, snapshot),
+        motherboard_layout: Some("i440bxHostBridge".into()),
+        simultaneous_threads: Some(1),
+        ..Default::default()
+    }
+}
+
+/// The unit number after `taken`, or the next one where the controller sits on that.
+pub(crate) fn free_unit(taken: impl Fn(i32) -> bool) -> Option<i32> {
+    (0..64).find(|unit| *unit != SCSI_OWN_UNIT && !taken(*unit))
+}
+
+fn devices(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> Vec<Poly<VirtualDevice>> {
+    let disks: Vec<i32> = settings.disks.keys().copied().collect();
+    let mut devices: Vec<Poly<VirtualDevice>> = vec![
+        Poly::new(VirtualIDEController { base: controller(200, "IDE 0", 0, None, vec![]), ..Default::default() }),
+        Poly::new(VirtualIDEController { base: controller(201, "IDE 1", 1, None, vec![]), ..Default::default() }),
+        Poly::new(VirtualPS2Controller { base: controller(300, "PS2 controller 0", 0, None, vec![600, 700]), ..Default::default() }),
+        Poly::new(VirtualPCIController { base: controller(100, "PCI controller 0", 0, None, vec![500, 12000, SCSI_KEY, 4000]), ..Default::default() }),
+        Poly::new(VirtualSIOController { base: controller(400, "SIO controller 0", 0, None, vec![]), ..Default::default() }),
+        Poly::new(VirtualKeyboard { base: device(600, "Keyboard", "Keyboard", Some(300), Some(0)), ..Default::default() }),
+        Poly::new(VirtualPointingDevice {
+            base: VirtualDevice {
+                backing: Some(Poly::new(VirtualDeviceDeviceBackingInfo { device_name: String::new(), use_auto_detect: Some(false), ..Default::default() })),
+                ..device(700, "Pointing device", "Pointing device; Device", Some(300), Some(1))
+            },
+            ..Default::default()
+        }),
+        Poly::new(VirtualMachineVideoCard {
+            video_ram_size_in_kb: Some(4096),
+            num_displays: Some(1),
+            base: device(500, "Video card ", "Video card", Some(100), Some(0)),
+            ..Default::default()
+        }),
+        Poly::new(VirtualMachineVMCIDevice {
+            base: device(12000, "VMCI device", "Device on the virtual machine PCI bus that provides support for the virtual machine communication interface", Some(100), Some(17)),
+            ..Default::default()
+        }),
+        scsi_controller(disks),
+    ];
+    devices.extend(settings.disks.values().map(|disk| virtual_disk(world, disk, snapshot)));
+    devices.push(network_card(world));
+    devices
+}
+
+fn device(key: i32, label: &str, summary: &str, controller: Option<i32>, unit: Option<i32>) -> VirtualDevice {
+    let description = Description { label: label.into(), summary: summary.into(), ..Default::default() };
+    VirtualDevice { key, device_info: Some(Poly::new(description)), controller_key: controller, unit_number: unit, ..Default::default() }
+}
+
+fn controller(key: i32, label: &str, bus: i32, parent: Option<(i32, i32)>, children: Vec<i32>) -> VirtualController {
+    let base = device(key, label, label, parent.map(|(controller, _)| controller), parent.map(|(_, unit)| unit));
+    VirtualController { bus_number: bus, device: children, base, ..Default::default() }
+}
+
+fn scsi_controller(disks: Vec<i32>) -> Poly<VirtualDevice> {
+    let scsi = VirtualSCSIController {
+        hot_add_remove: Some(true),
+        shared_bus: VirtualSCSISharing::NoSharing,
+        scsi_ctlr_unit_number: Some(SCSI_OWN_UNIT),
+        base: controller(SCSI_KEY, "SCSI controller 0", 0, Some((100, 3)), disks.clone()),
+        ..Default::default()
+    };
+    // Sixteen units are what LSI Logic has; a VM with more disks needs the paravirtual controller.
+    if disks.len() > 15 {
+        Poly::new(ParaVirtualSCSIController { base: scsi, ..Default::default() })
+    } else {
+        Poly::new(VirtualLsiLogicController { base: scsi, ..Default::default() })
+    }
+}
+
+fn network_card(world: &World) -> Poly<VirtualDevice> {
+    let network = world.fixed(Fixed::Network);
+    let backing = VirtualEthernetCardNetworkBackingInfo {
+        network: Some(network.cast()),
+        base: VirtualDeviceDeviceBackingInfo { device_name: world.personality().name(Fixed::Network).into(), ..Default::default() },
+        ..Default::default()
+    };
+    let connectable = VirtualDeviceConnectInfo { start_connected: true, allow_guest_control: true, connected: true, ..Default::default() };
+    let card = VirtualEthernetCard {
+        address_type: Some("assigned".into()),
+        mac_address: Some("00:50:56:00:00:01".into()),
+        wake_on_lan_enabled: Some(true),
+        base: VirtualDevice { backing: Some(Poly::new(backing)), connectable: Some(connectable), ..device(4000, "Network adapter 1", "VM Network", Some(100), Some(7)) },
+        ..Default::default()
+    };
+    let mut device = VirtualVmxnet3::default();
+    *vmxnet_card(&mut device) = card;
+    Poly::new(device)
+}
+
+/// The network card part of an adapter, some levels down.
+fn vmxnet_card(device: &mut VirtualVmxnet3) -> &mut VirtualEthernetCard {
+    &mut device.base.base
+}
+
+fn virtual_disk(world: &World, disk: &VmDisk, snapshot: Option<&Snapshot>) -> Poly<VirtualDevice> {
+    let point = snapshot.and_then(|snapshot| snapshot.points.get(&disk.key));
+    let node = point.map_or_else(|| disk.store.current(), |point| point.node());
+    let change_id = match (snapshot, point) {
+        (Some(_), point) => point.and_then(|point| point.change_id()),
+        (None, _) => disk.store.change_id(),
+    };
+    let capacity = disk.store.capacity_of(node).unwrap_or_else(|_| disk.store.capacity());
+    let backing = backing_chain(world, disk, &disk.store.paths(node), change_id);
+    let summary = format!("{} KB", grouped(capacity / 1024));
+    Poly::new(VirtualDisk {
+        // Bytes that do not fill a KiB are only in capacityInBytes, as on the real thing.
+        capacity_in_kb: (capacity / 1024) as i64,
+        capacity_in_bytes: Some(capacity as i64),
+        shares: Some(SharesInfo { shares: 1000, level: SharesLevel::Normal, ..Default::default() }),
+        disk_object_id: Some(format!("1-{}", disk.key)),
+        native_unmanaged_linked_clone: Some(false),
+        guest_read_only: Some(false),
+        base: VirtualDevice { backing: backing.map(|backing| Poly::new(*backing)), ..device(disk.key, &disk.label, &summary, Some(SCSI_KEY), Some(disk.unit)) },
+        ..Default::default()
+    })
+}
+
+fn backing_chain(world: &World, disk: &VmDisk, paths: &[String], change_id: Option<String>) -> Option<Box<VirtualDiskFlatVer2BackingInfo>> {
+    let mut below = None;
+    for (depth, path) in paths.iter().enumerate().rev() {
+        let datastore = MoRef::new(world.fixed(Fixed::Datastore).value());
+        below = Some(Box::new(VirtualDiskFlatVer2BackingInfo {
+            disk_mode: disk.mode.as_str().into(),
+            split: Some(false),
+            write_through: Some(false),
+            thin_provisioned: Some(true),
+            uuid: Some(disk.store.uuid().into()),
+            content_id: Some(format!("{:032x}", paths.len() - depth)),
+            // Only the file in question has a change id; its parents' ids are not told.
+            change_id: change_id.clone().filter(|_| depth == 0),
+            parent: below,
+            digest_enabled: Some(false),
+            sharing: Some("sharingNone".into()),
+            base: VirtualDeviceFileBackingInfo { file_name: path.clone(), datastore: Some(datastore), ..Default::default() },
+            ..Default::default()
+        }));
+    }
+    below
+}
+
+/// `1,048,576`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -1,0 +1,160 @@
+//! A virtual machine: its state, and its state only. What the API shows of it is in the submodules.
+
+pub(crate) mod config;
+pub(crate) mod files;
+pub(crate) mod hardware;
+pub(crate) mod operate;
+pub(crate) mod reconfigure;
+pub(crate) mod snapshot;
+pub(crate) mod summary;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vsphere_vim_types::{DateTime, ManagedObjectReference, VirtualMachinePowerState};
+
+use crate::storage::{DiskStore, Point, TrackingOptions};
+
+/// Whether a VM runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Power {
+    /// Off.
+    Off,
+    /// Running.
+    #[default]
+    On,
+    /// Suspended to disk.
+    Suspended,
+}
+
+impl Power {
+    /// The value on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Power::Off => "poweredOff",
+            Power::On => "poweredOn",
+            Power::Suspended => "suspended",
+        }
+    }
+
+    pub(crate) fn to_wire(self) -> VirtualMachinePowerState {
+        VirtualMachinePowerState::from(self.as_str())
+    }
+}
+
+/// How a disk takes part in snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum DiskMode {
+    /// In snapshots.
+    #[default]
+    Persistent,
+    /// Left out of snapshots, and never tracked.
+    IndependentPersistent,
+}
+
+impl DiskMode {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            DiskMode::Persistent => "persistent",
+            DiskMode::IndependentPersistent => "independent_persistent",
+        }
+    }
+}
+
+/// A disk attached to a VM.
+#[derive(Clone)]
+pub(crate) struct VmDisk {
+    pub(crate) key: i32,
+    pub(crate) label: String,
+    pub(crate) unit: i32,
+    pub(crate) mode: DiskMode,
+    pub(crate) store: Arc<DiskStore>,
+}
+
+/// The part of a VM's configuration that a snapshot keeps.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) name: String,
+    pub(crate) annotation: String,
+    pub(crate) guest_id: String,
+    pub(crate) memory_mb: i32,
+    pub(crate) cpus: i32,
+    pub(crate) tracking: bool,
+    pub(crate) extra: BTreeMap<String, String>,
+    pub(crate) disks: BTreeMap<i32, VmDisk>,
+}
+
+/// One snapshot.
+pub(crate) struct Snapshot {
+    pub(crate) id: String,
+    pub(crate) number: i32,
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) created: DateTime,
+    pub(crate) power: Power,
+    pub(crate) quiesced: bool,
+    pub(crate) parent: Option<String>,
+    pub(crate) settings: Settings,
+    /// What it holds of each disk; independent disks are missing.
+    pub(crate) points: BTreeMap<i32, Point>,
+}
+
+/// One virtual machine.
+pub(crate) struct Vm {
+    pub(crate) id: String,
+    /// The folder in the datastore; does not change when the VM is renamed.
+    pub(crate) folder: String,
+    pub(crate) instance_uuid: String,
+    pub(crate) bios_uuid: String,
+    pub(crate) hardware_version: u32,
+    pub(crate) power: Power,
+    pub(crate) booted: DateTime,
+    pub(crate) modified: DateTime,
+    pub(crate) revision: u64,
+    pub(crate) settings: Settings,
+    pub(crate) snapshots: BTreeMap<String, Snapshot>,
+    pub(crate) current_snapshot: Option<String>,
+    pub(crate) snapshot_count: i32,
+    /// Methods disabled, by (source, method), with the reason.
+    pub(crate) disabled: BTreeMap<(String, String), String>,
+    /// Keeps operations on the VM apart.
+    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
+    /// How disks attached later are tracked.
+    pub(crate) tracking_options: TrackingOptions,
+    /// Disks ever created, for file names.
+    pub(crate) disks_created: usize,
+}
+
+impl Vm {
+    pub(crate) fn reference(&self) -> ManagedObjectReference {
+        ManagedObjectReference::of("VirtualMachine", &self.id)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Disks of the VM and of its snapshots, each once.
+    pub(crate) fn all_stores(&self) -> Vec<Arc<DiskStore>> {
+        let mut stores: Vec<Arc<DiskStore>> = Vec::new();
+        let of_snapshots = self.snapshots.values().flat_map(|snapshot| snapshot.settings.disks.values());
+        for disk in self.settings.disks.values().chain(of_snapshots) {
+            if !stores.iter().any(|known| Arc::ptr_eq(known, &disk.store)) {
+                stores.push(disk.store.clone());
+            }
+        }
+        stores
+    }
+
+    pub(crate) fn consolidation_needed(&self) -> bool {
+        self.all_stores().iter().any(|store| store.needs_consolidation())
+    }
+
+    /// Something of the configuration changed.
+    pub(crate) fn revise(&mut self) {
+        self.revision += 1;
+        self.modified = DateTime::now();
+    }
+}

@@ -1,0 +1,110 @@
+//! Everything the simulated server knows, behind one lock.
+//!
+//! Handlers lock the state briefly and never across an `await` or disk I/O. Whoever changes something calls
+//! [`World::touch`], which wakes the property filters that wait for updates.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use vsphere_vim_types::ManagedObjectReference;
+
+use crate::inject::Faults;
+use crate::personality::{Fixed, Personality};
+use crate::session::Sessions;
+use crate::storage::Datastore;
+use crate::task::Task;
+use crate::ticket::Tickets;
+use crate::vm::Vm;
+
+/// Settings that do not change while the simulator runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) personality: Personality,
+    pub(crate) username: String,
+    pub(crate) password: String,
+    /// A session unused for this long is gone.
+    pub(crate) idle_timeout: Duration,
+    /// A session older than this is gone, however busy.
+    pub(crate) max_age: Duration,
+    /// How long every task takes at least.
+    pub(crate) task_delay: Duration,
+    /// Objects per answer when the client names no limit.
+    pub(crate) default_page: usize,
+    /// What `NfcGetServerNfcLibVersion` says.
+    pub(crate) nfc_lib_version: i32,
+    /// A ticket not used for this long is worthless.
+    pub(crate) ticket_lifetime: Duration,
+}
+
+/// The simulated server.
+pub(crate) struct World {
+    pub(crate) settings: Settings,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) tickets: Tickets,
+    pub(crate) datastore: Datastore,
+    /// Where the 902 server listens and the SHA-1 thumbprint of its certificate; set once it runs.
+    pub(crate) nfc: OnceLock<(SocketAddr, String)>,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+/// What changes.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) vms: BTreeMap<String, Vm>,
+    pub(crate) tasks: BTreeMap<String, Task>,
+    pub(crate) sessions: Sessions,
+    /// Objects (and what they contain) whose properties may not be read.
+    pub(crate) denied: Vec<ManagedObjectReference>,
+    serial: u32,
+}
+
+impl World {
+    pub(crate) fn new(settings: Settings, faults: Arc<Faults>, datastore: Datastore) -> Self {
+        let tickets = Tickets::new(settings.ticket_lifetime);
+        // Fixed objects have low numbers; what is created later starts above them, as on a small vCenter.
+        let state = Mutex::new(State { serial: 1000, ..State::default() });
+        Self { settings, faults, tickets, datastore, nfc: OnceLock::new(), state, changed: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn personality(&self) -> Personality {
+        self.settings.personality
+    }
+
+    pub(crate) fn fixed(&self, object: Fixed) -> ManagedObjectReference {
+        self.settings.personality.fixed(object)
+    }
+
+    /// The state. Never held across an await.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // A handler that panicked has left at worst a half-made task; the others are better served than not.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something changed that a client may watch.
+    pub(crate) fn touch(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Wakes whenever [`touch`](Self::touch) is called.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+impl State {
+    /// A number not used before.
+    pub(crate) fn next_serial(&mut self) -> u32 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// The VM with a snapshot of that id.
+    pub(crate) fn vm_of_snapshot(&self, id: &str) -> Option<&Vm> {
+        self.vms.values().find(|vm| vm.snapshots.contains_key(id))
+    }
+}
