@@ -100,7 +100,7 @@ struct Dialogue<'a> {
 
 impl Dialogue<'_> {
     async fn run(mut self, banner: &Banner, ticket: &Ticket, options: &NfcOptions) -> Result<HandedOver> {
-        self.send(&Command::Session(ticket.session_id.expose().to_owned())).await?;
+        self.send(&Command::Session(Zeroizing::new(ticket.session_id.expose().to_owned()))).await?;
         if options.quirks.ask_banner {
             let line = self.ask(&Command::Banner).await?;
             Banner::parse(&line).map_err(|_| refused(self.blame, "BANNER", line))?;
@@ -139,7 +139,6 @@ impl Dialogue<'_> {
     async fn send(&mut self, command: &Command) -> Result<()> {
         let bytes =
             command.encode().map_err(|_| Error::InvalidTicket("its session id or service has control characters"))?;
-        let bytes = Zeroizing::new(bytes);
         self.session.send(&bytes).await.map_err(|error| self.failed(&error))
     }
 

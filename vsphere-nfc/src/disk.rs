@@ -282,7 +282,7 @@ impl NfcDisk {
         if range.start > range.end || range.end > self.capacity {
             return Err(self.invalid("the range of an allocation query is not inside the disk"));
         }
-        if chunk < MIN_CHUNK || chunk % u64::from(self.sector_size) != 0 {
+        if chunk < MIN_CHUNK || !chunk.is_multiple_of(u64::from(self.sector_size)) {
             return Err(self.invalid("a chunk must be whole sectors and have at least 64 KiB"));
         }
         if self.has_written.load(Ordering::Relaxed) {
@@ -292,14 +292,21 @@ impl NfcDisk {
         if range.is_empty() {
             return Ok(allocated);
         }
-        let connection = self.connection(Phase::QueryAllocated).await?;
+        let mut connection = self.connection(Phase::QueryAllocated).await?;
         let limit = self.options.timeouts.query;
         // In chunks; what is behind the last whole one is the tail.
         let last = range.end.div_ceil(chunk).min(self.capacity / chunk);
         let mut next = range.start / chunk;
         while next < last {
             let count = (last - next).min(u64::from(self.options.allocation_page));
-            let page = connection.query_allocated(chunk, next * chunk, count, limit).await?;
+            let start = next * chunk;
+            let page = match connection.query_allocated(chunk, start, count, limit).await {
+                Err(Error::Disconnected { .. }) if self.may_reconnect() => {
+                    connection = self.connection(Phase::QueryAllocated).await?;
+                    connection.query_allocated(chunk, start, count, limit).await?
+                }
+                page => page?,
+            };
             page.into_iter().for_each(|part| push_clipped(&mut allocated, part, &range));
             next += count;
         }
@@ -321,7 +328,13 @@ impl NfcDisk {
             return Err(self.invalid("a key must have 1 to 4096 bytes"));
         }
         let connection = self.connection(Phase::Metadata).await?;
-        let value = connection.ddb(key, self.options.timeouts.query).await?;
+        let limit = self.options.timeouts.query;
+        let value = match connection.ddb(key, limit).await {
+            Err(Error::Disconnected { .. }) if self.may_reconnect() => {
+                self.connection(Phase::Metadata).await?.ddb(key, limit).await?
+            }
+            value => value?,
+        };
         Ok((!value.is_empty()).then(|| String::from_utf8_lossy(&value).into_owned()))
     }
 
@@ -380,7 +393,7 @@ impl NfcDisk {
     fn check(&self, offset: u64, len: usize) -> Result<Range<u64>> {
         let len = len as u64;
         let sector = u64::from(self.sector_size);
-        if offset % sector != 0 || len % sector != 0 {
+        if !offset.is_multiple_of(sector) || !len.is_multiple_of(sector) {
             return Err(self.invalid(format!("{offset}+{len} is not in sectors of {sector} bytes")));
         }
         match offset.checked_add(len) {

@@ -233,3 +233,169 @@ fn sized<const N: usize>(payload: &[u8]) -> Result<&[u8; N], WireError> {
 fn size(bytes: u32) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use bytes::BytesMut;
+    use proptest::prelude::*;
+    use tokio::sync::oneshot;
+
+    use super::super::assembly::Assembly;
+    use super::super::pending::Hold;
+    use super::*;
+    use crate::error::{Blame, Error, Phase, Result};
+    use crate::wire::aio::message;
+    use crate::wire::fault::Layout;
+
+    const READ_LEN: u32 = 2048;
+
+    fn read_work() -> (Phase, Work) {
+        (Phase::Read, Work::Read { offset: 4096, assembly: Assembly::new(BytesMut::new(), READ_LEN) })
+    }
+
+    fn call_work(kind: Kind, chunks: u64) -> (Phase, Work) {
+        (Phase::Metadata, Work::Call { kind, chunks })
+    }
+
+    /// A fragment of the read as a server sends it.
+    fn fragment(op_id: u32, change: impl FnOnce(&mut Io), data: &[u8]) -> Vec<u8> {
+        let mut io = Io::read_request(0, Compression::None, 4096, READ_LEN);
+        (io.fragment_len, io.wire_len) = (data.len() as u32, data.len() as u32);
+        change(&mut io);
+        message(Kind::Io, op_id, &io.encode(), data).to_vec()
+    }
+
+    /// Lets the reader task read `bytes`, with requests in flight whose operations count from 0.
+    fn replies(requests: Vec<(Phase, Work)>, bytes: Vec<u8>) -> Vec<Result<Reply>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let shared = Arc::new(Shared::new(Blame::new("esx1", 902, &Arc::from("[ds] a.vmdk")), 1 << 20));
+        let enter = |(phase, work)| {
+            let (reply, receiver) = oneshot::channel();
+            shared.enter(Pending { phase, work, reply, hold: Hold::default() }).unwrap();
+            receiver
+        };
+        let receivers: Vec<_> = requests.into_iter().map(enter).collect();
+        runtime.block_on(run(Box::new(Cursor::new(bytes)), Arc::clone(&shared)));
+        assert!(!shared.is_alive());
+        receivers.into_iter().map(|mut receiver| receiver.try_recv().unwrap()).collect()
+    }
+
+    fn one(work: (Phase, Work), bytes: Vec<u8>) -> Result<Reply> {
+        replies(vec![work], bytes).remove(0)
+    }
+
+    #[test]
+    fn fragments_of_two_reads_may_interleave_and_come_backwards() {
+        let bytes = [
+            fragment(1, |io| io.fragment_offset = 1024, &[4; 1024]),
+            fragment(0, |io| io.fragment_offset = 1024, &[2; 1024]),
+            fragment(1, |_| (), &[3; 1024]),
+            fragment(0, |_| (), &[1; 1024]),
+        ];
+        let replies = replies(vec![read_work(), read_work()], bytes.concat());
+        for (reply, bytes) in replies.into_iter().zip([[1, 2], [3, 4]]) {
+            let Ok(Reply::Read(read)) = reply else { panic!("no bytes") };
+            assert_eq!(read, [[bytes[0]; 1024], [bytes[1]; 1024]].concat());
+        }
+    }
+
+    #[test]
+    fn fragments_that_do_not_belong_to_the_read_end_the_connection() {
+        let data = [0; 1024];
+        let damaged = |at: usize, value: u8| {
+            let mut bytes = fragment(0, |_| (), &data);
+            bytes[at] = value;
+            bytes
+        };
+        for (what, bytes) in [
+            ("twice", [fragment(0, |_| (), &data), fragment(0, |_| (), &data)].concat()),
+            ("overlap", [fragment(0, |_| (), &data), fragment(0, |io| io.fragment_offset = 512, &data)].concat()),
+            ("too long", fragment(0, |io| io.fragment_offset = 1536, &data)),
+            ("empty", fragment(0, |_| (), &[])),
+            ("other total", fragment(0, |io| io.total = 4096, &data)),
+            ("other offset", fragment(0, |io| io.offset = 0, &data)),
+            ("a write", fragment(0, |io| io.direction = Direction::Write, &data)),
+            ("wire longer", fragment(0, |io| (io.fragment_len, io.wire_len) = (512, 1024), &data)),
+            ("FastLZ not asked for", fragment(0, |io| io.compression = Compression::FastLz, &data)),
+            ("broken zlib", fragment(0, |io| io.compression = Compression::Zlib, &data)),
+            ("nobody's", fragment(9, |_| (), &data)),
+            ("magic", damaged(0, 0)),
+            ("classic error", [20u32.to_le_bytes().to_vec(), vec![0; 260]].concat()),
+            ("size 0", damaged(8, 0)),
+            ("size 43", damaged(8, 43)),
+            ("size 45", damaged(8, 45)),
+            ("size 4 GiB", damaged(11, 255)),
+            ("other kind", damaged(4, 11)),
+        ] {
+            match one(read_work(), bytes) {
+                Err(Error::Protocol { phase: Phase::Read, .. }) => {}
+                Err(other) => panic!("{what}: {other}"),
+                Ok(_) => panic!("{what}: accepted"),
+            }
+        }
+    }
+
+    #[test]
+    fn zlib_fragment_is_taken_although_it_was_not_asked_for() {
+        let data = [7; READ_LEN as usize];
+        let packed = Compression::Zlib.compress(&data).unwrap();
+        let change = |io: &mut Io| (io.compression, io.fragment_len) = (Compression::Zlib, READ_LEN);
+        let Ok(Reply::Read(read)) = one(read_work(), fragment(0, change, &packed)) else { panic!("no bytes") };
+        assert_eq!(read, data.as_slice());
+    }
+
+    #[test]
+    fn error_of_any_layout_fails_its_request_and_disconnects_the_others() {
+        for layout in [Layout::TextCounted, Layout::NoText, Layout::TextUncounted, Layout::CodeOnly] {
+            let (payload, extra) = Fault::new(1, 99, "disk on fire").encode(layout);
+            let bytes = message(Kind::Error, 1, &payload, &extra).to_vec();
+            let replies = replies(vec![read_work(), read_work()], bytes);
+            let Err(Error::Disconnected { reason, .. }) = &replies[0] else { panic!("{layout:?}") };
+            assert!(reason.contains("99"), "{reason}");
+            let Err(Error::Server { fault, .. }) = &replies[1] else { panic!("{layout:?}") };
+            assert_eq!(fault.code, Some(99), "{layout:?}");
+            let has_text = matches!(layout, Layout::TextCounted | Layout::TextUncounted);
+            assert_eq!(fault.text == "disk on fire", has_text, "{layout:?}");
+        }
+    }
+
+    #[test]
+    fn message_of_an_unknown_kind_is_skipped_when_nobody_waits_for_it() {
+        let bytes =
+            [message(Kind::Other(77), 500, &[1; 1000], b"").to_vec(), fragment(0, |_| (), &[1; READ_LEN as usize])];
+        assert!(matches!(one(read_work(), bytes.concat()), Ok(Reply::Read(_))));
+        let bytes = message(Kind::Other(77), 0, &[], b"").to_vec();
+        assert!(matches!(one(read_work(), bytes), Err(Error::Protocol { .. })));
+    }
+
+    #[test]
+    fn huge_value_and_other_chunk_count_are_refused() {
+        let reply = message(Kind::DdbGet, 0, &query::encode_ddb_reply(u32::MAX), b"").to_vec();
+        assert!(matches!(one(call_work(Kind::DdbGet, 0), reply), Err(Error::Protocol { .. })));
+        let reply = message(Kind::QueryAllocated, 0, &query::encode_allocation_reply(1 << 40), b"").to_vec();
+        assert!(matches!(one(call_work(Kind::QueryAllocated, 40), reply), Err(Error::Protocol { .. })));
+    }
+
+    #[test]
+    fn end_of_the_connection_after_every_byte_is_a_disconnect_in_the_phase() {
+        let whole = [fragment(0, |_| (), &[1; 512]), fragment(0, |io| io.fragment_offset = 512, &[2; 1536])].concat();
+        for len in 0..whole.len() {
+            let end = one(read_work(), whole[..len].to_vec());
+            assert!(matches!(end, Err(Error::Disconnected { phase: Phase::Read, .. })), "{len}");
+        }
+        assert!(one(read_work(), whole).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_an_error_without_a_panic(bytes: Vec<u8>, kind in 0u32..24, size in 0u32..100) {
+            let header = Header { kind: Kind::from_number(kind), size, op_id: 0 }.encode();
+            let bytes = [header.to_vec(), bytes].concat();
+            for work in [read_work(), call_work(Kind::from_number(kind), 40)] {
+                let _ = one(work, bytes.clone());
+            }
+        }
+    }
+}

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use super::WireError;
 
 /// The longest line that is taken, in bytes, without its end.
@@ -75,8 +77,9 @@ impl fmt::Display for Reply {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// `SESSION id`: presents the ticket. The server does not reply.
-    Session(String),
+    /// `SESSION id`: presents the ticket, which is overwritten when dropped. The server does not
+    /// reply.
+    Session(Zeroizing<String>),
     /// `BANNER `: asks for the first line again.
     Banner,
     /// `THUMBPRINT_SHA2 word`: asks for the certificate of the second TLS session.
@@ -93,7 +96,7 @@ impl Command {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let argument = || rest.trim().to_owned();
         match verb {
-            "SESSION" => Self::Session(argument()),
+            "SESSION" => Self::Session(Zeroizing::new(argument())),
             "BANNER" => Self::Banner,
             "THUMBPRINT_SHA2" => Self::ThumbprintSha2(argument()),
             "PROXY" => Self::Proxy(argument()),
@@ -105,18 +108,23 @@ impl Command {
     ///
     /// # Errors
     /// When an argument has control characters in it, and so would be more than one line.
-    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-        let line = match self {
-            Self::Session(id) => format!("SESSION {id}"),
-            Self::Banner => "BANNER ".to_owned(),
-            Self::ThumbprintSha2(word) => format!("THUMBPRINT_SHA2 {word}"),
-            Self::Proxy(service) => format!("PROXY {service}"),
-            Self::Other(line) => line.clone(),
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, WireError> {
+        let (verb, argument) = match self {
+            Self::Session(id) => ("SESSION ", id.as_str()),
+            Self::Banner => ("BANNER ", ""),
+            Self::ThumbprintSha2(word) => ("THUMBPRINT_SHA2 ", word.as_str()),
+            Self::Proxy(service) => ("PROXY ", service.as_str()),
+            Self::Other(line) => ("", line.as_str()),
         };
-        if line.chars().any(char::is_control) || line.len() > MAX_LINE {
+        if argument.chars().any(char::is_control) || verb.len() + argument.len() > MAX_LINE {
             return Err(WireError::Malformed("an authd command does not fit in a line"));
         }
-        Ok(format!("{line}\r\n").into_bytes())
+        // Room for all of it: growing would leave a copy of the secret behind.
+        let mut line = Zeroizing::new(Vec::with_capacity(verb.len() + argument.len() + 2));
+        line.extend_from_slice(verb.as_bytes());
+        line.extend_from_slice(argument.as_bytes());
+        line.extend_from_slice(b"\r\n");
+        Ok(line)
     }
 
     /// The command's name, for messages.
@@ -232,7 +240,7 @@ mod tests {
     #[test]
     fn commands_survive_a_round_trip_and_cannot_smuggle_a_second_line() {
         for command in [
-            Command::Session("52000000-0000".into()),
+            Command::Session(Zeroizing::new("52000000-0000".into())),
             Command::Banner,
             Command::ThumbprintSha2(CLIENT_RANDOM.into()),
             Command::Proxy("vpxa-nfcssl".into()),
@@ -241,8 +249,10 @@ mod tests {
             let line = std::str::from_utf8(&bytes).unwrap().trim_end_matches("\r\n");
             assert_eq!(Command::parse(line), command);
         }
-        assert!(Command::Session("1\r\nPROXY nfc".into()).encode().is_err());
-        assert!(!format!("{:?}", Command::Session("52-secret".into())).contains("secret"));
+        let smuggled = Zeroizing::new("1\r\nPROXY nfc".to_owned());
+        assert!(Command::Session(smuggled).encode().is_err());
+        let secret = Zeroizing::new("52-secret".to_owned());
+        assert!(!format!("{:?}", Command::Session(secret)).contains("secret"));
     }
 
     #[test]

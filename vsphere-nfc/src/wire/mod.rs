@@ -9,7 +9,7 @@
 //! | [`classic`] | the 264-byte messages |
 //! | [`aio`] | the 16-byte header of the asynchronous layer |
 //! | [`session`] | payloads that set up an AIO session |
-//! | [`file`] | payloads that open and close a disk |
+//! | [`mod@file`] | payloads that open and close a disk |
 //! | [`io`] | the read and write payload |
 //! | [`query`] | payloads of allocation queries and disk database look-ups |
 //! | [`fault`] | what an error message carries |

@@ -82,7 +82,7 @@ impl Daemon<'_> {
         loop {
             match Command::parse(&self.line().await?) {
                 // No reply, whatever the id is.
-                Command::Session(id) => session = Some(id),
+                Command::Session(id) => session = Some(id.to_string()),
                 Command::Banner => self.say(self.config.version.banner()).await?,
                 Command::ThumbprintSha2(word) => {
                     if let Some(action) = self.shared.injected.take(Step::ThumbprintSha2) {

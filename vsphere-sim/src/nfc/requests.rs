@@ -189,7 +189,7 @@ impl Requests {
             return self.refuse(header, "unknown handle").await;
         };
         let sector = u64::from(disk.file.sector_size().max(512));
-        let aligned = io.offset % sector == 0 && u64::from(io.total) % sector == 0;
+        let aligned = io.offset.is_multiple_of(sector) && u64::from(io.total).is_multiple_of(sector);
         let end = io.offset.checked_add(u64::from(io.total));
         if !aligned || io.total > MAX_TRANSFER || end.is_none_or(|end| end > disk.file.capacity()) {
             return self.refuse(header, "the range is misaligned or out of bounds").await;
@@ -252,7 +252,7 @@ impl Requests {
         let end = query.count.checked_mul(query.chunk).and_then(|len| len.checked_add(query.start));
         let in_bounds = end.is_some_and(|end| end <= disk.file.capacity());
         let allowed = query.chunk >= MIN_CHUNK && (1..=MAX_CHUNKS).contains(&query.count);
-        if !allowed || !in_bounds || query.start % query.chunk != 0 {
+        if !allowed || !in_bounds || !query.start.is_multiple_of(query.chunk) {
             return self.refuse(header, "the query is misaligned or out of bounds").await;
         }
         let range = query.start..end.unwrap_or(query.start);
