@@ -143,7 +143,8 @@ impl<'de> Deserialize<'de> for VmId {
     }
 }
 
-/// The identity of a recovery point: `<instanceUuid>/<time>-<16 hex digits>`.
+/// The identity of a recovery point: `<instanceUuid>/<time>-<16 hex digits>`, with the time in UTC
+/// down to the microsecond, such as `20261122T033511.000123Z`.
 ///
 /// Ordered by virtual machine, then by time.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,14 +154,14 @@ pub struct PointId {
 }
 
 impl PointId {
-    /// Makes the identity of a point of `vm` that is made at `created`, seconds since 1970 in UTC.
+    /// Makes the identity of a point of `vm` that is made `micros` microseconds after 1970 in UTC.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the operating system has no random numbers.
-    pub(crate) fn new(vm: VmId, created: u64) -> Result<Self> {
+    pub(crate) fn new(vm: VmId, micros: u64) -> Result<Self> {
         let tail: [u8; 8] = random()?;
         let tail: String = tail.iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("{}-{tail}", compact_utc(created));
+        let name = format!("{}-{tail}", compact_utc(micros));
         Ok(Self { vm, name: name.into() })
     }
 
@@ -175,9 +176,10 @@ impl PointId {
             && name.is_ascii()
             && name.bytes().enumerate().all(|(at, byte)| match at {
                 8 => byte == b'T',
-                15 => byte == b'Z',
-                16 => byte == b'-',
-                17.. => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+                15 => byte == b'.',
+                22 => byte == b'Z',
+                23 => byte == b'-',
+                24.. => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
                 _ => byte.is_ascii_digit(),
             });
         if !sound {
@@ -189,6 +191,17 @@ impl PointId {
     /// Returns the virtual machine.
     pub fn vm(&self) -> &VmId {
         &self.vm
+    }
+
+    /// Returns the time in the name, in microseconds since 1970, UTC; a date that no calendar has
+    /// gives some time.
+    pub(crate) fn micros(&self) -> u64 {
+        let part = |range: std::ops::Range<usize>| {
+            self.name[range].bytes().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
+        };
+        let days = days_from_civil(part(0..4), part(4..6), part(6..8));
+        let seconds = days * 86_400 + part(9..11) * 3600 + part(11..13) * 60 + part(13..15);
+        seconds * 1_000_000 + part(16..22)
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -283,13 +296,14 @@ pub(crate) fn parse_hex(text: &str, out: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// Formats seconds since 1970 as `YYYYMMDDThhmmssZ`, which sorts as text.
-fn compact_utc(seconds: u64) -> String {
+/// Formats microseconds since 1970 as `YYYYMMDDThhmmss.ffffffZ`, which sorts as text.
+fn compact_utc(micros: u64) -> String {
     // Years above 9999 would need five digits.
-    let seconds = seconds.min(253_402_300_799);
+    let (seconds, micros) = ((micros / 1_000_000).min(253_402_300_799), micros % 1_000_000);
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_from_days(days);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{micros:06}Z")
 }
 
 /// Converts days since 1970-01-01 to a date (<https://howardhinnant.github.io/date_algorithms.html>).
@@ -304,8 +318,20 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (yoe + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// `YYYYMMDDThhmmssZ-` and 16 hex digits.
-const NAME_LEN: usize = 33;
+/// Converts a date to days since 1970-01-01; 0 for earlier ones.
+fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
+    let (month, day) = (month.clamp(1, 12), day.clamp(1, 31));
+    let year = year.max(1) - u64::from(month <= 2);
+    let (era, yoe) = (year / 400, year % 400);
+    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    (era * 146_097 + doe).saturating_sub(719_468)
+}
+
+/// `YYYYMMDDThhmmss.ffffffZ`.
+const TIME_LEN: usize = 23;
+/// The time, `-` and 16 hex digits.
+const NAME_LEN: usize = TIME_LEN + 17;
 
 #[cfg(test)]
 mod tests {
@@ -323,21 +349,30 @@ mod tests {
     #[test]
     fn point_ids_sort_by_time_and_survive_a_round_trip() {
         let vm = VmId::parse("5029-ab").unwrap();
-        let early = PointId::new(vm.clone(), 1_700_000_000).unwrap();
-        let late = PointId::new(vm, 1_700_000_001).unwrap();
+        let early = PointId::new(vm.clone(), 1_700_000_000_000_000).unwrap();
+        let late = PointId::new(vm, 1_700_000_000_000_001).unwrap();
         assert!(early < late);
+        for micros in [0, 951_827_696_000_042, 1_700_000_000_000_001, 253_402_300_799_999_999] {
+            assert_eq!(PointId::new(early.vm().clone(), micros).unwrap().micros(), micros);
+        }
         assert_eq!(PointId::parse(&early.to_string()).unwrap(), early);
-        for bad in ["", "vm", "vm/x", "vm/20260101T000000Z-0123456789abcdeX", "../20260101T000000Z-0123456789abcdef"] {
+        for bad in [
+            "",
+            "vm",
+            "vm/x",
+            "vm/20260101T000000.000000Z-0123456789abcdeX",
+            "../20260101T000000.000000Z-0123456789abcdef",
+        ] {
             assert!(PointId::parse(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn times_are_written_in_utc() {
-        assert_eq!(compact_utc(0), "19700101T000000Z");
-        assert_eq!(compact_utc(951_827_696), "20000229T123456Z");
-        assert_eq!(compact_utc(1_795_318_511), "20261122T033511Z");
-        assert_eq!(compact_utc(u64::MAX), "99991231T235959Z");
+        assert_eq!(compact_utc(0), "19700101T000000.000000Z");
+        assert_eq!(compact_utc(951_827_696_000_042), "20000229T123456.000042Z");
+        assert_eq!(compact_utc(1_795_318_511_999_999), "20261122T033511.999999Z");
+        assert_eq!(compact_utc(u64::MAX).len(), TIME_LEN);
     }
 
     #[test]

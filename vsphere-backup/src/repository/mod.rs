@@ -53,7 +53,6 @@ use self::{
     config::Config,
     envelope::Kind,
     frame::Codec,
-    id::SegmentId,
     index::Index,
     pack::PackEntries,
     page::PageStore,
@@ -63,7 +62,7 @@ use crate::error::{Error, Result};
 
 pub use self::{
     config::CreateOptions,
-    id::{ChunkId, MetaId, PackId, PageId, PointId, RepositoryId, VmId},
+    id::{ChunkId, MetaId, PackId, PageId, PointId, RepositoryId, SegmentId, VmId},
     manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, LeftOut, Manifest, VmRecord},
     point::{PointWriter, RecoveryPoint},
     reader::{DiskReader, Extent, ExtentKind},
@@ -73,9 +72,9 @@ pub use self::{
 };
 pub(crate) use self::{
     frame::is_zero,
-    id::random,
-    page::Slot,
-    tree::{Shape, Tree, TreeUpdate},
+    manifest::MAX_CAPACITY,
+    page::{SLOTS, Slot},
+    tree::{Leaf, Shape, TreeUpdate},
     writer::Run,
 };
 
@@ -273,7 +272,12 @@ impl Repository {
     pub async fn begin(&self, vm: VmRecord, consistency: Consistency, options: WriterOptions) -> Result<PointWriter> {
         self.load_index().await?;
         let writer = Writer::new(self.clone(), options);
-        PointWriter::new(writer, vm, consistency)
+        // Points sort by name: a clock that was set back must not put this one before the last.
+        let mut micros = now_micros();
+        if let Some(newest) = self.points(&vm.instance_uuid).await?.last() {
+            micros = micros.max(newest.micros().saturating_add(1));
+        }
+        PointWriter::new(writer, vm, consistency, micros)
     }
 
     /// Stores a small object of at most 16 MiB and returns its identity.
@@ -384,5 +388,10 @@ fn meta_key(id: MetaId) -> Key {
 
 /// Returns seconds since 1970, UTC; 0 when the clock is before that.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    now_micros() / 1_000_000
+}
+
+fn now_micros() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

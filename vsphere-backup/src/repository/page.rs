@@ -112,13 +112,15 @@ impl Page {
     }
 }
 
+type Cache = VecDeque<(PageId, Arc<Page>)>;
+
 /// Reads and writes pages, with a small cache.
 #[derive(Clone, Debug)]
 pub(crate) struct PageStore {
     storage: Arc<dyn Storage>,
     keys: IdKeys,
     /// Most recent last. About 135 KB a page.
-    cache: Arc<Mutex<VecDeque<(PageId, Arc<Page>)>>>,
+    cache: Arc<Mutex<Cache>>,
 }
 
 /// Why something could not be read: because it is damaged, or because the storage failed.
@@ -168,13 +170,13 @@ impl PageStore {
         Page::decode(&body, level).map_err(ReadFault::Damaged)
     }
 
-    /// Writes a page.
-    pub(crate) async fn write(&self, page: Page) -> Result<PageId> {
+    /// Writes a page; returns its identity and the length of its body.
+    pub(crate) async fn write(&self, page: Page) -> Result<(PageId, u64)> {
         let body = page.encode();
-        let id = self.keys.page(&body);
+        let (id, len) = (self.keys.page(&body), body.len() as u64);
         // Replacing heals a damaged page of the same content.
         self.storage.put(&key(id), envelope::seal(Kind::Page, body)?).await?;
-        Ok(id)
+        Ok((id, len))
     }
 
     fn cached(&self, id: PageId) -> Option<Arc<Page>> {

@@ -97,9 +97,9 @@ pub struct PointWriter {
 }
 
 impl PointWriter {
-    pub(super) fn new(writer: Writer, vm: VmRecord, consistency: Consistency) -> Result<Self> {
+    pub(super) fn new(writer: Writer, vm: VmRecord, consistency: Consistency, micros: u64) -> Result<Self> {
         let created = now();
-        let id = PointId::new(vm.instance_uuid.clone(), created)?;
+        let id = PointId::new(vm.instance_uuid.clone(), micros)?;
         let repository = writer.repository().id();
         let manifest = Manifest::new(id, repository, vm, created, consistency);
         Ok(Self { writer, manifest })

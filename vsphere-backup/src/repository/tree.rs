@@ -207,6 +207,14 @@ pub(crate) struct TreeUpdate {
     /// The next chunk that may be set.
     next: u64,
     pages_written: u64,
+    bytes_written: u64,
+}
+
+/// What a [`TreeUpdate`] wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TreeTotals {
+    pub(crate) pages: u64,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -252,7 +260,7 @@ impl TreeUpdate {
     fn over(pages: PageStore, shape: Shape, root: Slot) -> Self {
         let mut open = Vec::new();
         open.resize_with(usize::from(shape.top()) + 1, || None);
-        Self { pages, shape, root, open, next: 0, pages_written: 0 }
+        Self { pages, shape, root, open, next: 0, pages_written: 0, bytes_written: 0 }
     }
 
     /// Sets what lies at chunk `index`, which must be above those set before.
@@ -279,15 +287,16 @@ impl TreeUpdate {
         Ok(())
     }
 
-    /// Writes what is open and returns the root and the number of pages written.
+    /// Writes what is open and returns the root and what was written.
     ///
     /// # Errors
     /// What writing pages returns.
-    pub(crate) async fn finish(mut self) -> Result<(TreeRoot, u64)> {
+    pub(crate) async fn finish(mut self) -> Result<(TreeRoot, TreeTotals)> {
         for level in 0..self.open.len() {
             self.close(level).await?;
         }
-        Ok((self.root.into(), self.pages_written))
+        let totals = TreeTotals { pages: self.pages_written, bytes: self.bytes_written };
+        Ok((self.root.into(), totals))
     }
 
     /// Opens the pages on the way to chunk `index`, having closed those that are not on it.
@@ -333,8 +342,10 @@ impl TreeUpdate {
         } else if let Some(uniform) = open.page.collapsed() {
             uniform
         } else {
+            let (id, len) = self.pages.write(open.page).await?;
             self.pages_written += 1;
-            Slot::Ref(self.pages.write(open.page).await?.0)
+            self.bytes_written += len;
+            Slot::Ref(id.0)
         };
         match self.open.get_mut(level + 1) {
             Some(parent) => {
@@ -385,7 +396,7 @@ mod tests {
             update.set(index, slot).await.unwrap();
         }
         let (root, written) = update.finish().await.unwrap();
-        (Tree::new(pages.clone(), shape, root), written)
+        (Tree::new(pages.clone(), shape, root), written.pages)
     }
 
     async fn slot_at(tree: &Tree, index: u64) -> Slot {

@@ -1,0 +1,191 @@
+//! One disk into the repository.
+
+use std::{ops::Range, pin::pin};
+
+use futures_core::Stream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    cancel::CancelToken,
+    error::{DiskError, Error, Result},
+    repository::{DiskBytes, DiskReader, Run, Shape, TreeRoot, TreeUpdate, Writer},
+};
+
+use super::{Budget, DiskSource, IN_FLIGHT, Progress, RUN, grid};
+
+/// The disk of an earlier recovery point that an incremental backup begins with.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    disk: DiskReader,
+}
+
+impl Parent {
+    /// Begins with a disk of an earlier point, of the same repository.
+    pub fn new(disk: DiskReader) -> Self {
+        Self { disk }
+    }
+}
+
+/// The backup of one disk.
+///
+/// Areas (in bytes, ascending, not overlapping) come as a stream: the changed ones for an
+/// incremental backup, the allocated ones or the whole disk for a full one. Every chunk that an
+/// area touches is read whole from the source; no other byte is read. What is outside of all areas
+/// is the parent's, or without a parent unallocated.
+#[must_use]
+pub struct DiskBackup<'a> {
+    key: i32,
+    source: &'a dyn DiskSource,
+    writer: Writer,
+    parent: Option<Parent>,
+    budget: Budget,
+    cancel: CancelToken,
+    progress: Option<&'a (dyn Fn(Progress) + Send + Sync)>,
+}
+
+/// What a disk's backup gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackedUpDisk {
+    /// The root of the disk's new index.
+    pub root: TreeRoot,
+    /// The disk's size in bytes.
+    pub capacity: u64,
+    /// Figures.
+    pub bytes: DiskBytes,
+}
+
+impl<'a> DiskBackup<'a> {
+    /// Prepares the backup of the disk with device key `key`.
+    pub fn new(key: i32, source: &'a dyn DiskSource, writer: &Writer) -> Self {
+        Self {
+            key,
+            source,
+            writer: writer.clone(),
+            parent: None,
+            budget: Budget::default(),
+            cancel: CancelToken::new(),
+            progress: None,
+        }
+    }
+
+    /// Begins with the disk of an earlier point.
+    pub fn parent(mut self, parent: Option<Parent>) -> Self {
+        self.parent = parent;
+        self
+    }
+
+    /// Shares a memory budget with other disks.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = budget.clone();
+        self
+    }
+
+    /// Lets a token cancel the backup.
+    pub fn cancel(mut self, cancel: &CancelToken) -> Self {
+        self.cancel = cancel.clone();
+        self
+    }
+
+    /// Reports progress after each run of up to 4 MiB.
+    pub fn on_progress(mut self, progress: &'a (dyn Fn(Progress) + Send + Sync)) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Reads the areas and stores them.
+    ///
+    /// A disk that grew since the parent has its new part read, and the parent's last chunk when
+    /// that was cut short, whatever the areas say.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] when the source fails, [`Error::Areas`] when the areas do,
+    /// [`Error::DamagedPage`] of the parent's index, [`Error::WriterStopped`], [`Error::Storage`],
+    /// [`Error::Cancelled`]; [`Error::Invalid`] when the disk is smaller than its parent.
+    ///
+    /// # Cancel safety
+    /// When dropped, chunks may be stored that no recovery point refers to.
+    pub async fn run(self, areas: impl Stream<Item = Result<Range<u64>, DiskError>> + Send) -> Result<BackedUpDisk> {
+        let repository = self.writer.repository();
+        let capacity = self.source.capacity();
+        let shape = Shape { disk: self.key, capacity, chunk_size: repository.chunk_size() };
+        if capacity > crate::repository::MAX_CAPACITY {
+            return Err(Error::invalid(format!("a disk of {capacity} bytes is too large")));
+        }
+        let mut tree = match &self.parent {
+            Some(parent) => TreeUpdate::from_parent(shape, parent.disk.tree())?,
+            None => TreeUpdate::new(repository.pages().clone(), shape),
+        };
+        let size = u64::from(shape.chunk_size);
+        let grown_from = match &self.parent {
+            // The chunk that the old end cut short is another one now.
+            Some(parent) if parent.disk.capacity() < capacity => parent.disk.capacity() / size * size,
+            _ => capacity,
+        };
+        let grid = grid::Grid { disk: self.key, capacity, chunk_size: size, run: RUN.max(size) };
+        let areas = with_tail(areas, grown_from, capacity);
+        let (reader, cancel) = (&self, self.cancel.clone());
+        let stored = grid::runs(grid, Box::pin(areas))
+            .map_ok(|(run, areas)| async move {
+                let stored = reader.store(run.clone()).await?;
+                Ok((run, areas, stored))
+            })
+            .try_buffered(IN_FLIGHT);
+        let mut stored = pin!(stored);
+
+        let mut bytes = DiskBytes::default();
+        // Results come in the order of the disk, as the tree needs them.
+        while let Some((run, areas, stored)) = cancel.run(stored.try_next()).await? {
+            bytes.changed += areas;
+            bytes.read += run.end - run.start;
+            bytes.zero += stored.zero_bytes;
+            bytes.new += stored.new_bytes;
+            bytes.stored += stored.stored_bytes;
+            for (index, slot) in (run.start / size..).zip(stored.slots) {
+                tree.set(index, slot).await?;
+            }
+            if let Some(progress) = self.progress {
+                let (position, read, written) = (run.end, bytes.read, bytes.stored);
+                progress(Progress { position, capacity, read, written });
+            }
+        }
+        let (root, totals) = tree.finish().await?;
+        tracing::debug!(disk = self.key, pages = totals.pages, "index written");
+        bytes.index = totals.bytes;
+        Ok(BackedUpDisk { root, capacity, bytes })
+    }
+
+    /// Reads one run and stores it.
+    async fn store(&self, run: Range<u64>) -> Result<Run> {
+        let len = run.end - run.start;
+        let hold = self.budget.take(len).await;
+        let failed = |source| Error::Disk { operation: "reading", disk: self.key, offset: run.start, len, source };
+        let data = self.source.read_at(run.start, len as usize).await.map_err(failed)?;
+        if data.len() as u64 != len {
+            let short = format!("the disk gave {} bytes", data.len());
+            return Err(failed(super::disk_error(short)));
+        }
+        self.writer.put_run(data, hold).await
+    }
+}
+
+/// Cuts areas at `from` and adds the area from there to the end of the disk.
+fn with_tail(
+    areas: impl Stream<Item = Result<Range<u64>, DiskError>> + Send,
+    from: u64,
+    capacity: u64,
+) -> impl Stream<Item = Result<Range<u64>, DiskError>> + Send {
+    let tail = (from < capacity).then_some(Ok(from..capacity));
+    let has_tail = tail.is_some();
+    areas
+        .try_filter_map(move |area| async move {
+            // Only a sound area is cut; others go on to be refused.
+            let inside = has_tail && area.start < area.end && area.end <= capacity;
+            Ok(match inside {
+                true if area.start >= from => None,
+                true => Some(area.start..area.end.min(from)),
+                false => Some(area),
+            })
+        })
+        .chain(stream::iter(tail))
+}

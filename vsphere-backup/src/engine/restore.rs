@@ -1,0 +1,369 @@
+//! One disk out of the repository, and comparing a disk with a stored one.
+
+use std::{ops::Range, pin::pin};
+
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use futures_util::{TryStreamExt, stream};
+
+use crate::{
+    cancel::CancelToken,
+    error::{DiskError, Error, Result},
+    repository::{ChunkId, DiskReader, Leaf, SLOTS, Slot, is_zero},
+};
+
+use super::{Budget, DiskSource, DiskTarget, IN_FLIGHT, Progress, RUN};
+
+/// What a restore writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestoreMode {
+    /// Everything: stored chunks are written, all else is zeroed.
+    #[default]
+    Full,
+    /// Only what differs now: the target is read and compared by hash; chunks that are the same
+    /// are neither fetched from the repository nor written.
+    OnlyDifferences,
+}
+
+/// The restore of one disk.
+///
+/// Each chunk is checked before it is written; for a damaged one nothing is written and the
+/// restore ends with [`Error::DamagedChunk`]. A restore that ended early can be run again.
+#[must_use]
+pub struct DiskRestore<'a> {
+    disk: &'a DiskReader,
+    target: &'a dyn DiskTarget,
+    mode: RestoreMode,
+    target_is_zero: bool,
+    budget: Budget,
+    cancel: CancelToken,
+    progress: Option<&'a (dyn Fn(Progress) + Send + Sync)>,
+}
+
+/// What a disk's restore did, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestoredDisk {
+    /// Read from the target to compare.
+    pub compared: u64,
+    /// Written from stored chunks.
+    pub written: u64,
+    /// Zeroed.
+    pub zeroed: u64,
+    /// Found to be right already.
+    pub unchanged: u64,
+}
+
+/// A part of a disk that differs from the stored one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// In bytes, on the chunk grid.
+    pub range: Range<u64>,
+}
+
+impl<'a> DiskRestore<'a> {
+    /// Prepares the restore of a stored disk to `target`.
+    pub fn new(disk: &'a DiskReader, target: &'a dyn DiskTarget) -> Self {
+        Self {
+            disk,
+            target,
+            mode: RestoreMode::default(),
+            target_is_zero: false,
+            budget: Budget::default(),
+            cancel: CancelToken::new(),
+            progress: None,
+        }
+    }
+
+    /// Sets what is written.
+    pub fn mode(mut self, mode: RestoreMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// States that the target reads as zeros now, as a new file does: zeros are not written then.
+    pub fn target_is_zero(mut self, yes: bool) -> Self {
+        self.target_is_zero = yes;
+        self
+    }
+
+    /// Shares a memory budget with other disks.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = budget.clone();
+        self
+    }
+
+    /// Lets a token cancel the restore.
+    pub fn cancel(mut self, cancel: &CancelToken) -> Self {
+        self.cancel = cancel.clone();
+        self
+    }
+
+    /// Reports progress after each run.
+    pub fn on_progress(mut self, progress: &'a (dyn Fn(Progress) + Send + Sync)) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Writes the disk and flushes the target.
+    ///
+    /// A target that is larger keeps its bytes behind the stored disk's end.
+    ///
+    /// # Errors
+    /// [`Error::DamagedChunk`], [`Error::DamagedPage`], [`Error::Storage`]; [`Error::Disk`] when
+    /// the target fails; [`Error::Invalid`] when it is too small; [`Error::Cancelled`].
+    ///
+    /// # Cancel safety
+    /// When dropped, any part of the target may be written; run it again.
+    pub async fn run(self) -> Result<RestoredDisk> {
+        let capacity = self.disk.capacity();
+        if self.target.capacity() < capacity {
+            return Err(Error::invalid(format!(
+                "disk {} of {capacity} bytes cannot be restored to one of {} bytes",
+                self.disk.record().key,
+                self.target.capacity()
+            )));
+        }
+        // Zeros that need no look at the target are written in long pieces.
+        let zeros = match self.mode {
+            RestoreMode::Full => ZERO_RUN,
+            RestoreMode::OnlyDifferences => RUN,
+        };
+        let (restore, cancel) = (&self, self.cancel.clone());
+        let done = pieces(self.disk, zeros)
+            .map_ok(|piece| async move {
+                let end = piece.range.end;
+                Ok((end, restore.write(piece).await?))
+            })
+            .try_buffer_unordered(IN_FLIGHT);
+        let mut done = pin!(done);
+        let mut total = RestoredDisk::default();
+        let mut position = 0;
+        while let Some((end, one)) = cancel.run(done.try_next()).await? {
+            total.compared += one.compared;
+            total.written += one.written;
+            total.zeroed += one.zeroed;
+            total.unchanged += one.unchanged;
+            position = end.max(position);
+            if let Some(progress) = self.progress {
+                let (read, written) = (total.compared, total.written + total.zeroed);
+                progress(Progress { position, capacity, read, written });
+            }
+        }
+        let flushed = self.target.flush().await;
+        flushed.map_err(|source| failed(self.disk, "flushing", &(0..capacity), source))?;
+        Ok(total)
+    }
+
+    async fn write(&self, piece: Piece) -> Result<RestoredDisk> {
+        let mut done = RestoredDisk::default();
+        let len = piece.range.end - piece.range.start;
+        let differing = match self.mode {
+            RestoreMode::Full => vec![piece],
+            RestoreMode::OnlyDifferences => {
+                let differing = differing(self.disk, self.target, piece, &self.budget).await?;
+                let bytes: u64 = differing.iter().map(Piece::len).sum();
+                done.compared = len;
+                done.unchanged = len - bytes;
+                differing
+            }
+        };
+        for piece in differing {
+            if let Content::Zero = piece.content {
+                if self.target_is_zero && self.mode == RestoreMode::Full {
+                    done.unchanged += piece.len();
+                } else {
+                    let zeroed = self.target.zero(piece.range.clone()).await;
+                    zeroed.map_err(|error| failed(self.disk, "zeroing", &piece.range, error))?;
+                    done.zeroed += piece.len();
+                }
+            } else {
+                self.write_chunks(&piece).await?;
+                done.written += piece.len();
+            }
+        }
+        Ok(done)
+    }
+
+    async fn write_chunks(&self, piece: &Piece) -> Result<()> {
+        // The chunks, and the one buffer that they are joined in.
+        let _hold = self.budget.take(piece.len() * 2).await;
+        let Content::Chunks(chunks) = &piece.content else { return Ok(()) };
+        // Nothing of the run is written when one of its chunks is damaged.
+        let chunks: Vec<Bytes> = self.disk.fetch(chunks).await.into_iter().collect::<Result<_>>()?;
+        let data = match <[Bytes; 1]>::try_from(chunks) {
+            Ok([one]) => one,
+            Err(many) => {
+                let mut joined = BytesMut::with_capacity(piece.len() as usize);
+                many.iter().for_each(|chunk| joined.extend_from_slice(chunk));
+                joined.freeze()
+            }
+        };
+        let written = self.target.write_at(piece.range.start, data).await;
+        written.map_err(|error| failed(self.disk, "writing", &piece.range, error))
+    }
+}
+
+/// Reads a disk and returns where it differs from a stored one: the proof of a restore.
+///
+/// At most 10 000 differences are returned, which is enough to say that it went wrong.
+///
+/// # Errors
+/// [`Error::Disk`] when `source` fails, [`Error::DamagedPage`], [`Error::Storage`],
+/// [`Error::Cancelled`]; [`Error::Invalid`] when `source` is too small.
+///
+/// # Cancel safety
+/// Changes nothing.
+pub async fn compare_disk(
+    disk: &DiskReader,
+    source: &dyn DiskSource,
+    budget: &Budget,
+    cancel: &CancelToken,
+    progress: Option<&(dyn Fn(Progress) + Send + Sync)>,
+) -> Result<Vec<Difference>> {
+    let capacity = disk.capacity();
+    if source.capacity() < capacity {
+        return Err(Error::invalid(format!(
+            "a disk of {} bytes cannot equal disk {} of {capacity} bytes",
+            source.capacity(),
+            disk.record().key
+        )));
+    }
+    let mut found: Vec<Difference> = Vec::new();
+    let compared = pieces(disk, RUN)
+        .map_ok(|piece| async move {
+            let end = piece.range.end;
+            Ok((end, differing(disk, source, piece, budget).await?))
+        })
+        .try_buffered(IN_FLIGHT);
+    let mut compared = pin!(compared);
+    while let Some((position, pieces)) = cancel.run(compared.try_next()).await? {
+        found.extend(pieces.into_iter().map(|piece| Difference { range: piece.range }));
+        if found.len() >= MAX_DIFFERENCES {
+            found.truncate(MAX_DIFFERENCES);
+            break;
+        }
+        if let Some(progress) = progress {
+            progress(Progress { position, capacity, read: position, written: 0 });
+        }
+    }
+    Ok(found)
+}
+
+/// A part of a stored disk that is treated as one.
+#[derive(Debug)]
+struct Piece {
+    range: Range<u64>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Zero or unallocated.
+    Zero,
+    /// Chunks, each with its number on the disk.
+    Chunks(Vec<(u64, ChunkId)>),
+}
+
+impl Piece {
+    fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+/// Cuts a stored disk into pieces of one kind: chunks in runs of up to 4 MiB, zeros in runs of up
+/// to `zeros` bytes.
+fn pieces(disk: &DiskReader, zeros: u64) -> impl Stream<Item = Result<Piece>> + Send + '_ {
+    let shape = disk.tree().shape();
+    let size = u64::from(shape.chunk_size);
+    let range_of = move |from: u64, to: u64| from * size..(to * size).min(shape.capacity);
+    stream::try_unfold(0, move |from| async move {
+        if from >= shape.chunks() {
+            return Ok(None);
+        }
+        let most = |bytes: u64| from.saturating_add((bytes / size).max(1));
+        let (slot, page, end) = match disk.tree().leaf(from).await? {
+            Leaf::Uniform { slot, end } => (slot, None, end),
+            Leaf::Page { page, end } => (page.slot((from % SLOTS as u64) as usize), Some(page), end),
+        };
+        let slot_at = |at: u64| match &page {
+            Some(page) => page.slot((at % SLOTS as u64) as usize),
+            None => slot,
+        };
+        let (content, to) = if let Slot::Ref(_) = slot {
+            let mut chunks = Vec::new();
+            let mut to = from;
+            while to < end.min(most(RUN))
+                && let Slot::Ref(id) = slot_at(to)
+            {
+                chunks.push((to, ChunkId(id)));
+                to += 1;
+            }
+            (Content::Chunks(chunks), to)
+        } else {
+            let limit = end.min(most(zeros));
+            let to = match &page {
+                None => limit,
+                Some(_) => (from..limit).find(|&at| matches!(slot_at(at), Slot::Ref(_))).unwrap_or(limit),
+            };
+            (Content::Zero, to)
+        };
+        Ok(Some((Piece { range: range_of(from, to), content }, to)))
+    })
+}
+
+/// Reads a piece of a disk and returns those parts of it that differ from the stored one.
+async fn differing(
+    disk: &DiskReader,
+    other: &(impl DiskSource + ?Sized),
+    piece: Piece,
+    budget: &Budget,
+) -> Result<Vec<Piece>> {
+    let hold = budget.take(piece.len()).await;
+    let (start, len) = (piece.range.start, piece.len() as usize);
+    let wrong = |error| failed(disk, "reading", &piece.range, error);
+    let data = other.read_at(start, len).await.map_err(wrong)?;
+    if data.len() != len {
+        let short = format!("the disk gave {} bytes", data.len());
+        return Err(wrong(super::disk_error(short)));
+    }
+    let repository = disk.repository().clone();
+    let size = disk.tree().shape().chunk_size as usize;
+    let work = tokio::task::spawn_blocking(move || {
+        let mut found: Vec<Piece> = Vec::new();
+        for (at, bytes) in data.chunks(size).enumerate() {
+            let from = start + (at * size) as u64;
+            let range = from..from + bytes.len() as u64;
+            let (same, wanted) = match &piece.content {
+                Content::Zero => (is_zero(bytes), None),
+                Content::Chunks(chunks) => (repository.chunk_id(bytes) == chunks[at].1, Some(chunks[at])),
+            };
+            if same {
+                continue;
+            }
+            match (found.last_mut(), wanted) {
+                (Some(last), _) if last.range.end == range.start => {
+                    last.range.end = range.end;
+                    if let Content::Chunks(chunks) = &mut last.content {
+                        chunks.extend(wanted);
+                    }
+                }
+                (_, Some(chunk)) => {
+                    found.push(Piece { range, content: Content::Chunks(vec![chunk]) });
+                }
+                (_, None) => found.push(Piece { range, content: Content::Zero }),
+            }
+        }
+        drop((data, hold));
+        found
+    });
+    work.await.map_err(|_| Error::WriterStopped { reason: "a worker panicked".into() })
+}
+
+fn failed(disk: &DiskReader, operation: &'static str, range: &Range<u64>, source: DiskError) -> Error {
+    Error::Disk { operation, disk: disk.record().key, offset: range.start, len: range.end - range.start, source }
+}
+
+/// The longest range that is zeroed in one go, in bytes: keeps progress and cancelling alive.
+const ZERO_RUN: u64 = 256 << 20;
+const MAX_DIFFERENCES: usize = 10_000;

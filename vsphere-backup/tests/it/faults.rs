@@ -1,0 +1,85 @@
+//! Failures of the storage at every operation.
+
+use std::sync::Arc;
+
+use vsphere_backup::{
+    CancelToken,
+    engine::MemoryDisk,
+    repository::{
+        VerifyLevel,
+        storage::{Fault, Faulty, MemoryStorage, Storage},
+    },
+};
+
+use crate::world::*;
+
+/// Opens the storage and makes a full and an incremental backup; returns how many points it
+/// committed as far as it knows.
+async fn two_backups(storage: Arc<dyn Storage>) -> (u64, bool) {
+    let mut committed = 0;
+    let work = async {
+        let repository = open(storage).await?;
+        let disk = MemoryDisk::new(sample());
+        let all = 0..sample().len() as u64;
+        let (full, _) = back_up(&repository, &disk, &[all], None).await?;
+        committed += 1;
+        disk.edit(|bytes| bytes[..10].fill(3));
+        back_up(&repository, &disk, &[0..10], Some(&full)).await?;
+        committed += 1;
+        Ok::<(), vsphere_backup::Error>(())
+    };
+    let succeeded = work.await.is_ok();
+    (committed, succeeded)
+}
+
+async fn operations_of_two_backups() -> u64 {
+    let (memory, _) = repository().await;
+    let counting = Arc::new(Faulty::new(memory, u64::MAX, Fault::Error));
+    assert_eq!(two_backups(counting.clone()).await, (2, true));
+    counting.operations()
+}
+
+async fn check_all_points(memory: &Arc<MemoryStorage>) -> u64 {
+    let repository = open(memory.clone()).await.unwrap();
+    let mut points = 0;
+    for id in repository.points(&vm()).await.unwrap() {
+        let point = repository.point(&id).await.unwrap();
+        let report = point.verify(VerifyLevel::Full, &CancelToken::new(), |_, _| {}).await.unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        content(&point).await.unwrap();
+        points += 1;
+    }
+    points
+}
+
+#[tokio::test]
+async fn a_fault_at_every_operation_leaves_no_half_point_and_the_next_run_succeeds() {
+    let operations = operations_of_two_backups().await;
+    assert!(operations > 10, "{operations}");
+    for fault in [Fault::Error, Fault::LostAnswer, Fault::Cut] {
+        for at in 0..operations {
+            let (memory, _) = repository().await;
+            let faulty = Arc::new(Faulty::new(memory.clone(), at, fault));
+            let (committed, succeeded) = two_backups(faulty).await;
+            let visible = check_all_points(&memory).await;
+            assert!(visible == committed || !succeeded, "{fault:?} at {at}");
+            assert!(visible >= committed, "{fault:?} at {at}: a committed point is gone");
+            assert!(visible <= committed + 1, "{fault:?} at {at}");
+            assert_eq!(two_backups(memory.clone()).await, (2, true), "{fault:?} at {at}");
+            assert_eq!(check_all_points(&memory).await, visible + 2, "{fault:?} at {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn chunks_of_a_backup_that_was_cut_are_used_by_the_next() {
+    let operations = operations_of_two_backups().await;
+    let (memory, repository) = repository().await;
+    // The last operation is the second manifest.
+    let faulty = Arc::new(Faulty::new(memory.clone(), operations - 1, Fault::Cut));
+    assert_eq!(two_backups(faulty).await, (1, false));
+    let disk = MemoryDisk::new(sample());
+    disk.edit(|bytes| bytes[..10].fill(3));
+    let (_, done) = back_up(&repository, &disk, &[0..sample().len() as u64], None).await.unwrap();
+    assert_eq!(done.bytes.new, 0);
+}
