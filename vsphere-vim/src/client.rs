@@ -21,9 +21,9 @@ use crate::{
     call::{CallOptions, Outgoing, SessionUse},
     endpoint::Endpoint,
     error::{Call, Error, Result},
+    property::{self, FilterSpec, ObjectSpec, PropertySpec},
     secret::{Credentials, Secret},
     session::{Heal, Session},
-    property::{self, FilterSpec, ObjectSpec, PropertySpec},
     transport::{BoxFuture, Request, Transport, Verb},
     version::{ServiceVersions, VIM_NAMESPACE, WireVersion},
 };
@@ -83,9 +83,8 @@ impl Vim {
         };
         // The service content is readable before login and names the session manager.
         let first = Self { inner: Arc::new(inner) };
-        let content = first
-            .invoke_with(&service_instance(), methods::RetrieveServiceContent::default(), bare())
-            .await?;
+        let content =
+            first.invoke_with(&service_instance(), methods::RetrieveServiceContent::default(), bare()).await?;
         inner = Arc::into_inner(first.inner).expect("nobody else has seen this client yet");
         inner.content = content;
         let vim = Self { inner: Arc::new(inner) };
@@ -291,7 +290,11 @@ impl Vim {
     /// After an error that may have come from the session's end: logs in again if the session is dead.
     /// False when it was closed on purpose.
     pub(crate) async fn log_in_again_if_dead(&self, seen: u64, error: &Error) -> Result<bool> {
-        if error.is_fault("NotAuthenticated") { self.log_in_again(seen).await } else { Ok(self.inner.session.is_open()) }
+        if error.is_fault("NotAuthenticated") {
+            self.log_in_again(seen).await
+        } else {
+            Ok(self.inner.session.is_open())
+        }
     }
 
     /// Logs in after the session of login `seen` was found dead. False when the session was closed on purpose.
@@ -324,7 +327,9 @@ impl Vim {
             ..Default::default()
         };
         let operation_id = self.next_operation_id();
-        let body = Zeroizing::new(soap::encode_request(manager.as_untyped(), &args, self.request_options(&operation_id)).into_bytes());
+        let body = Zeroizing::new(
+            soap::encode_request(manager.as_untyped(), &args, self.request_options(&operation_id)).into_bytes(),
+        );
         args.password.zeroize();
         let body = Bytes::from_owner(body);
         let outcome =
@@ -423,7 +428,8 @@ async fn negotiate(transport: &dyn Transport, endpoint: &Endpoint, settings: &Se
         }
         status => {
             use crate::error::{TransportError, TransportErrorKind};
-            let source = TransportError::new(TransportErrorKind::HttpStatus(status), "the list of versions is not readable");
+            let source =
+                TransportError::new(TransportErrorKind::HttpStatus(status), "the list of versions is not readable");
             Err(Error::transport(OPERATION, source))
         }
     }

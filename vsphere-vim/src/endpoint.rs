@@ -136,7 +136,15 @@ mod tests {
 
     #[test]
     fn refuses_clear_text_user_names_and_nonsense() {
-        for text in ["http://vc/sdk", "https://root:secret@vc/sdk", "https://", "https://vc:0", "https://vc:x", "ftp://vc", "https://v c/"] {
+        for text in [
+            "http://vc/sdk",
+            "https://root:secret@vc/sdk",
+            "https://",
+            "https://vc:0",
+            "https://vc:x",
+            "ftp://vc",
+            "https://v c/",
+        ] {
             let error = Endpoint::parse(text).unwrap_err();
             assert!(!error.to_string().contains("secret"), "{error}");
         }

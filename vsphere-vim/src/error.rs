@@ -243,7 +243,9 @@ impl fmt::Display for Error {
             Self::TimedOut { operation, after } => {
                 write!(f, "{operation} did not finish within {:.1} s", after.as_secs_f32())
             }
-            Self::Protocol(error) => write!(f, "{} was answered in a form that is not understood: {}", error.call, error.what),
+            Self::Protocol(error) => {
+                write!(f, "{} was answered in a form that is not understood: {}", error.call, error.what)
+            }
             Self::NotFound { what } => write!(f, "{what} was not found"),
             Self::Unsupported { what, why } => write!(f, "{what} is not supported: {why}"),
             Self::Property(error) => {
@@ -280,7 +282,11 @@ mod tests {
 
     #[test]
     fn messages_say_operation_object_and_fault() {
-        let call = Call { tries: 3, elapsed: Duration::from_millis(2500), ..Call::on("PowerOnVM_Task", &ManagedObjectReference::of("VirtualMachine", "vm-1")) };
+        let call = Call {
+            tries: 3,
+            elapsed: Duration::from_millis(2500),
+            ..Call::on("PowerOnVM_Task", &ManagedObjectReference::of("VirtualMachine", "vm-1"))
+        };
         let fault = ServerFault { call, fault: Poly::default(), message: "no ".into() };
         assert_eq!(
             Error::Fault(Box::new(fault)).to_string(),

@@ -76,11 +76,8 @@ impl fmt::Display for VmRef {
 }
 
 /// The properties behind [`VmRef`].
-const IDENTITY: (VmPath<String>, VmPath<String>, VmPath<String>) = (
-    mo::VirtualMachine::NAME,
-    VmPath::new("config.instanceUuid"),
-    VmPath::new("config.uuid"),
-);
+const IDENTITY: (VmPath<String>, VmPath<String>, VmPath<String>) =
+    (mo::VirtualMachine::NAME, VmPath::new("config.instanceUuid"), VmPath::new("config.uuid"));
 
 type VmPath<V> = PropertyPath<mo::VirtualMachine, V>;
 

@@ -1,4 +1,46 @@
 //! Async client for the vSphere Web Services API (`urn:vim25` over SOAP), made for backup programs.
+//!
+//! vCenter Server and ESXi from 4.0 on; one session shared by all tasks, which survives its own end; typed calls and
+//! typed property rows; tasks with progress; and what a backup needs of virtual machines as plain values.
+//! What was run against which servers is in the project's `STATUS.md`.
+//!
+//! ```no_run
+//! use vsphere_vim::{CreateSnapshotOptions, Credentials, RemoveSnapshotOptions, Thumbprint, Vim, VmLookup};
+//!
+//! # async fn example(secret: String) -> vsphere_vim::Result<()> {
+//! // TLS trust is always stated; nothing is trusted silently.
+//! let pin: Thumbprint = "5D:9A:0C:...".parse()?;
+//! let vim = Vim::builder("https://vc.example/sdk")
+//!     .credentials(Credentials::password("svc-backup@vsphere.local", secret))
+//!     .thumbprint(pin)
+//!     .connect()
+//!     .await?;
+//!
+//! let vm = vim.find_vm(&VmLookup::InventoryPath("dc1/vm/web".into())).await?;
+//! let options = CreateSnapshotOptions::new("nightly").description("backup program, run 7").quiesce(true);
+//! let snapshot = vim.create_snapshot(&vm.moref, options).await?;
+//! for disk in vim.snapshot_disks(&snapshot).await? {
+//!     println!("{} {} bytes, change id {:?}", disk.label, disk.capacity, disk.backing.change_id);
+//! }
+//! vim.remove_snapshot(&snapshot, RemoveSnapshotOptions::default()).await?;
+//! vim.logout().await
+//! # }
+//! ```
+//!
+//! # Map
+//! - [`Vim`]: the connection, made by [`Vim::builder`]. Everything below hangs on it as methods.
+//! - [`trust`], [`transport`], [`version`]: how bytes get to the right server in the right dialect.
+//! - [`Vim::invoke`], [`Vim::invoke_dynamic`]: any method, typed or by name; [`types`] is the data model.
+//! - [`property`]: typed paths in, typed rows out, page by page; [`Vim::get`] and [`Vim::read`] for one object.
+//! - [`task`]: [`Vim::wait`] with progress, cancellation and limits.
+//! - [`inventory`]: finding virtual machines and knowing them again.
+//! - [`vm`]: details, power, configuration, snapshots, changed areas; [`device`]: disks and their backings.
+//! - [`nfc_ticket`]: tickets for disk data over port 902; [`method_lock`]: keeping a machine in its place.
+//! - [`error`]: whose fault it is, whether retry helps, what to do next.
+//!
+//! # Absent on purpose
+//! The crate reads no environment and no files, but for a CA file that the caller names and the operating system's
+//! roots when the caller asks for them. There is no mode that accepts any certificate.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that fails may panic"))]
 
 mod builder;
@@ -21,9 +63,7 @@ pub mod version;
 pub mod vm;
 
 pub use vsphere_vim_types as types;
-pub use vsphere_vim_types::{
-    Any, DateTime, ManagedObjectReference, Method, MoRef, Poly, PropertyPath, methods, mo,
-};
+pub use vsphere_vim_types::{Any, DateTime, ManagedObjectReference, Method, MoRef, Poly, PropertyPath, methods, mo};
 
 pub use self::{
     builder::VimBuilder,

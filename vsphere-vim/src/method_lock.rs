@@ -69,7 +69,10 @@ impl Vim {
     #[doc(alias = "DisableMethods")]
     pub async fn lock_methods(&self, lock: &MethodLock) -> Result<LockOutcome> {
         if lock.source.trim().is_empty() || lock.methods.is_empty() {
-            return Err(Error::invalid_input("method lock", "names no source or no method, and so could not be released"));
+            return Err(Error::invalid_input(
+                "method lock",
+                "names no source or no method, and so could not be released",
+            ));
         }
         let Some(manager) = self.lock_manager() else { return Ok(LockOutcome::NotOffered) };
         let request = |method: &String| DisabledMethodRequest {

@@ -191,7 +191,12 @@ mod tests {
     use super::*;
 
     fn ticket() -> HostServiceTicket {
-        HostServiceTicket { service: "nfc".into(), service_version: "1.1".into(), session_id: "52-secret".into(), ..Default::default() }
+        HostServiceTicket {
+            service: "nfc".into(),
+            service_version: "1.1".into(),
+            session_id: "52-secret".into(),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -210,12 +215,16 @@ mod tests {
             let ticket = HostServiceTicket { ssl_thumbprint: Some(thumbprint.clone()), ..ticket() };
             assert_eq!(NfcTicket::from_wire(ticket, "h").unwrap().thumbprint.unwrap().to_string(), thumbprint);
         }
-        assert!(NfcTicket::from_wire(HostServiceTicket { ssl_thumbprint: Some("0A:1B".into()), ..ticket() }, "h").is_err());
+        assert!(
+            NfcTicket::from_wire(HostServiceTicket { ssl_thumbprint: Some("0A:1B".into()), ..ticket() }, "h").is_err()
+        );
     }
 
     #[test]
     fn a_ticket_cannot_smuggle_commands_into_the_line_protocol() {
-        assert!(NfcTicket::from_wire(HostServiceTicket { session_id: "a\r\nPROXY x".into(), ..ticket() }, "h").is_err());
+        assert!(
+            NfcTicket::from_wire(HostServiceTicket { session_id: "a\r\nPROXY x".into(), ..ticket() }, "h").is_err()
+        );
         assert!(NfcTicket::from_wire(HostServiceTicket { service: "nfc\n".into(), ..ticket() }, "h").is_err());
         assert!(NfcTicket::from_wire(HostServiceTicket { port: Some(-1), ..ticket() }, "h").is_err());
     }

@@ -92,8 +92,7 @@ pub(crate) fn is_harmless_to_repeat(method: &str) -> bool {
         "WaitForUpdates",
         "WaitForUpdatesEx",
     ];
-    NAMES.contains(&method)
-        || (PREFIXES.iter().any(|prefix| method.starts_with(prefix)) && !method.ends_with("_Task"))
+    NAMES.contains(&method) || (PREFIXES.iter().any(|prefix| method.starts_with(prefix)) && !method.ends_with("_Task"))
 }
 
 #[cfg(test)]
@@ -130,7 +129,16 @@ mod tests {
 
     #[test]
     fn changing_methods_are_not_harmless() {
-        for method in ["CreateSnapshot_Task", "PowerOffVM_Task", "Login", "Logout", "CreateContainerView", "CreateFilter", "ContinueRetrievePropertiesEx", "DisableMethods"] {
+        for method in [
+            "CreateSnapshot_Task",
+            "PowerOffVM_Task",
+            "Login",
+            "Logout",
+            "CreateContainerView",
+            "CreateFilter",
+            "ContinueRetrievePropertiesEx",
+            "DisableMethods",
+        ] {
             assert!(!is_harmless_to_repeat(method), "{method}");
         }
         for method in ["RetrievePropertiesEx", "QueryChangedDiskAreas", "FindByUuid", "WaitForUpdatesEx"] {

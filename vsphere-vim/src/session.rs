@@ -8,9 +8,10 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use vsphere_vim_types::{MethodFault, Poly};
 
 use crate::{
@@ -41,7 +42,11 @@ enum Phase {
     New,
     LoggedIn,
     /// The server refused the credentials. Asking again soon would only lock the account.
-    Refused { fault: Poly<MethodFault>, message: Box<str>, since: Instant },
+    Refused {
+        fault: Poly<MethodFault>,
+        message: Box<str>,
+        since: Instant,
+    },
     LoggedOut,
 }
 
@@ -128,7 +133,11 @@ impl Session {
                 self.generation.fetch_add(1, Ordering::AcqRel);
             }
             Err(Error::Fault(fault)) if fault.fault.is_a("InvalidLogin") || fault.fault.is_a("NoPermission") => {
-                state.phase = Phase::Refused { fault: fault.fault.clone(), message: fault.message.clone(), since: Instant::now() };
+                state.phase = Phase::Refused {
+                    fault: fault.fault.clone(),
+                    message: fault.message.clone(),
+                    since: Instant::now(),
+                };
             }
             // The network failed, not the credentials: the next call tries again.
             Err(_) => {}

@@ -187,7 +187,6 @@ impl<'a> Wait<'a> {
             }
         }
     }
-
 }
 
 async fn request_cancel(vim: &Vim, task: &MoRef<mo::Task>) {
@@ -333,7 +332,8 @@ mod tests {
     fn a_failed_task_keeps_its_fault() {
         let mut base = MethodFault::default();
         base.unknown.set_type_name("FaultOfTomorrow");
-        let error = LocalizedMethodFault { fault: Poly::new(base), localized_message: Some("no".into()), ..Default::default() };
+        let error =
+            LocalizedMethodFault { fault: Poly::new(base), localized_message: Some("no".into()), ..Default::default() };
         let info = TaskInfo { error: Some(error), ..info(TaskInfoState::Error) };
         let error = conclude(MoRef::new("task-1"), info, false).unwrap_err();
         assert_eq!(error.fault_name(), Some("FaultOfTomorrow"));
@@ -344,7 +344,10 @@ mod tests {
     fn a_task_that_was_faster_than_its_cancellation_succeeded() {
         assert!(conclude(MoRef::new("task-1"), info(TaskInfoState::Success), true).is_ok());
         let cancelled = TaskInfo { cancelled: true, ..info(TaskInfoState::Error) };
-        assert!(matches!(conclude(MoRef::new("task-1"), cancelled, true), Err(Error::Cancelled { still_running: false, .. })));
+        assert!(matches!(
+            conclude(MoRef::new("task-1"), cancelled, true),
+            Err(Error::Cancelled { still_running: false, .. })
+        ));
     }
 
     #[test]

@@ -47,8 +47,9 @@ impl TlsTrust {
                 .with_no_client_auth(),
             Self::SystemRoots => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
             Self::CaFile(path) => {
-                let pem = std::fs::read(path)
-                    .map_err(|error| Error::invalid_input("ca_file", format!("cannot read {}: {error}", path.display())))?;
+                let pem = std::fs::read(path).map_err(|error| {
+                    Error::invalid_input("ca_file", format!("cannot read {}: {error}", path.display()))
+                })?;
                 builder.with_root_certificates(roots_of_pem(&pem)?).with_no_client_auth()
             }
             Self::CaPem(pem) => builder.with_root_certificates(roots_of_pem(pem)?).with_no_client_auth(),
@@ -76,7 +77,10 @@ fn system_roots() -> Result<RootCertStore> {
     let (added, _ignored) = roots.add_parsable_certificates(loaded.certs);
     if added == 0 {
         let why = loaded.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
-        return Err(Error::invalid_input("system_roots", format!("no usable root certificate on this machine ({why})")));
+        return Err(Error::invalid_input(
+            "system_roots",
+            format!("no usable root certificate on this machine ({why})"),
+        ));
     }
     Ok(roots)
 }
@@ -84,8 +88,8 @@ fn system_roots() -> Result<RootCertStore> {
 fn roots_of_pem(pem: &[u8]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate =
-            certificate.map_err(|error| Error::invalid_input("ca_file", format!("not a PEM certificate: {error:?}")))?;
+        let certificate = certificate
+            .map_err(|error| Error::invalid_input("ca_file", format!("not a PEM certificate: {error:?}")))?;
         roots
             .add(certificate)
             .map_err(|error| Error::invalid_input("ca_file", format!("unusable CA certificate: {error}")))?;
@@ -103,7 +107,11 @@ mod tests {
     #[test]
     fn an_empty_or_broken_ca_file_is_refused() {
         assert!(TlsTrust::CaPem(Vec::new()).client_config().is_err());
-        assert!(TlsTrust::CaPem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec()).client_config().is_err());
+        assert!(
+            TlsTrust::CaPem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec())
+                .client_config()
+                .is_err()
+        );
         assert!(TlsTrust::CaFile("/nonexistent/ca.pem".into()).client_config().is_err());
     }
 }

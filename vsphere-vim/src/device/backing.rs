@@ -3,11 +3,10 @@
 use std::fmt;
 
 use vsphere_vim_types::{
-    DataObject, MoRef, Poly, VirtualDeviceBackingInfo, VirtualDeviceFileBackingInfo,
-    VirtualDiskFlatVer1BackingInfo, VirtualDiskFlatVer2BackingInfo, VirtualDiskLocalPMemBackingInfo,
-    VirtualDiskPartitionedRawDiskVer2BackingInfo, VirtualDiskRawDiskMappingVer1BackingInfo,
-    VirtualDiskRawDiskVer2BackingInfo, VirtualDiskSeSparseBackingInfo, VirtualDiskSparseVer1BackingInfo,
-    VirtualDiskSparseVer2BackingInfo, mo,
+    DataObject, MoRef, Poly, VirtualDeviceBackingInfo, VirtualDeviceFileBackingInfo, VirtualDiskFlatVer1BackingInfo,
+    VirtualDiskFlatVer2BackingInfo, VirtualDiskLocalPMemBackingInfo, VirtualDiskPartitionedRawDiskVer2BackingInfo,
+    VirtualDiskRawDiskMappingVer1BackingInfo, VirtualDiskRawDiskVer2BackingInfo, VirtualDiskSeSparseBackingInfo,
+    VirtualDiskSparseVer1BackingInfo, VirtualDiskSparseVer2BackingInfo, mo,
 };
 
 /// The kind of a disk's backing. A restore has to create the same kind again.

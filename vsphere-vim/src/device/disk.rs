@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, fmt};
 
-use vsphere_vim_types::{MoRef, Poly, PropertyPath, VirtualController, VirtualDevice, VirtualDisk, VirtualSCSIController, mo};
+use vsphere_vim_types::{
+    MoRef, Poly, PropertyPath, VirtualController, VirtualDevice, VirtualDisk, VirtualSCSIController, mo,
+};
 
 use super::{BackingKind, DeviceKey, DiskBacking};
 use crate::{client::Vim, error::Result};
@@ -73,10 +75,8 @@ impl fmt::Display for SnapshotObstacle {
 impl VirtualDiskInfo {
     /// The disks among a machine's devices, in their order.
     pub fn all_of(devices: &[Poly<VirtualDevice>]) -> Vec<Self> {
-        let controllers: HashMap<i32, DiskController> = devices
-            .iter()
-            .filter_map(|device| Some((device.key, DiskController::of(device)?)))
-            .collect();
+        let controllers: HashMap<i32, DiskController> =
+            devices.iter().filter_map(|device| Some((device.key, DiskController::of(device)?))).collect();
         let disks = devices.iter().filter_map(|device| device.downcast_ref::<VirtualDisk>());
         disks.map(|disk| Self::of(disk, &controllers)).collect()
     }
@@ -216,7 +216,10 @@ mod tests {
 
     #[test]
     fn a_chain_is_followed_to_its_base() {
-        let chain = flat("[ds1] web/web-000002.vmdk", Some(flat("[ds1] web/web-000001.vmdk", Some(flat("[ds1] web/web.vmdk", None)))));
+        let chain = flat(
+            "[ds1] web/web-000002.vmdk",
+            Some(flat("[ds1] web/web-000001.vmdk", Some(flat("[ds1] web/web.vmdk", None)))),
+        );
         let disk = disk(Poly::new(chain));
         assert_eq!(disk.backing.kind, BackingKind::FlatVer2);
         assert_eq!(disk.backing.parents, ["[ds1] web/web-000001.vmdk", "[ds1] web/web.vmdk"]);
@@ -242,20 +245,30 @@ mod tests {
 
     #[test]
     fn disks_that_snapshots_leave_out_say_why() {
-        let rdm = |mode: &str| VirtualDiskRawDiskMappingVer1BackingInfo { compatibility_mode: Some(mode.into()), ..Default::default() };
+        let rdm = |mode: &str| VirtualDiskRawDiskMappingVer1BackingInfo {
+            compatibility_mode: Some(mode.into()),
+            ..Default::default()
+        };
         assert_eq!(disk(Poly::new(rdm("physicalMode"))).snapshot_obstacle(), Some(SnapshotObstacle::PhysicalRdm));
         assert_eq!(disk(Poly::new(rdm("virtualMode"))).snapshot_obstacle(), None);
-        let independent = VirtualDiskSparseVer2BackingInfo { disk_mode: "independent_persistent".into(), ..Default::default() };
+        let independent =
+            VirtualDiskSparseVer2BackingInfo { disk_mode: "independent_persistent".into(), ..Default::default() };
         assert_eq!(disk(Poly::new(independent)).snapshot_obstacle(), Some(SnapshotObstacle::Independent));
         let raw = disk(Poly::new(VirtualDiskPartitionedRawDiskVer2BackingInfo::default()));
-        assert_eq!((raw.backing.kind.clone(), raw.snapshot_obstacle()), (BackingKind::PartitionedRawDisk, Some(SnapshotObstacle::RawDevice)));
+        assert_eq!(
+            (raw.backing.kind.clone(), raw.snapshot_obstacle()),
+            (BackingKind::PartitionedRawDisk, Some(SnapshotObstacle::RawDevice))
+        );
     }
 
     #[test]
     fn a_backing_of_a_newer_server_keeps_its_name() {
         let mut backing = VirtualDeviceBackingInfo::default();
         backing.unknown.set_type_name("VirtualDiskOfTomorrowBackingInfo");
-        assert_eq!(disk(Poly::new(backing)).backing.kind, BackingKind::Other("VirtualDiskOfTomorrowBackingInfo".into()));
+        assert_eq!(
+            disk(Poly::new(backing)).backing.kind,
+            BackingKind::Other("VirtualDiskOfTomorrowBackingInfo".into())
+        );
     }
 
     #[test]

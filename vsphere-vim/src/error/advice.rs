@@ -1,6 +1,6 @@
 //! What a fault means for whoever has to go on: does it pass, and what helps.
 
-use vsphere_vim_types::{MethodFault, Poly};
+use vsphere_vim_types::{InvalidPowerState, MethodFault, NoPermission, Poly};
 
 /// Faults of a moment: another task, a lock, a host that is away. Subtypes are meant too.
 const PASSING: &[&str] = &[
@@ -30,19 +30,36 @@ pub(super) fn hint(operation: &str, fault: &Poly<MethodFault>) -> Option<String>
             return Some("the offset lies at or beyond the capacity, or the change id is malformed".to_owned());
         }
     }
+    if let Some(fault) = fault.downcast_ref::<NoPermission>() {
+        let privilege = fault.privilege_id.as_deref().filter(|id| !id.is_empty());
+        let object = fault.object.as_ref().map(ToString::to_string);
+        return Some(format!(
+            "grant the account {} on {}",
+            privilege.unwrap_or("the missing privilege"),
+            object.as_deref().unwrap_or("this object")
+        ));
+    }
+    if let Some(fault) = fault.downcast_ref::<InvalidPowerState>() {
+        let wanted = fault.requested_state.as_ref().map(|state| format!("; needed is {state}"));
+        return Some(format!("the virtual machine is {}{}", fault.existing_state, wanted.unwrap_or_default()));
+    }
     HINTS.iter().find(|(name, _)| fault.is_a(name)).map(|(_, text)| (*text).to_owned())
 }
 
 /// Nearest types first: the first match wins.
 const HINTS: &[(&str, &str)] = &[
     ("InvalidLogin", "check user name (user@domain on vCenter) and password; repeated tries can lock the account"),
-    ("NoPermission", "the account lacks a privilege on this object; the fault names privilege and object"),
     ("NotAuthenticated", "the session ended; log in again"),
     ("ManagedObjectNotFound", "the object is gone or belongs to another server; look it up again"),
-    ("InvalidPowerState", "bring the virtual machine into the power state that the fault names"),
-    ("MethodDisabled", "a program (often a backup) has locked this operation; see the object's disabledMethod property"),
+    (
+        "MethodDisabled",
+        "a program (often a backup) has locked this operation; see the object's disabledMethod property",
+    ),
     ("TaskInProgress", "wait for the running task to end"),
-    ("ApplicationQuiesceFault", "quiescing failed: check VMware Tools and the guest's VSS writers, or snapshot without quiescing"),
+    (
+        "ApplicationQuiesceFault",
+        "quiescing failed: check VMware Tools and the guest's VSS writers, or snapshot without quiescing",
+    ),
     ("FilesystemQuiesceFault", "quiescing failed: check VMware Tools, or snapshot without quiescing"),
     ("TooManySnapshotLevels", "consolidate or remove snapshots first"),
     ("MemorySnapshotOnIndependentDisk", "snapshot without memory"),

@@ -154,6 +154,8 @@ pub struct Rows<T, S> {
 
 type Fetch = BoxFuture<'static, (Box<Walk>, Result<Option<Vec<ObjectContent>>>)>;
 
+type PollRow<T, V> = Poll<Option<Result<Row<T, V>>>>;
+
 enum Progress {
     Idle(Box<Walk>),
     Fetching(Fetch),
@@ -173,7 +175,7 @@ impl<T: Managed, S: Selection<T>> Rows<T, S> {
         std::future::poll_fn(|cx| self.poll_row(cx)).await.transpose()
     }
 
-    fn poll_row(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Row<T, S::Values>>>> {
+    fn poll_row(&mut self, cx: &mut Context<'_>) -> PollRow<T, S::Values> {
         loop {
             if let Some(content) = self.page.pop_front() {
                 let mut raw = RawRow::from(content);

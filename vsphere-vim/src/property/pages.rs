@@ -153,10 +153,7 @@ impl Walk {
                 };
                 self.view = Some(view.clone());
                 let along = TraversalSpec::along_named("ContainerView", "view").name("view");
-                FilterSpec::new()
-                    .read(properties.clone())
-                    .start(ObjectSpec::from(view).skip().then(along))
-                    .to_wire()
+                FilterSpec::new().read(properties.clone()).start(ObjectSpec::from(view).skip().then(along)).to_wire()
             }
         }
     }

@@ -123,9 +123,8 @@ impl RawRow {
             };
         }
         // A fault may name the path itself or a part of it that leads there.
-        let leads_there = |name: &str| {
-            path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
+        let leads_there =
+            |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
         match self.missing.iter().find(|(name, _)| leads_there(name)) {
             Some((_, fault)) => Property::Missing(Box::new(fault.clone())),
             None => Property::Absent,
@@ -246,6 +245,9 @@ mod tests {
 
     #[test]
     fn paths_come_in_the_order_of_the_selection() {
-        assert_eq!(Selection::<mo::VirtualMachine>::paths(&(NAME, (UUID, MEMORY))), ["name", "config.uuid", "summary.config.memorySizeMB"]);
+        assert_eq!(
+            Selection::<mo::VirtualMachine>::paths(&(NAME, (UUID, MEMORY))),
+            ["name", "config.uuid", "summary.config.memorySizeMB"]
+        );
     }
 }

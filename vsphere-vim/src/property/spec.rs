@@ -78,9 +78,7 @@ impl SelectionSpec {
 
     fn to_wire(&self) -> Poly<types::SelectionSpec> {
         match self {
-            Self::Named(name) => {
-                Poly::new(types::SelectionSpec { name: Some(name.clone()), ..Default::default() })
-            }
+            Self::Named(name) => Poly::new(types::SelectionSpec { name: Some(name.clone()), ..Default::default() }),
             Self::Traverse(traversal) => Poly::new(traversal.to_wire()),
         }
     }
@@ -284,7 +282,9 @@ pub fn whole_inventory() -> Vec<TraversalSpec> {
         TraversalSpec::along(ComputeResource::HOST).name(COMPUTE[1]),
         TraversalSpec::along(ResourcePool::RESOURCE_POOL).name(POOLS).then_named(pools),
         TraversalSpec::along(ResourcePool::VM).name(POOL_VMS),
-        TraversalSpec::along_named(VirtualApp::TYPE, ResourcePool::RESOURCE_POOL.as_str()).name(APP_POOLS).then_named(pools),
+        TraversalSpec::along_named(VirtualApp::TYPE, ResourcePool::RESOURCE_POOL.as_str())
+            .name(APP_POOLS)
+            .then_named(pools),
         TraversalSpec::along_named(VirtualApp::TYPE, ResourcePool::VM.as_str()).name(APP_VMS),
     ]
 }
@@ -299,7 +299,9 @@ mod tests {
 
     #[test]
     fn every_recursion_of_the_inventory_traversal_has_a_target() {
-        let filter = FilterSpec::new().read(PropertySpec::of::<mo::VirtualMachine>()).start(ObjectSpec::from(root()).through_inventory());
+        let filter = FilterSpec::new()
+            .read(PropertySpec::of::<mo::VirtualMachine>())
+            .start(ObjectSpec::from(root()).through_inventory());
         assert!(filter.to_wire().is_ok());
     }
 

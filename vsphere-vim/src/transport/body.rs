@@ -53,7 +53,7 @@ fn refusal(error: io::Error) -> TransportError {
 
 enum Collector {
     Identity(Bounded),
-    Gzip(GzDecoder<Bounded>),
+    Gzip(Box<GzDecoder<Bounded>>),
 }
 
 impl Collector {
@@ -61,14 +61,14 @@ impl Collector {
         let bounded = Bounded { data: Vec::new(), limit };
         match encoding {
             Encoding::Identity => Self::Identity(bounded),
-            Encoding::Gzip => Self::Gzip(GzDecoder::new(bounded)),
+            Encoding::Gzip => Self::Gzip(Box::new(GzDecoder::new(bounded))),
         }
     }
 
     fn push(&mut self, data: &[u8]) -> io::Result<()> {
         match self {
             Self::Identity(bounded) => io::Write::write_all(bounded, data),
-            Self::Gzip(decoder) => io::Write::write_all(decoder, data),
+            Self::Gzip(decoder) => io::Write::write_all(&mut **decoder, data),
         }
     }
 

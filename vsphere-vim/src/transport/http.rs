@@ -22,9 +22,8 @@ use crate::{
     trust::{ThumbprintMismatch, TlsTrust},
 };
 
-/// Limits of the HTTP transport.
+/// Limits of the HTTP transport. Begin from the default: further limits may come.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct HttpOptions {
     /// Time for name resolution, TCP and TLS together. 30 s.
     pub connect_timeout: Duration,
@@ -224,4 +223,3 @@ fn tls_error(error: io::Error) -> TransportError {
 }
 
 const USER_AGENT: &str = concat!("vsphere-vim/", env!("CARGO_PKG_VERSION"));
-

@@ -89,10 +89,7 @@ impl Thumbprint {
 }
 
 /// Reads the server's leaf certificate and breaks off the handshake.
-async fn fetch_certificate(
-    endpoint: &Endpoint,
-    limit: Duration,
-) -> Result<CertificateDer<'static>, TransportError> {
+async fn fetch_certificate(endpoint: &Endpoint, limit: Duration) -> Result<CertificateDer<'static>, TransportError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let capture = Arc::new(CaptureVerifier::new(&provider));
     let config = config_builder(&provider)
@@ -206,7 +203,9 @@ mod tests {
 
     #[test]
     fn wrong_lengths_and_digits_are_refused() {
-        for text in ["", "AB", "zz", "a:b", "äöü", &"a".repeat(41), &"a".repeat(63), &"ab:".repeat(32), &"ab".repeat(33)] {
+        for text in
+            ["", "AB", "zz", "a:b", "äöü", &"a".repeat(41), &"a".repeat(63), &"ab:".repeat(32), &"ab".repeat(33)]
+        {
             assert!(text.parse::<Thumbprint>().is_err(), "{text}");
         }
     }

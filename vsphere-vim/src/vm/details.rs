@@ -3,13 +3,7 @@
 use vsphere_vim_types::{MoRef, PropertyPath, VirtualMachineConnectionState, mo};
 
 use super::{PowerState, SnapshotTree};
-use crate::{
-    client::Vim,
-    device::VirtualDiskInfo,
-    error::Result,
-    inventory::VmRef,
-    property::single::required,
-};
+use crate::{client::Vim, device::VirtualDiskInfo, error::Result, inventory::VmRef, property::single::required};
 
 /// A virtual machine, as far as a backup is concerned.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,6 @@
 //! Snapshots: create, find, remove, revert.
 
-use vsphere_vim_types::{
-    DateTime, MoRef, VirtualMachineSnapshotInfo, VirtualMachineSnapshotTree, methods, mo,
-};
+use vsphere_vim_types::{DateTime, MoRef, VirtualMachineSnapshotInfo, VirtualMachineSnapshotTree, methods, mo};
 
 use super::PowerState;
 use crate::{client::Vim, error::Result};
@@ -123,7 +121,10 @@ impl SnapshotTree {
 
 impl From<VirtualMachineSnapshotInfo> for SnapshotTree {
     fn from(info: VirtualMachineSnapshotInfo) -> Self {
-        Self { current: info.current_snapshot, roots: info.root_snapshot_list.into_iter().map(Snapshot::from).collect() }
+        Self {
+            current: info.current_snapshot,
+            roots: info.root_snapshot_list.into_iter().map(Snapshot::from).collect(),
+        }
     }
 }
 
@@ -180,8 +181,13 @@ impl Vim {
         options: CreateSnapshotOptions,
     ) -> Result<MoRef<mo::Task>> {
         let CreateSnapshotOptions { name, description, memory, quiesce } = options;
-        let args =
-            methods::CreateSnapshot_Task { name, description: Some(description), memory, quiesce, ..Default::default() };
+        let args = methods::CreateSnapshot_Task {
+            name,
+            description: Some(description),
+            memory,
+            quiesce,
+            ..Default::default()
+        };
         self.invoke(vm, args).await
     }
 
@@ -270,7 +276,10 @@ mod tests {
 
     #[test]
     fn the_walk_visits_parents_before_children_in_order() {
-        let roots = vec![node(1, "a", vec![node(2, "b", vec![node(3, "a", vec![])]), node(4, "c", vec![])]), node(5, "a", vec![])];
+        let roots = vec![
+            node(1, "a", vec![node(2, "b", vec![node(3, "a", vec![])]), node(4, "c", vec![])]),
+            node(5, "a", vec![]),
+        ];
         let tree = SnapshotTree::from(VirtualMachineSnapshotInfo { root_snapshot_list: roots, ..Default::default() });
         assert_eq!(tree.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
         assert_eq!(tree.named("a").map(|snapshot| snapshot.id).collect::<Vec<_>>(), [1, 3, 5]);

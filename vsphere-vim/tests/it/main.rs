@@ -1,0 +1,9 @@
+//! Behaviour of the client against a scripted server, a small TLS server and the simulator.
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod calls;
+mod collect;
+mod fake;
+mod network;
+mod sessions;
+mod tasks;
