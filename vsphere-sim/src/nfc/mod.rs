@@ -8,6 +8,7 @@
 
 mod authd;
 mod backend;
+mod buffers;
 mod config;
 mod counters;
 mod metered;

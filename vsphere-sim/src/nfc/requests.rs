@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -91,7 +90,7 @@ impl Requests {
                 Kind::SetSockOpts => self.sock_opts(&header).await?,
                 Kind::SetResPool => {
                     self.payload::<RES_POOL_LEN>(&header).await?;
-                    self.replies.send(header.kind, header.op_id, &[0; RES_POOL_LEN], Bytes::new()).await?;
+                    self.replies.send(header.kind, header.op_id, &[0; RES_POOL_LEN], Vec::new()).await?;
                 }
                 Kind::OpenFile => self.open_file(&header).await?,
                 Kind::Io => self.io(&header).await?,
@@ -101,7 +100,7 @@ impl Requests {
                 Kind::CloseSession => {
                     self.payload::<CLOSE_SESSION_LEN>(&header).await?;
                     if !self.replies.struck(Step::CloseSession, header.op_id).await? {
-                        self.replies.send(header.kind, header.op_id, &[0; CLOSE_SESSION_LEN], Bytes::new()).await?;
+                        self.replies.send(header.kind, header.op_id, &[0; CLOSE_SESSION_LEN], Vec::new()).await?;
                         return Ok(());
                     }
                 }
@@ -137,14 +136,14 @@ impl Requests {
             return self.replies.error(header.op_id, code, "Failed to allocate the requested buffers").await;
         }
         self.use_buffers(asked);
-        self.replies.send(header.kind, header.op_id, &[0; OPEN_SESSION_LEN], Bytes::new()).await
+        self.replies.send(header.kind, header.op_id, &[0; OPEN_SESSION_LEN], Vec::new()).await
     }
 
     async fn sock_opts(&mut self, header: &Header) -> io::Result<()> {
         let asked = SockOpts::decode(&self.payload::<SOCK_OPTS_LEN>(header).await?);
         let or_own = |size: u32| if size == 0 { SOCKET_BUFFER } else { size };
         let reply = SockOpts { send: or_own(asked.send), receive: or_own(asked.receive), flag: 1 };
-        self.replies.send(header.kind, header.op_id, &reply.encode(), Bytes::new()).await
+        self.replies.send(header.kind, header.op_id, &reply.encode(), Vec::new()).await
     }
 
     async fn open_file(&mut self, header: &Header) -> io::Result<()> {
@@ -173,7 +172,7 @@ impl Requests {
         };
         self.replies.shared().counters.count(&path, |traffic| traffic.opens += 1);
         self.disks.insert(handle, OpenDisk { path: path.into(), file, writable });
-        self.replies.send(header.kind, header.op_id, &reply.encode(), Bytes::new()).await
+        self.replies.send(header.kind, header.op_id, &reply.encode(), Vec::new()).await
     }
 
     async fn io(&mut self, header: &Header) -> io::Result<()> {
@@ -183,7 +182,11 @@ impl Requests {
             Direction::Write if io.wire_len > self.buffers.buffer_size => {
                 return Err(violation("a write fragment is larger than a buffer"));
             }
-            Direction::Write => self.bytes(io.wire_len).await?,
+            Direction::Write => {
+                let mut data = self.replies.buffers().take(io.wire_len as usize);
+                self.reader.read_exact(&mut data).await?;
+                data
+            }
         };
         let Some(disk) = self.disks.get(&io.handle).cloned() else {
             return self.refuse(header, "unknown handle").await;
@@ -260,7 +263,7 @@ impl Requests {
             Ok(ranges) => {
                 let bitmap = bitmap_of(&query, &ranges);
                 let payload = encode_allocation_reply(query.count);
-                self.replies.send(header.kind, header.op_id, &payload, bitmap.into()).await
+                self.replies.send(header.kind, header.op_id, &payload, bitmap).await
             }
             Err(error) => self.refuse(header, &error.to_string()).await,
         }
@@ -277,7 +280,7 @@ impl Requests {
         };
         let value = blocking(move || disk.file.ddb(&key)).await?.unwrap_or_default();
         let len = u32::try_from(value.len()).map_err(io::Error::other)?;
-        self.replies.send(header.kind, header.op_id, &encode_ddb_reply(len), value.into()).await
+        self.replies.send(header.kind, header.op_id, &encode_ddb_reply(len), value.into_bytes()).await
     }
 
     async fn close_file(&mut self, header: &Header) -> io::Result<()> {
@@ -297,7 +300,7 @@ impl Requests {
         {
             return self.refuse(header, &error.to_string()).await;
         }
-        self.replies.send(header.kind, header.op_id, &[0; CLOSE_FILE_LEN], Bytes::new()).await
+        self.replies.send(header.kind, header.op_id, &[0; CLOSE_FILE_LEN], Vec::new()).await
     }
 
     async fn refuse(&mut self, header: &Header, text: &str) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use vsphere_nfc::wire::aio::{Kind, message};
@@ -14,6 +14,7 @@ use vsphere_nfc::wire::fault::Fault;
 
 use super::authd::{ReadHalf, WriteHalf};
 use super::backend::Grant;
+use super::buffers::Buffers;
 use super::config::{FaultAction, NfcServerConfig, Step};
 use super::requests::Requests;
 use super::server::{Shared, ended, violation};
@@ -27,7 +28,7 @@ const ERROR_KIND: u32 = 1;
 const QUEUE: usize = 4;
 
 /// A reply: header and payload, and data.
-pub(super) type Frame = (BytesMut, Bytes);
+pub(super) type Frame = (BytesMut, Vec<u8>);
 
 /// Serves requests until the client says goodbye.
 pub(super) async fn serve(
@@ -38,7 +39,9 @@ pub(super) async fn serve(
     grant: Grant,
 ) -> io::Result<()> {
     let (sender, mut queue) = mpsc::channel::<Frame>(QUEUE);
+    let buffers = Arc::<Buffers>::default();
     let replies = Replies(Arc::new(Outbox {
+        buffers: Arc::clone(&buffers),
         shared: Arc::clone(shared),
         config: Arc::clone(config),
         queue: sender,
@@ -46,8 +49,9 @@ pub(super) async fn serve(
     }));
     let sending = async move {
         while let Some((head, data)) = queue.recv().await {
-            writer.write_all_buf(&mut head.chain(data)).await?;
+            writer.write_all_buf(&mut head.chain(data.as_slice())).await?;
             writer.flush().await?;
+            buffers.give(data);
         }
         io::Result::Ok(writer)
     };
@@ -88,6 +92,7 @@ struct Outbox {
     shared: Arc<Shared>,
     config: Arc<NfcServerConfig>,
     queue: mpsc::Sender<Frame>,
+    buffers: Arc<Buffers>,
     /// Requests that are worked on.
     working: AtomicU64,
 }
@@ -95,6 +100,11 @@ struct Outbox {
 impl Replies {
     pub(super) fn config(&self) -> &NfcServerConfig {
         &self.0.config
+    }
+
+    /// Buffers for data.
+    pub(super) fn buffers(&self) -> &Buffers {
+        &self.0.buffers
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -109,7 +119,7 @@ impl Replies {
     }
 
     /// Sends a reply.
-    pub(super) async fn send(&self, kind: Kind, op_id: u32, payload: &[u8], data: Bytes) -> io::Result<()> {
+    pub(super) async fn send(&self, kind: Kind, op_id: u32, payload: &[u8], data: Vec<u8>) -> io::Result<()> {
         if !self.0.config.delay.is_zero() {
             tokio::time::sleep(self.0.config.delay).await;
         }
@@ -120,7 +130,7 @@ impl Replies {
     /// Sends an error in the configured layout.
     pub(super) async fn error(&self, op_id: u32, code: u32, text: impl Into<String>) -> io::Result<()> {
         let (payload, extra) = Fault::new(ERROR_KIND, code, text).encode(self.0.config.error_layout);
-        self.send(Kind::Error, op_id, &payload, extra.into()).await
+        self.send(Kind::Error, op_id, &payload, extra).await
     }
 
     /// Does the fault that waits for `step`, and returns whether there was one.
@@ -129,7 +139,7 @@ impl Replies {
             None => return Ok(false),
             Some(FaultAction::Error { code, text }) => self.error(op_id, code, text).await?,
             Some(FaultAction::Bytes(bytes)) => {
-                let frame = (BytesMut::new(), Bytes::from(bytes));
+                let frame = (BytesMut::new(), bytes);
                 self.0.queue.send(frame).await.map_err(|_| ended("the connection is gone"))?;
             }
             Some(FaultAction::Close | FaultAction::Complete) => return Err(ended("closed by an injected fault")),

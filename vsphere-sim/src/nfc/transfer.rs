@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use bytes::Bytes;
 use vsphere_nfc::wire::aio::Kind;
 use vsphere_nfc::wire::compress::Compression;
 use vsphere_nfc::wire::io::{Direction, Io};
@@ -22,10 +21,8 @@ pub(super) async fn read(replies: &Replies, op_id: u32, disk: &OpenDisk, io: &Io
     for (fragment_offset, fragment_len) in fragments(io.total, size, config.fragment_order, op_id) {
         let at = io.offset + u64::from(fragment_offset);
         let file = Arc::clone(&disk.file);
-        let data = blocking(move || {
-            let mut data = vec![0; fragment_len as usize];
-            file.read_at(at, &mut data).map(|()| data)
-        });
+        let mut data = replies.buffers().take(fragment_len as usize);
+        let data = blocking(move || file.read_at(at, &mut data).map(|()| data));
         let data = match data.await? {
             Ok(data) => data,
             Err(error) => return replies.error(op_id, CODE_INVALID, error.to_string()).await,
@@ -47,7 +44,7 @@ pub(super) async fn read(replies: &Replies, op_id: u32, disk: &OpenDisk, io: &Io
             wire_len: u32::try_from(data.len()).map_err(io::Error::other)?,
         };
         replies.shared().counters.count(&disk.path, |traffic| traffic.read += u64::from(fragment_len));
-        replies.send(Kind::Io, op_id, &reply.encode(), data.into()).await?;
+        replies.send(Kind::Io, op_id, &reply.encode(), data).await?;
     }
     Ok(())
 }
@@ -131,14 +128,19 @@ impl Fragment {
         let Self { progress, io, data } = self;
         let file = Arc::clone(&progress.disk.file);
         let at = io.offset + u64::from(io.fragment_offset);
-        let written = blocking(move || match io.compression {
-            Compression::None => file.write_at(at, &data),
-            packed => {
-                let data = packed.decompress(&data, io.fragment_len as usize).map_err(io::Error::other)?;
-                file.write_at(at, &data)
-            }
+        let written = blocking(move || {
+            let written = match io.compression {
+                Compression::None => file.write_at(at, &data),
+                packed => packed
+                    .decompress(&data, io.fragment_len as usize)
+                    .map_err(io::Error::other)
+                    .and_then(|data| file.write_at(at, &data)),
+            };
+            (written, data)
         });
-        if let Err(error) = written.await? {
+        let (written, data) = written.await?;
+        progress.replies.buffers().give(data);
+        if let Err(error) = written {
             if !progress.failed.swap(true, Ordering::SeqCst) {
                 progress.replies.error(progress.op_id, CODE_INVALID, error.to_string()).await?;
             }
@@ -160,7 +162,7 @@ impl Fragment {
             fragment_len: io.total,
             wire_len: io.total,
         };
-        progress.replies.send(Kind::Io, progress.op_id, &reply.encode(), Bytes::new()).await
+        progress.replies.send(Kind::Io, progress.op_id, &reply.encode(), Vec::new()).await
     }
 }
 
