@@ -1,0 +1,275 @@
+//! The crate's error: what was being done to which disk, whose fault it is, and what to do next.
+
+use std::{error::Error as _, fmt};
+
+use crate::mode::TransportMode;
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something with a virtual disk failed.
+///
+/// [`Error::Nfc`], [`Error::File`] and [`Error::Server`] are the fault of what lies below and keep its error whole; the
+/// rest is found here, before anything is sent or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A list names a transport that does not exist.
+    #[error("there is no transport {name:?}")]
+    UnknownTransport {
+        /// The name.
+        name: String,
+    },
+
+    /// A transport exists but cannot be used.
+    #[error("transport {mode} is not available: {reason}")]
+    Unavailable {
+        /// The transport.
+        mode: TransportMode,
+        /// Why.
+        reason: &'static str,
+    },
+
+    /// None of several transports could open a disk.
+    #[error("no transport could open {path}: {}", listed(.attempts))]
+    NoTransport {
+        /// The disk.
+        path: String,
+        /// What was tried, in order.
+        attempts: Vec<Attempt>,
+    },
+
+    /// The name of a disk is not of the form that the transport needs.
+    #[error("transport {mode} cannot open {path:?}: {expected}")]
+    WrongPath {
+        /// The transport.
+        mode: TransportMode,
+        /// The name.
+        path: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+
+    /// No disk of the VM, nor of its snapshots, has that file.
+    #[error("{path} is not a disk of {vm} or of its snapshots")]
+    NotOfVm {
+        /// The file.
+        path: String,
+        /// The virtual machine.
+        vm: String,
+        /// The files that its disks have now.
+        found: Vec<String>,
+    },
+
+    /// Bytes outside the disk.
+    #[error("cannot {operation} {len} bytes at offset {offset} of {path}: it has {capacity} bytes")]
+    OutOfRange {
+        /// What was asked for, as a verb.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// The disk's size in bytes.
+        capacity: u64,
+    },
+
+    /// Offset or length are not whole sectors.
+    #[error("cannot {operation} {len} bytes at offset {offset} of {path}: both must be multiples of {alignment}")]
+    Unaligned {
+        /// What was asked for, as a verb.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// What the transport needs, in bytes.
+        alignment: u32,
+    },
+
+    /// A write through a connection that was opened for reading.
+    #[error("cannot {operation} {path}: its connection was opened for reading")]
+    ReadOnly {
+        /// What was asked for, as a verb.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+    },
+
+    /// NFC over port 902 failed.
+    #[error("{operation} {path} over NFC failed")]
+    Nfc {
+        /// What was being done, in the form `reading`.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+        /// Why.
+        source: Box<vsphere_nfc::Error>,
+    },
+
+    /// The image or the file system under it failed.
+    #[error("{operation} {path} failed")]
+    File {
+        /// What was being done, in the form `reading`.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+        /// Why.
+        source: Box<vmdk::Error>,
+    },
+
+    /// The vCenter or host could not be asked about the VM.
+    #[error("{operation} of {of} failed")]
+    Server {
+        /// What was asked for.
+        operation: &'static str,
+        /// About what.
+        of: String,
+        /// Why.
+        source: Box<vsphere_vim::Error>,
+    },
+
+    /// The runtime ended while a file operation was under way.
+    #[error("{operation} {path} was cut off: the runtime is shutting down or the work panicked")]
+    CutOff {
+        /// What was being done, in the form `reading`.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+    },
+}
+
+/// A transport that did not open a disk, and why.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// The transport.
+    pub mode: TransportMode,
+    /// Why not.
+    pub error: Error,
+}
+
+impl Error {
+    /// True when the same call may succeed later without anybody changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Nfc { source, .. } => source.is_retryable(),
+            Self::File { source, .. } => source.is_retryable(),
+            Self::Server { source, .. } => source.is_retryable(),
+            Self::NoTransport { attempts, .. } => attempts.iter().any(|attempt| attempt.error.is_retryable()),
+            Self::UnknownTransport { .. }
+            | Self::Unavailable { .. }
+            | Self::WrongPath { .. }
+            | Self::NotOfVm { .. }
+            | Self::OutOfRange { .. }
+            | Self::Unaligned { .. }
+            | Self::ReadOnly { .. }
+            | Self::CutOff { .. } => false,
+        }
+    }
+
+    /// What to do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::UnknownTransport { .. } => "name transports as in `nbdssl:nbd:file`",
+            Self::Unavailable { .. } => "use `nbdssl`",
+            Self::NotOfVm { .. } => {
+                "take the path from the VM's or its snapshot's present hardware; snapshots and consolidation change it"
+            }
+            Self::Unaligned { .. } => "round the range outward to whole sectors, and cut the bytes afterwards",
+            Self::ReadOnly { .. } => "open the connection with Access::ReadWrite",
+            Self::NoTransport { attempts, .. } => return attempts.iter().find_map(|attempt| attempt.error.hint()),
+            Self::Nfc { source, .. } => {
+                let text = source.hint().map(str::to_owned);
+                return text.or_else(|| self.vim()?.hint());
+            }
+            Self::File { source, .. } => return source.hint().map(str::to_owned),
+            Self::Server { source, .. } => return source.hint(),
+            Self::WrongPath { .. } | Self::OutOfRange { .. } | Self::CutOff { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// The server's own error, also when it only kept a ticket from being had.
+    pub fn vim(&self) -> Option<&vsphere_vim::Error> {
+        match self {
+            Self::Server { source, .. } => Some(source),
+            Self::Nfc { source, .. } => match &**source {
+                vsphere_nfc::Error::Ticket(error) => error.inner()?.downcast_ref(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// True when whoever answered cannot be trusted, so that no other way of asking is any better.
+    pub(crate) fn is_distrust(&self) -> bool {
+        match self {
+            Self::Nfc { source, .. } => {
+                matches!(**source, vsphere_nfc::Error::ThumbprintMismatch { .. } | vsphere_nfc::Error::InvalidTicket(_))
+            }
+            Self::Server { source, .. } => {
+                source.transport_kind() == Some(vsphere_vim::error::TransportErrorKind::Untrusted)
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn nfc(operation: &'static str, path: &str) -> impl FnOnce(vsphere_nfc::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Nfc { operation, path, source: Box::new(source) }
+    }
+
+    pub(crate) fn file(operation: &'static str, path: &str) -> impl FnOnce(vmdk::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { operation, path, source: Box::new(source) }
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.mode, self.error)?;
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// All attempts with all their causes: a list has no single source to hand on.
+fn listed(attempts: &[Attempt]) -> String {
+    attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_attempts_tells_every_cause() {
+        let source = Box::new(vsphere_vim::Error::NotFound { what: "VirtualMachine:vm-1".into() });
+        let server = Error::Server { operation: "listing the disks", of: "vm-1".into(), source };
+        let file = Error::WrongPath { mode: TransportMode::File, path: "[a] b".into(), expected: "no" };
+        let attempts = vec![
+            Attempt { mode: TransportMode::NbdSsl, error: server },
+            Attempt { mode: TransportMode::File, error: file },
+        ];
+        let error = Error::NoTransport { path: "[a] b".into(), attempts };
+        let text = error.to_string();
+        for part in ["[a] b", "nbdssl: listing the disks of vm-1 failed: VirtualMachine:vm-1 was not found", "file: "] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!error.is_retryable());
+    }
+
+    #[test]
+    fn errors_are_small_enough_to_return() {
+        assert!(size_of::<Error>() <= 96, "{}", size_of::<Error>());
+    }
+}

@@ -1,0 +1,65 @@
+//! What a disk says about itself.
+
+/// Facts about an open disk.
+#[doc(alias = "VixDiskLibInfo")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskInfo {
+    /// Size in bytes.
+    pub capacity: u64,
+    /// Bytes of a logical sector.
+    pub logical_sector_size: u32,
+    /// The physical geometry.
+    pub geometry: Geometry,
+    /// The geometry that the guest's BIOS is told, where it differs and is known.
+    pub bios_geometry: Option<Geometry>,
+    /// The controller that the geometry was made for: `ide`, `buslogic`, `lsilogic`. `None` when the disk does not say.
+    pub adapter_type: Option<String>,
+    /// The disk's own id, as written in its data base.
+    pub uuid: Option<String>,
+    /// Files that make up the chain, the disk itself included. `None` when the transport cannot tell.
+    pub links: Option<usize>,
+}
+
+/// Cylinders, heads and sectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Number of cylinders.
+    pub cylinders: u64,
+    /// Heads of a cylinder.
+    pub heads: u32,
+    /// Sectors of a track.
+    pub sectors: u32,
+}
+
+/// The keys of the disk data base behind [`DiskInfo`].
+pub(crate) mod key {
+    pub(crate) const ADAPTER_TYPE: &str = "adapterType";
+    pub(crate) const UUID: &str = "uuid";
+    pub(crate) const BIOS: [&str; 3] = ["geometry.biosCylinders", "geometry.biosHeads", "geometry.biosSectors"];
+}
+
+impl Geometry {
+    /// From the texts of a disk data base; `None` when one is missing or not a number.
+    pub(crate) fn from_texts([cylinders, heads, sectors]: [Option<String>; 3]) -> Option<Self> {
+        Some(Self {
+            cylinders: cylinders?.trim().parse().ok()?,
+            heads: heads?.trim().parse().ok()?,
+            sectors: sectors?.trim().parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_geometry_is_complete_or_none() {
+        let texts = |all: [&str; 3]| all.map(|text| (!text.is_empty()).then(|| text.to_owned()));
+        let whole = Geometry { cylinders: 1024, heads: 255, sectors: 63 };
+        assert_eq!(Geometry::from_texts(texts(["1024", "255", " 63"])), Some(whole));
+        assert_eq!(Geometry::from_texts(texts(["1024", "", "63"])), None);
+        assert_eq!(Geometry::from_texts(texts(["1024", "-1", "63"])), None);
+    }
+}

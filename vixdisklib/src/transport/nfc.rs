@@ -1,0 +1,201 @@
+//! `nbd` and `nbdssl`: NFC over port 902, with tickets from the server that the VM belongs to.
+
+mod tickets;
+
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use vsphere_nfc::{Channel, Mode, NfcDisk, NfcOptions, Phase};
+use vsphere_vim::{MoRef, Vim, mo};
+
+use self::tickets::VmTickets;
+use super::{BoxFuture, DiskHandle, Transport};
+use crate::{
+    allocation::Allocation,
+    connection::Access,
+    error::{Error, Result},
+    info::{DiskInfo, Geometry, key},
+    mode::TransportMode,
+};
+
+/// Opens disks of one virtual machine.
+pub(crate) struct NfcTransport {
+    vim: Vim,
+    vm: MoRef<mo::VirtualMachine>,
+    access: Access,
+    options: NfcOptions,
+}
+
+impl NfcTransport {
+    pub(crate) fn new(vim: Vim, vm: MoRef<mo::VirtualMachine>, access: Access, options: NfcOptions) -> Self {
+        Self { vim, vm, access, options }
+    }
+
+    async fn open_disk(&self, path: &str) -> Result<NfcHandle> {
+        if !path.starts_with('[') {
+            let expected = "it takes datastore paths, as in `[ds1] web/web.vmdk`";
+            return Err(Error::WrongPath { mode: self.mode(), path: path.to_owned(), expected });
+        }
+        let tickets = VmTickets::for_disk(&self.vim, &self.vm, path, self.access).await?;
+        let mode = if self.access.is_writing() { Mode::ReadWrite } else { Mode::ReadOnly };
+        let disk = NfcDisk::open(Arc::new(tickets), path, mode, self.options.clone()).await;
+        let disk = disk.map_err(Error::nfc("opening", path))?;
+        Ok(NfcHandle { disk, no_allocation: OnceLock::new() })
+    }
+}
+
+impl Transport for NfcTransport {
+    fn mode(&self) -> TransportMode {
+        match self.options.channel {
+            Channel::Clear => TransportMode::Nbd,
+            _ => TransportMode::NbdSsl,
+        }
+    }
+
+    fn open<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Box<dyn DiskHandle>>> {
+        Box::pin(async move { Ok(Box::new(self.open_disk(path).await?) as Box<dyn DiskHandle>) })
+    }
+}
+
+struct NfcHandle {
+    disk: NfcDisk,
+    /// Why allocation is not asked for (any more). A refusal costs a connection, so one is enough.
+    no_allocation: OnceLock<String>,
+}
+
+impl NfcHandle {
+    fn failed(&self, operation: &'static str) -> impl FnOnce(vsphere_nfc::Error) -> Error + use<> {
+        Error::nfc(operation, self.disk.path())
+    }
+
+    async fn allocation(&self, range: Range<u64>, chunk: u64) -> Result<Allocation> {
+        if self.disk.mode() == Mode::ReadWrite {
+            // A refusal would end the connection, and one for writing is not made anew; answers on it may be stale.
+            return Ok(Allocation::assumed(range, "allocation is not asked for on a disk that is open for writing"));
+        }
+        let mut retried = false;
+        loop {
+            if let Some(reason) = self.no_allocation.get() {
+                return Ok(Allocation::assumed(range, reason));
+            }
+            match self.disk.query_allocated(range.clone(), chunk).await {
+                Ok(areas) => return Ok(Allocation::known(areas)),
+                // A passing failure of the network must not turn the rest of a backup into a full read.
+                Err(error) if is_silence(&error) && !retried => retried = true,
+                Err(error) if is_refusal(&error) || is_silence(&error) => {
+                    tracing::warn!(path = self.disk.path(), %error, "allocation is unknown; everything counts as allocated");
+                    let _ = self.no_allocation.set(error.to_string());
+                }
+                Err(error) => return Err(self.failed("asking for the allocation of")(error)),
+            }
+        }
+    }
+
+    async fn description(&self) -> Result<DiskInfo> {
+        let geometry = self.disk.geometry();
+        let mut bios = [None, None, None];
+        for (value, key) in bios.iter_mut().zip(key::BIOS) {
+            *value = self.look_up(key).await?;
+        }
+        Ok(DiskInfo {
+            capacity: self.disk.capacity(),
+            logical_sector_size: self.disk.sector_size(),
+            geometry: Geometry {
+                cylinders: geometry.cylinders.into(),
+                heads: geometry.heads,
+                sectors: geometry.sectors,
+            },
+            bios_geometry: Geometry::from_texts(bios),
+            adapter_type: self.look_up(key::ADAPTER_TYPE).await?,
+            uuid: self.look_up(key::UUID).await?,
+            links: None,
+        })
+    }
+
+    async fn look_up(&self, key: &str) -> Result<Option<String>> {
+        self.disk.metadata(key).await.map_err(self.failed("reading metadata of"))
+    }
+
+    async fn write_zeros(&self, range: Range<u64>) -> Result<()> {
+        let len = (range.end - range.start).min(ZEROS);
+        let zeros = Bytes::from(vec![0; usize::try_from(len).unwrap_or(0)]);
+        let mut offset = range.start;
+        while offset < range.end {
+            let len = (range.end - offset).min(ZEROS);
+            let part = zeros.slice(..usize::try_from(len).unwrap_or(0));
+            self.disk.write_at(offset, part).await.map_err(self.failed("zeroing"))?;
+            offset += len;
+        }
+        Ok(())
+    }
+}
+
+impl DiskHandle for NfcHandle {
+    fn capacity(&self) -> u64 {
+        self.disk.capacity()
+    }
+
+    fn alignment(&self) -> u32 {
+        self.disk.sector_size()
+    }
+
+    fn info(&self) -> BoxFuture<'_, Result<DiskInfo>> {
+        Box::pin(self.description())
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes>> {
+        Box::pin(async move { self.disk.read_at(offset, len).await.map_err(self.failed("reading")) })
+    }
+
+    fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.disk.write_at(offset, data).await.map_err(self.failed("writing")) })
+    }
+
+    fn zero_range(&self, range: Range<u64>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.write_zeros(range))
+    }
+
+    fn allocated(&self, range: Range<u64>, chunk: u64) -> BoxFuture<'_, Result<Allocation>> {
+        Box::pin(self.allocation(range, chunk))
+    }
+
+    fn metadata<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(self.look_up(key))
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<()>> {
+        // Every write that returned was confirmed; the protocol has no request that makes it more durable.
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async move {
+            let failed = self.failed("closing");
+            self.disk.close().await.map_err(failed)
+        })
+    }
+}
+
+/// The host said that it cannot tell.
+fn is_refusal(error: &vsphere_nfc::Error) -> bool {
+    matches!(
+        error,
+        vsphere_nfc::Error::Server { phase: Phase::QueryAllocated, .. }
+            | vsphere_nfc::Error::Protocol { phase: Phase::QueryAllocated, .. }
+    )
+}
+
+/// The host said nothing, for whatever reason.
+fn is_silence(error: &vsphere_nfc::Error) -> bool {
+    matches!(
+        error,
+        vsphere_nfc::Error::Disconnected { phase: Phase::QueryAllocated, .. }
+            | vsphere_nfc::Error::Timeout { phase: Phase::QueryAllocated, .. }
+    )
+}
+
+/// Zeros sent with one call: enough to keep the session's buffers filled.
+const ZEROS: u64 = 4 << 20;
