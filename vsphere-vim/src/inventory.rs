@@ -3,8 +3,13 @@
 //! A reference (`vm-42`) is unique on one server and changes when the machine is registered anew. What identifies a
 //! machine over years is its `instanceUuid`, together with the server's own id. [`VmRef`] holds all of them.
 
-use std::fmt;
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
+use futures_core::Stream;
 use vsphere_vim_types::{ManagedObjectReference, MoRef, PropertyPath, methods, mo};
 
 use crate::{
@@ -56,6 +61,17 @@ pub struct VmRef {
 }
 
 impl VmRef {
+    fn new(moref: MoRef<mo::VirtualMachine>, values: Identity, server_uuid: Option<&str>) -> Self {
+        let (name, instance_uuid, bios_uuid) = values;
+        Self {
+            name: name.present().unwrap_or_else(|| moref.value().to_owned()),
+            moref,
+            instance_uuid: instance_uuid.present(),
+            bios_uuid: bios_uuid.present(),
+            server_uuid: server_uuid.map(str::to_owned),
+        }
+    }
+
     /// True when `other` is the same machine, as far as ids can tell: by instance id if both have one, else by
     /// server and reference, else by BIOS id.
     pub fn is_same_machine(&self, other: &Self) -> bool {
@@ -81,8 +97,41 @@ const IDENTITY: (VmPath<String>, VmPath<String>, VmPath<String>) =
 
 type VmPath<V> = PropertyPath<mo::VirtualMachine, V>;
 
-/// The rows of [`Vim::virtual_machines`], before they are made into [`VmRef`]s with [`Vim::vm_ref`].
-pub type VmRows = Rows<mo::VirtualMachine, (VmPath<String>, VmPath<String>, VmPath<String>)>;
+type IdentityPaths = (VmPath<String>, VmPath<String>, VmPath<String>);
+
+type Identity = (Property<String>, Property<String>, Property<String>);
+
+/// The virtual machines of the inventory, one by one: a [`Stream`], with [`VirtualMachines::try_next`] for those
+/// without stream combinators.
+#[derive(Debug)]
+pub struct VirtualMachines {
+    rows: Rows<mo::VirtualMachine, IdentityPaths>,
+    server_uuid: Option<String>,
+}
+
+impl VirtualMachines {
+    /// The next machine; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Rows::try_next`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no machine is lost.
+    pub async fn try_next(&mut self) -> Result<Option<VmRef>> {
+        let row = self.rows.try_next().await?;
+        Ok(row.map(|row| VmRef::new(row.object, row.values, self.server_uuid.as_deref())))
+    }
+}
+
+impl Stream for VirtualMachines {
+    type Item = Result<VmRef>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let row = ready!(Pin::new(&mut this.rows).poll_next(cx));
+        Poll::Ready(row.map(|row| row.map(|row| VmRef::new(row.object, row.values, this.server_uuid.as_deref()))))
+    }
+}
 
 impl Vim {
     /// The object at a path of the inventory, of whatever type; `None` when there is none.
@@ -146,28 +195,13 @@ impl Vim {
     /// Cancel safe.
     pub async fn vm_identity(&self, vm: &MoRef<mo::VirtualMachine>) -> Result<VmRef> {
         let values = self.read(vm, IDENTITY).await?;
-        Ok(self.vm_ref(vm.clone(), values))
+        Ok(VmRef::new(vm.clone(), values, self.server_uuid()))
     }
 
-    /// Every virtual machine of the inventory, templates and vApps' machines included, as a stream.
-    /// Make each row into a [`VmRef`] with [`Vim::vm_ref`].
-    pub fn virtual_machines(&self) -> VmRows {
-        self.properties().under(self.root()).select(IDENTITY).stream()
-    }
-
-    /// Puts together an identity from a row of [`Vim::virtual_machines`].
-    pub fn vm_ref(
-        &self,
-        moref: MoRef<mo::VirtualMachine>,
-        (name, instance_uuid, bios_uuid): (Property<String>, Property<String>, Property<String>),
-    ) -> VmRef {
-        VmRef {
-            name: name.present().unwrap_or_else(|| moref.value().to_owned()),
-            moref,
-            instance_uuid: instance_uuid.present(),
-            bios_uuid: bios_uuid.present(),
-            server_uuid: self.server_uuid().map(str::to_owned),
-        }
+    /// Every virtual machine of the inventory, templates and vApps' machines included.
+    pub fn virtual_machines(&self) -> VirtualMachines {
+        let rows = self.properties().under(self.root()).select(IDENTITY).stream();
+        VirtualMachines { rows, server_uuid: self.server_uuid().map(str::to_owned) }
     }
 
     async fn find_by_uuid(&self, uuid: &str, instance: bool) -> Result<Option<MoRef<mo::VirtualMachine>>> {

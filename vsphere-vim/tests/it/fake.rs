@@ -25,6 +25,8 @@ pub(crate) enum Reply {
     Fault(Poly<MethodFault>, &'static str),
     /// An HTTP answer that is no SOAP.
     Http(u16, &'static str, &'static str),
+    /// Bytes that claim to be SOAP.
+    Raw(Vec<u8>),
     /// No answer.
     Broken(TransportErrorKind, bool),
     /// No answer ever.
@@ -199,6 +201,10 @@ impl Transport for Fake {
                 Reply::Soap(body) => (200, "text/xml; charset=utf-8", body),
                 Reply::Fault(fault, message) => (500, "text/xml", soap::encode_fault(&fault, message)),
                 Reply::Http(status, kind, body) => (status, kind, body.to_owned()),
+                Reply::Raw(bytes) => {
+                    let content_type = Some("text/xml".to_owned());
+                    return Ok(Response { status: 200, content_type, cookie: None, body: bytes.into() });
+                }
                 Reply::Broken(kind, sent) => {
                     let error = TransportError::new(kind, "scripted");
                     return Err(if sent { error } else { error.not_sent() });

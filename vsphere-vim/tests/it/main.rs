@@ -4,6 +4,8 @@
 mod calls;
 mod collect;
 mod fake;
+mod hostile;
 mod network;
 mod sessions;
+mod simulator;
 mod tasks;
