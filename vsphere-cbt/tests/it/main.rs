@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
 
 mod props;
+mod simulator;
