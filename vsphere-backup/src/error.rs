@@ -238,10 +238,9 @@ impl Error {
             Self::UnsupportedVersion { .. } | Self::UnsupportedFeature { .. } => {
                 Some("use a newer release of this crate")
             }
-            Self::DamagedChunk { .. } | Self::DamagedPage { .. } | Self::Damaged { .. } => Some(
-                "verify the repository; the next full backup stores again what is missing; \
-                 restore from another recovery point",
-            ),
+            Self::DamagedChunk { .. } | Self::DamagedPage { .. } | Self::Damaged { .. } => {
+                Some("restore from another recovery point; verify the repository to see all damage")
+            }
             Self::JournalInUse { .. } => Some("wait until the other backup of this VM has ended"),
             Self::Refused { hint, .. } => hint.as_deref(),
             Self::Disk { source, .. } | Self::Areas { source, .. } | Self::Server { source, .. } => {
@@ -261,6 +260,18 @@ impl From<StorageError> for Error {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
     }
+}
+
+/// Writes an error and its causes in one line.
+pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 /// What a disk, or the server behind it, said: an error of another crate with the two answers

@@ -1,13 +1,52 @@
 //! Back up and restore vSphere virtual machines: engine and repository.
+//!
+//! ```no_run
+//! use vsphere_backup::{Backup, Restore, RestoreMode, Since, repository::Repository};
+//! use vsphere_vim::{Vim, VmLookup};
+//!
+//! # async fn example(vim: Vim) -> Result<(), Box<dyn std::error::Error>> {
+//! let vm = vim.find_vm(&VmLookup::InventoryPath("dc1/vm/web".into())).await?.moref;
+//! let repository = Repository::open_local("/backup").await?;
+//!
+//! // The first backup reads everything, the next only what changed; every point is a full image.
+//! let report = Backup::of(&vim, vm.clone()).journal("/var/lib/backup").run(&repository).await?;
+//! println!("{} read {} bytes", report.point.id(), report.bytes().read);
+//!
+//! // In place, only what differs now; the machine is off.
+//! Restore::of(&report.point).mode(RestoreMode::OnlyDifferences).to_vm(&vim, vm).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Modules
+//! - [`Backup`]: plan, journal, lock, snapshot, read, commit, undo
+//! - [`Restore`]: in place or into files; [`RecoveryPoint::verify`](repository::RecoveryPoint::verify)
+//! - [`repository`]: recovery points that share chunks; the format is in `FORMAT.md`
+//! - [`engine`]: one disk in and out, over the traits [`DiskSource`](engine::DiskSource) and
+//!   [`DiskTarget`](engine::DiskTarget)
+//! - [`journal`]: what a backup does to a server, durable before it is done
+//! - [`Event`], [`CancelToken`], [`Error`]
+//!
+//! # Absent on purpose
+//! The crate reads no environment, installs no signal handler, writes to no terminal and has no
+//! global state. It needs a tokio runtime.
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 
+mod backup;
 mod cancel;
 pub mod engine;
 mod error;
+mod event;
 pub mod journal;
 pub mod repository;
+mod restore;
+mod server;
 
 pub use crate::{
+    backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Quiesce, Since},
     cancel::CancelToken,
+    engine::RestoreMode,
     error::{DiskError, Error, Result},
+    event::Event,
+    restore::{FileFormat, ImageTarget, Restore, RestoreReport, RestoredDiskReport},
 };

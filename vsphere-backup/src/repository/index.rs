@@ -186,8 +186,9 @@ pub(crate) async fn load(storage: &dyn Storage, known: &Known) -> Result<Loaded>
     }
     drop(listing);
 
-    let mut segments =
-        stream::iter(new_segments).map(async |id| (id, read_segment(storage, id).await)).buffer_unordered(PARALLEL);
+    let mut segments = stream::iter(new_segments)
+        .map(|id| async move { (id, read_segment(storage, id).await) })
+        .buffer_unordered(PARALLEL);
     while let Some((id, segment)) = segments.next().await {
         match segment {
             Ok(packs) => {

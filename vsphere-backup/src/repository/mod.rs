@@ -72,6 +72,7 @@ pub use self::{
 };
 pub(crate) use self::{
     frame::is_zero,
+    id::random,
     manifest::MAX_CAPACITY,
     page::{SLOTS, Slot},
     tree::{Leaf, Shape, TreeUpdate},

@@ -1,6 +1,6 @@
 //! A recovery point: being written, and committed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -22,12 +22,12 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct RecoveryPoint {
     repository: Repository,
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
 }
 
 impl RecoveryPoint {
     pub(super) fn new(repository: Repository, manifest: Manifest) -> Self {
-        Self { repository, manifest }
+        Self { repository, manifest: Arc::new(manifest) }
     }
 
     /// Returns the point's identity.

@@ -136,43 +136,67 @@ impl Tree {
         self.pages.read(id, level).await.map_err(|fault| self.shape.fault(fault, id, level, number))
     }
 
-    /// Reads every page and gives each to `visit`; damage goes to `damaged`, and the walk goes on.
-    ///
-    /// Pages are read from the storage, not from the cache.
+    /// Begins a walk over all leaves.
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        let waiting = match self.root {
+            TreeRoot::Page(root) => vec![(root, self.shape.top(), 0)],
+            _ => Vec::new(),
+        };
+        Walk { tree: self, waiting }
+    }
+}
+
+/// A walk over the leaves of a tree in the order of the disk. Pages are read from the storage, not
+/// from the cache, and damage does not end it.
+#[derive(Debug)]
+pub(crate) struct Walk<'a> {
+    tree: &'a Tree,
+    /// Pages to be read, the next one last; at most one page's slots per level.
+    waiting: Vec<(PageId, u8, u64)>,
+}
+
+/// A leaf that a [`Walk`] came to.
+#[derive(Debug)]
+pub(crate) enum Visited {
+    /// A leaf.
+    Leaf {
+        /// The chunk that its first slot describes.
+        first: u64,
+        /// The leaf.
+        page: Page,
+    },
+    /// A page that is damaged; what is below it is not visited.
+    Damaged(Error),
+}
+
+impl Walk<'_> {
+    /// Goes on to the next leaf.
     ///
     /// # Errors
-    /// Failures that are not damage, and what `visit` returns.
-    pub(crate) async fn walk(
-        &self,
-        mut visit: impl AsyncFnMut(u64, Page) -> Result<()>,
-        mut damaged: impl FnMut(Error),
-    ) -> Result<()> {
-        let TreeRoot::Page(root) = self.root else { return Ok(()) };
-        // Depth first; at most one page's slots per level wait here.
-        let mut waiting = vec![(root, self.shape.top(), 0)];
-        while let Some((id, level, number)) = waiting.pop() {
-            let page = match self.pages.read_uncached(id, level).await {
+    /// Failures that are not damage.
+    pub(crate) async fn next(&mut self) -> Result<Option<Visited>> {
+        let shape = self.tree.shape;
+        while let Some((id, level, number)) = self.waiting.pop() {
+            let page = match self.tree.pages.read_uncached(id, level).await {
                 Ok(page) => page,
                 Err(fault @ ReadFault::Damaged(_)) => {
-                    damaged(self.shape.fault(fault, id, level, number));
-                    continue;
+                    return Ok(Some(Visited::Damaged(shape.fault(fault, id, level, number))));
                 }
                 Err(ReadFault::Failed(error)) => return Err(error),
             };
             if level == 0 {
-                visit(number * SLOTS as u64, page).await?;
-                continue;
+                return Ok(Some(Visited::Leaf { first: number * SLOTS as u64, page }));
             }
             for at in (0..SLOTS).rev() {
                 let child = number * SLOTS as u64 + at as u64;
                 if let Slot::Ref(id) = page.slot(at)
-                    && child.saturating_mul(span(level - 1)) < self.shape.chunks()
+                    && child.saturating_mul(span(level - 1)) < shape.chunks()
                 {
-                    waiting.push((PageId(id), level - 1, child));
+                    self.waiting.push((PageId(id), level - 1, child));
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -490,14 +514,15 @@ mod tests {
                     assert_eq!(slot_at(&tree, at).await, slot);
                 }
                 let mut found = BTreeMap::new();
-                tree.walk(async |first, page| {
+                let mut walk = tree.walk();
+                while let Some(visited) = walk.next().await.unwrap() {
+                    let Visited::Leaf { first, page } = visited else { panic!("damaged") };
                     for at in 0..SLOTS {
                         if page.slot(at) != Slot::Unallocated {
                             found.insert(first + at as u64, page.slot(at));
                         }
                     }
-                    Ok(())
-                }, |_| panic!("nothing is damaged")).await.unwrap();
+                }
                 model.retain(|_, slot| *slot != Slot::Unallocated);
                 assert_eq!(found, model);
             });

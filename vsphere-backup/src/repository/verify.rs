@@ -17,6 +17,7 @@ use super::{
     point::RecoveryPoint,
     reader::DiskReader,
     storage::StorageErrorKind,
+    tree::Visited,
 };
 
 /// How deep to look.
@@ -135,26 +136,27 @@ impl RecoveryPoint {
         let mut before = 0;
         for record in self.disks() {
             let disk = self.disk(record.key).await?;
-            let mut pages = Vec::new();
-            let walk = disk.tree().walk(
-                async |first, page| {
-                    cancel.check()?;
-                    let refs: Vec<_> = (0..SLOTS)
-                        .filter_map(|at| match page.slot(at) {
-                            Slot::Ref(id) => Some((first + at as u64, ChunkId(id))),
-                            _ => None,
-                        })
-                        .collect();
-                    disk.verify_chunks(level, &refs, known_bad, &mut report).await?;
-                    let size = u64::from(disk.tree().shape().chunk_size);
-                    let done = ((first + SLOTS as u64) * size).min(record.capacity);
-                    progress(before + done, total);
-                    Ok(())
-                },
-                |error| pages.push(error),
-            );
-            walk.await?;
-            pages.into_iter().for_each(|error| report.note(error));
+            let size = u64::from(disk.tree().shape().chunk_size);
+            let mut walk = disk.tree().walk();
+            while let Some(visited) = walk.next().await? {
+                cancel.check()?;
+                let (first, page) = match visited {
+                    Visited::Leaf { first, page } => (first, page),
+                    Visited::Damaged(error) => {
+                        report.note(error);
+                        continue;
+                    }
+                };
+                let refs: Vec<_> = (0..SLOTS)
+                    .filter_map(|at| match page.slot(at) {
+                        Slot::Ref(id) => Some((first + at as u64, ChunkId(id))),
+                        _ => None,
+                    })
+                    .collect();
+                disk.verify_chunks(level, &refs, known_bad, &mut report).await?;
+                let done = ((first + SLOTS as u64) * size).min(record.capacity);
+                progress(before + done, total);
+            }
             before += record.capacity;
             progress(before, total);
         }
@@ -163,6 +165,38 @@ impl RecoveryPoint {
 }
 
 impl DiskReader {
+    /// Returns the first damage of the disk's index, without reading chunks: whether a new point
+    /// may be built on this one.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Cancelled`].
+    pub(crate) async fn first_damage(&self, cancel: &CancelToken) -> Result<Option<Error>> {
+        let repository = self.repository();
+        repository.refresh_index().await?;
+        let size = u64::from(self.tree().shape().chunk_size);
+        let mut walk = self.tree().walk();
+        while let Some(visited) = walk.next().await? {
+            cancel.check()?;
+            let (first, page) = match visited {
+                Visited::Leaf { first, page } => (first, page),
+                Visited::Damaged(error) => return Ok(Some(error)),
+            };
+            for at in 0..SLOTS {
+                if let Slot::Ref(id) = page.slot(at)
+                    && !repository.knows_chunk(&ChunkId(id))
+                {
+                    return Ok(Some(Error::DamagedChunk {
+                        disk: self.record().key,
+                        offset: (first + at as u64) * size,
+                        chunk: ChunkId(id),
+                        reason: "no pack of the repository holds it".into(),
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Checks the chunks of one page.
     async fn verify_chunks(
         &self,

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_one_line};
 
 use super::{
     Repository,
@@ -172,7 +172,7 @@ impl Writer {
             let inner = self.inner.clone();
             tasks.spawn(async move {
                 if let Err(error) = inner.store(pack).await {
-                    inner.fail(error_text(&error));
+                    inner.fail(in_one_line(&error));
                 }
                 drop(permit);
             });
@@ -329,7 +329,7 @@ impl Inner {
         let segment = match index::write_segment(self.repository.storage(), &stored).await {
             Ok(segment) => segment,
             Err(error) => {
-                self.fail(error_text(&error));
+                self.fail(in_one_line(&error));
                 return Err(error);
             }
         };
@@ -354,18 +354,6 @@ impl Drop for FailOnDrop<'_> {
             self.inner.fail("a run of bytes was not stored".into());
         }
     }
-}
-
-/// An error and its causes in one line.
-fn error_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// Room for the last run of a pack and its footer.

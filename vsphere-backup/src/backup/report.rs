@@ -1,0 +1,68 @@
+//! What a backup did.
+
+use std::time::Duration;
+
+use crate::{
+    journal::Leftover,
+    repository::{BackupMode, Consistency, DiskBytes, LeftOut, RecoveryPoint, WriterTotals},
+};
+
+/// What a backup did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// The recovery point.
+    pub point: RecoveryPoint,
+    /// One report for each disk in it.
+    pub disks: Vec<DiskReport>,
+    /// Disks that are not in it, and why.
+    pub left_out: Vec<LeftOut>,
+    /// In which state the guest's data is.
+    pub consistency: Consistency,
+    /// What the repository's storage was given.
+    pub stored: WriterTotals,
+    /// What an earlier job had left on the server and this one undid.
+    pub recovered: Option<Leftover>,
+    /// What could not be undone on the server, and why. The journal keeps it for the next run.
+    pub leftovers: Vec<String>,
+    /// From begin to end.
+    pub elapsed: Duration,
+}
+
+impl BackupReport {
+    /// Returns the figures of all disks together.
+    pub fn bytes(&self) -> DiskBytes {
+        let mut sum = DiskBytes::default();
+        for DiskReport { bytes, .. } in &self.disks {
+            sum.changed += bytes.changed;
+            sum.read += bytes.read;
+            sum.zero += bytes.zero;
+            sum.new += bytes.new;
+            sum.stored += bytes.stored;
+            sum.index += bytes.index;
+        }
+        sum
+    }
+}
+
+/// How one disk was backed up.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DiskReport {
+    /// The device key.
+    pub key: i32,
+    /// The label.
+    pub label: String,
+    /// In bytes.
+    pub capacity: u64,
+    /// All of it or the changes.
+    pub mode: BackupMode,
+    /// Why.
+    pub reason: String,
+    /// How the bytes travelled.
+    pub transport: String,
+    /// Figures.
+    pub bytes: DiskBytes,
+    /// From opening to closing.
+    pub elapsed: Duration,
+}

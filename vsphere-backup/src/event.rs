@@ -1,0 +1,123 @@
+//! What a running job tells: states in full, progress as numbers.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    engine::Progress,
+    journal::Leftover,
+    repository::{BackupMode, DiskBytes, PointId},
+};
+
+/// Something that happened. Every change of a server or of the repository has one.
+///
+/// Events of one job come in order, from the task that works; a handler must not block.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The journal tells that an earlier job left something on the server, which is undone first.
+    LeftoverFound(Leftover),
+    /// What an earlier job left is undone.
+    LeftoverRemoved,
+    /// A disk will not be in the point.
+    DiskLeftOut {
+        /// The device key.
+        disk: i32,
+        /// The label.
+        label: String,
+        /// Why.
+        reason: String,
+    },
+    /// The machine is locked against migration.
+    Locked,
+    /// The snapshot exists.
+    SnapshotCreated {
+        /// Its managed object id.
+        snapshot: String,
+    },
+    /// A disk's transfer begins.
+    DiskStarted {
+        /// The device key.
+        disk: i32,
+        /// The label.
+        label: String,
+        /// In bytes.
+        capacity: u64,
+        /// All of it or the changes; `None` for a restore.
+        mode: Option<BackupMode>,
+        /// Why.
+        reason: String,
+        /// How the bytes travel.
+        transport: String,
+    },
+    /// A disk's transfer goes on. The newest counts; older ones may be dropped.
+    DiskProgress {
+        /// The device key.
+        disk: i32,
+        /// How far it is.
+        progress: Progress,
+    },
+    /// A disk's transfer is done.
+    DiskFinished {
+        /// The device key.
+        disk: i32,
+        /// Figures of a backup.
+        bytes: DiskBytes,
+    },
+    /// A restored disk is read back and compared.
+    DiskVerified {
+        /// The device key.
+        disk: i32,
+    },
+    /// The recovery point is visible.
+    Committed {
+        /// The point.
+        point: PointId,
+    },
+    /// The snapshot is removed.
+    SnapshotRemoved,
+    /// The machine may migrate again.
+    Unlocked,
+    /// Something is not as it should be, and the job goes on.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// Something could not be undone and stays on the server; the journal keeps it for the next
+    /// run.
+    LeftBehind {
+        /// What, and why.
+        what: String,
+    },
+}
+
+/// Who is told of events.
+#[derive(Clone, Default)]
+pub(crate) struct Events(Option<Arc<dyn Fn(Event) + Send + Sync>>);
+
+impl Events {
+    pub(crate) fn new(handler: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(handler)))
+    }
+
+    pub(crate) fn send(&self, event: Event) {
+        match &event {
+            Event::Warning { message } => tracing::warn!("{message}"),
+            Event::LeftBehind { what } => tracing::error!("{what}"),
+            Event::DiskProgress { .. } => {}
+            other => tracing::info!(event = ?other),
+        }
+        if let Some(handler) = &self.0 {
+            handler(event);
+        }
+    }
+
+    pub(crate) fn warn(&self, message: impl Into<String>) {
+        self.send(Event::Warning { message: message.into() });
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Events(handler)" } else { "Events" })
+    }
+}
