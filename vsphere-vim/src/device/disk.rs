@@ -203,13 +203,13 @@ mod tests {
     }
 
     fn disk(backing: Poly<VirtualDeviceBackingInfo>) -> VirtualDiskInfo {
-        let mut controller = ParaVirtualSCSIController::default();
+        let mut controller = Poly::<VirtualDevice>::new(ParaVirtualSCSIController::default());
         controller.key = 1000;
         let mut disk = VirtualDisk { capacity_in_kb: 1024, ..Default::default() };
         disk.key = 2000;
         disk.controller_key = Some(1000);
         disk.backing = Some(backing);
-        let all = VirtualDiskInfo::all_of(&[Poly::new(disk), Poly::new(controller)]);
+        let all = VirtualDiskInfo::all_of(&[Poly::new(disk), controller]);
         assert_eq!(all.len(), 1);
         all.into_iter().next().unwrap()
     }

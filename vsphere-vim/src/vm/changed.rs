@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn extents_become_byte_ranges() {
         let areas = ChangedAreas::from_wire(&info(0, 1 << 42, &[(65536, 131072)])).unwrap();
-        assert_eq!((areas.window, areas.areas), (0..1 << 42, vec![65536..196608]));
+        assert_eq!(areas.window, 0..1 << 42);
+        assert_eq!((areas.areas.len(), areas.areas.first()), (1, Some(&(65536..196608))));
     }
 
     #[test]

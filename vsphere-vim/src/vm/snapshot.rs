@@ -108,6 +108,11 @@ impl SnapshotTree {
         self.iter().filter(move |snapshot| snapshot.name == name)
     }
 
+    /// Every snapshot with that name and description: what an earlier run of the same program left behind.
+    pub fn matching<'a>(&'a self, name: &'a str, description: &'a str) -> impl Iterator<Item = &'a Snapshot> {
+        self.named(name).filter(move |snapshot| snapshot.description == description)
+    }
+
     /// The snapshot with that reference.
     pub fn get(&self, snapshot: &MoRef<mo::VirtualMachineSnapshot>) -> Option<&Snapshot> {
         self.iter().find(|candidate| candidate.snapshot == *snapshot)

@@ -241,6 +241,7 @@ async fn snapshots_are_created_found_reverted_and_removed() {
     let found: Vec<_> = tree.named("nightly").map(|snapshot| snapshot.snapshot.clone()).collect();
     assert_eq!(found, [first.clone(), second.clone()]);
     assert_eq!(tree.get(&first).unwrap().description, "tag 7");
+    assert_eq!(tree.matching("nightly", "tag 7").count(), 1);
 
     // The running disk is a child now; the snapshot's disk is the file that was frozen.
     let running = &vim.disks(&vm).await.unwrap()[0];

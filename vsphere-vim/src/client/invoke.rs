@@ -1,0 +1,134 @@
+//! Calls: typed, and by name for everything that has no type here.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use vsphere_vim_types::{Any, ApiVersion, Element, ManagedObjectReference, Method, MoRef, soap};
+
+use super::Vim;
+use crate::{
+    call::{CallOptions, Outgoing},
+    error::{Call, Error, Result},
+    version::VIM_NAMESPACE,
+};
+
+impl Vim {
+    /// Calls a method of a managed object.
+    ///
+    /// Methods whose names end in `_Task` return a reference to the task; follow it with [`Vim::wait`].
+    ///
+    /// # Errors
+    /// [`Error::Fault`] when the server refuses, [`Error::Transport`] when the network fails (after the retries that
+    /// are harmless for this method), [`Error::Protocol`] when the answer is not understood.
+    ///
+    /// # Cancel safety
+    /// A dropped future may or may not have had its effect on the server.
+    pub async fn invoke<M: Method>(&self, this: &MoRef<M::Target>, args: M) -> Result<M::Output> {
+        self.invoke_with(this, args, CallOptions::default()).await
+    }
+
+    /// The same with a time-out or a statement about repeating of its own.
+    ///
+    /// # Errors
+    /// As [`Vim::invoke`].
+    ///
+    /// # Cancel safety
+    /// As [`Vim::invoke`].
+    pub async fn invoke_with<M: Method>(
+        &self,
+        this: &MoRef<M::Target>,
+        args: M,
+        options: CallOptions,
+    ) -> Result<M::Output> {
+        let operation_id = self.next_operation_id();
+        let body = soap::encode_request(this.as_untyped(), &args, self.request_options(&operation_id));
+        drop(args);
+        self.invoke_encoded::<M>(this.as_untyped(), body.into(), &operation_id, options).await
+    }
+
+    /// The same for a request that is written already.
+    pub(super) async fn invoke_encoded<M: Method>(
+        &self,
+        this: &ManagedObjectReference,
+        body: Bytes,
+        operation_id: &str,
+        options: CallOptions,
+    ) -> Result<M::Output> {
+        let limits = self.limits();
+        let mut output = None;
+        let mut decode = |answer: &[u8]| -> Result<(), soap::Error> {
+            output = Some(soap::decode_response::<M>(answer, limits)?);
+            Ok(())
+        };
+        let outgoing = Outgoing {
+            operation: M::NAME,
+            object: this,
+            operation_id,
+            // Also for the few methods of other namespaces: the service and its version are the same.
+            soap_action: self.inner.soap_action.clone(),
+            body,
+            options,
+        };
+        self.perform(outgoing, &mut decode).await?;
+        output.ok_or_else(|| Error::protocol(Call::on(M::NAME, this), "the answer was lost"))
+    }
+
+    /// Calls any method by name, with or without a typed wrapper.
+    ///
+    /// `args` are the parameters in the order of the API's documentation. The answer's `returnval` elements come back
+    /// as trees: none when the method returns nothing, several when it returns a list.
+    ///
+    /// # Errors
+    /// As [`Vim::invoke`].
+    ///
+    /// # Cancel safety
+    /// As [`Vim::invoke`].
+    pub async fn invoke_dynamic(
+        &self,
+        this: &ManagedObjectReference,
+        method: &str,
+        args: &[(&str, Any)],
+        options: CallOptions,
+    ) -> Result<Vec<Element>> {
+        let plausible = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if method.is_empty() || !method.bytes().all(plausible) {
+            return Err(Error::invalid_input("method", "not the wire name of a method"));
+        }
+        let operation_id = self.next_operation_id();
+        let body = soap::encode_dynamic(VIM_NAMESPACE, method, this, args, self.request_options(&operation_id));
+        let limits = self.limits();
+        let mut output = Vec::new();
+        let mut decode = |answer: &[u8]| -> Result<(), soap::Error> {
+            output = soap::decode_dynamic(answer, limits)?;
+            Ok(())
+        };
+        let outgoing = Outgoing {
+            operation: method,
+            object: this,
+            operation_id: &operation_id,
+            soap_action: self.inner.soap_action.clone(),
+            body: body.into(),
+            options,
+        };
+        self.perform(outgoing, &mut decode).await?;
+        Ok(output)
+    }
+
+    /// The decoded values may take some times the memory of their text, and no more.
+    fn limits(&self) -> soap::Limits {
+        soap::Limits { memory: self.inner.settings.max_answer.saturating_mul(4), ..soap::Limits::default() }
+    }
+
+    /// Names the call in the server's log and leaves out what the negotiated version does not know.
+    pub(super) fn request_options<'a>(&self, operation_id: &'a str) -> soap::RequestOptions<'a> {
+        soap::RequestOptions {
+            operation_id: Some(operation_id),
+            version: ApiVersion::parse(self.inner.version.as_str()),
+        }
+    }
+
+    /// Short, unique, and found again in the server's logs.
+    pub(super) fn next_operation_id(&self) -> String {
+        format!("{}-{}", self.inner.operation_prefix, self.inner.operations.fetch_add(1, Ordering::Relaxed))
+    }
+}
