@@ -33,11 +33,16 @@ impl NfcBackend for Backend {
         }
         let path = self.datastore_path(path);
         let state = self.0.lock();
-        let vm = state.vms.get(&permit.vm).ok_or_else(|| refuse(CODE_NOT_FOUND, "The virtual machine is gone".into()))?;
-        let (store, node) = find(vm, permit, &path).ok_or_else(|| refuse(CODE_NOT_FOUND, format!("{path} is not a disk that the ticket allows")))?;
+        let vm =
+            state.vms.get(&permit.vm).ok_or_else(|| refuse(CODE_NOT_FOUND, "The virtual machine is gone".into()))?;
+        let (store, node) = find(vm, permit, &path)
+            .ok_or_else(|| refuse(CODE_NOT_FOUND, format!("{path} is not a disk that the ticket allows")))?;
         if vm.power != Power::Off {
             if write {
-                return Err(refuse(CODE_LOCKED, format!("{path} is in use by a virtual machine that is not powered off")));
+                return Err(refuse(
+                    CODE_LOCKED,
+                    format!("{path} is in use by a virtual machine that is not powered off"),
+                ));
             }
             // The host holds the running file locked; below a snapshot the files are open to readers.
             if node == store.current() {
@@ -68,7 +73,8 @@ impl Backend {
 /// The layer with that path, among the disks that the ticket covers.
 fn find(vm: &Vm, permit: &Permit, path: &str) -> Option<(Arc<DiskStore>, NodeId)> {
     let of_snapshots = vm.snapshots.values().flat_map(|snapshot| snapshot.settings.disks.values());
-    let mut disks = vm.settings.disks.values().chain(of_snapshots).filter(|disk| permit.disk.is_none_or(|key| key == disk.key));
+    let mut disks =
+        vm.settings.disks.values().chain(of_snapshots).filter(|disk| permit.disk.is_none_or(|key| key == disk.key));
     disks.find_map(|disk| Some((disk.store.clone(), disk.store.find(path)?)))
 }
 

@@ -167,7 +167,8 @@ impl SimulatorBuilder {
     pub async fn start(self) -> Result<Simulator> {
         let identity = Identity::generate(self.listen.ip())?;
         let tls = identity.server_config()?;
-        let listener = TcpListener::bind(self.listen).await.map_err(|source| Error::Listen { address: self.listen, source })?;
+        let listener =
+            TcpListener::bind(self.listen).await.map_err(|source| Error::Listen { address: self.listen, source })?;
         let vms = self.vms.clone();
         let settings = Settings {
             personality: self.personality,
@@ -181,7 +182,8 @@ impl SimulatorBuilder {
             ticket_lifetime: self.ticket_lifetime,
         };
         let (data_dir, tracking) = (self.data_dir, self.tracking);
-        let made = tokio::task::spawn_blocking(move || make_world(settings, data_dir.as_deref(), &vms, &tracking)).await;
+        let made =
+            tokio::task::spawn_blocking(move || make_world(settings, data_dir.as_deref(), &vms, &tracking)).await;
         let world = made.map_err(|_| Error::Interrupted("creating the disks"))??;
 
         let nfc_identity = NfcIdentity::new(identity.certificate(), tls.clone());
@@ -201,7 +203,12 @@ impl SimulatorBuilder {
     }
 }
 
-fn make_world(settings: Settings, data_dir: Option<&std::path::Path>, vms: &[VmSpec], tracking: &TrackingOptions) -> Result<Arc<World>> {
+fn make_world(
+    settings: Settings,
+    data_dir: Option<&std::path::Path>,
+    vms: &[VmSpec],
+    tracking: &TrackingOptions,
+) -> Result<Arc<World>> {
     let datastore = match data_dir {
         Some(directory) => Datastore::at(DATASTORE, &directory.join(DATASTORE))?,
         None => Datastore::temporary(DATASTORE)?,
@@ -252,9 +259,11 @@ fn add_vm(world: &World, spec: &VmSpec, tracking: &TrackingOptions) -> Result<()
     };
     for disk in &spec.disks {
         let none_left = || Error::NoSuch { what: "free unit for a disk of", name: spec.name.clone() };
-        let unit = free_unit(|unit| vm.settings.disks.values().any(|other| other.unit == unit)).ok_or_else(none_left)?;
+        let unit =
+            free_unit(|unit| vm.settings.disks.values().any(|other| other.unit == unit)).ok_or_else(none_left)?;
         let options = DiskOptions { write_through: disk.write_through, tracking: tracking.clone() };
-        let key = vm::reconfigure::attach(world, &mut vm, unit, &disk.source, &options, disk.mode, disk.label.as_deref())?;
+        let key =
+            vm::reconfigure::attach(world, &mut vm, unit, &disk.source, &options, disk.mode, disk.label.as_deref())?;
         // Tracking from the beginning: as if the VM had been through its stun already.
         if let Some(disk) = vm.settings.disks.get(&key) {
             disk.store.stun();

@@ -56,24 +56,38 @@ impl Fault {
 
     /// The fault inside a data object.
     pub(crate) fn localized(&self) -> LocalizedMethodFault {
-        LocalizedMethodFault { fault: self.to_wire(), localized_message: Some(self.message.clone()), ..Default::default() }
+        LocalizedMethodFault {
+            fault: self.to_wire(),
+            localized_message: Some(self.message.clone()),
+            ..Default::default()
+        }
     }
 
     pub(crate) fn not_authenticated(object: &ManagedObjectReference) -> Self {
-        Self::new("NotAuthenticated", "The session is not authenticated.").object_field("object", object).field("privilegeId", "System.View")
+        Self::new("NotAuthenticated", "The session is not authenticated.")
+            .object_field("object", object)
+            .field("privilegeId", "System.View")
     }
 
     pub(crate) fn no_permission(object: &ManagedObjectReference, privilege: &str) -> Self {
-        Self::new("NoPermission", "Permission to perform this operation was denied.").object_field("object", object).field("privilegeId", privilege)
+        Self::new("NoPermission", "Permission to perform this operation was denied.")
+            .object_field("object", object)
+            .field("privilegeId", privilege)
     }
 
     pub(crate) fn not_found(object: &ManagedObjectReference) -> Self {
-        let text = format!("The object '{}:{}' has already been deleted or has not been completely created", object.type_name(), object.value());
+        let text = format!(
+            "The object '{}:{}' has already been deleted or has not been completely created",
+            object.type_name(),
+            object.value()
+        );
         Self::new("ManagedObjectNotFound", &text).object_field("obj", object)
     }
 
     pub(crate) fn method_not_found(object: &ManagedObjectReference, method: &str) -> Self {
-        Self::new("MethodNotFound", "The method is not available on this object.").object_field("receiver", object).field("method", method)
+        Self::new("MethodNotFound", "The method is not available on this object.")
+            .object_field("receiver", object)
+            .field("method", method)
     }
 
     pub(crate) fn not_supported(what: &str) -> Self {
@@ -81,7 +95,8 @@ impl Fault {
     }
 
     pub(crate) fn invalid_argument(property: &str) -> Self {
-        Self::new("InvalidArgument", &format!("A specified parameter was not correct: {property}")).field("invalidProperty", property)
+        Self::new("InvalidArgument", &format!("A specified parameter was not correct: {property}"))
+            .field("invalidProperty", property)
     }
 
     pub(crate) fn invalid_property(name: &str) -> Self {
@@ -112,9 +127,12 @@ impl Fault {
     pub(crate) fn storage(error: &crate::storage::Error) -> Self {
         match error {
             crate::storage::Error::Refused { disk, reason } => {
-                Self::new("InvalidDeviceSpec", &format!("Invalid configuration for device '0': {disk}: {reason}")).field("property", "virtualDeviceSpec.device.capacityInKB").field("deviceIndex", "0")
+                Self::new("InvalidDeviceSpec", &format!("Invalid configuration for device '0': {disk}: {reason}"))
+                    .field("property", "virtualDeviceSpec.device.capacityInKB")
+                    .field("deviceIndex", "0")
             }
-            other => Self::new("GenericVmConfigFault", &format!("An error occurred: {other}")).field("reason", &other.to_string()),
+            other => Self::new("GenericVmConfigFault", &format!("An error occurred: {other}"))
+                .field("reason", &other.to_string()),
         }
     }
 }

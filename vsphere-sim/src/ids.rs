@@ -8,7 +8,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// operating system's.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).expect("the operating system's random source does not fail once the process runs");
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the operating system's random source does not fail once the process runs");
     bytes
 }
 

@@ -139,7 +139,9 @@ impl Options {
                 "--username" => credentials.0 = value()?,
                 "--password" => credentials.1 = value()?,
                 "--max-areas" => tracking.max_areas = parsed(&option, &value()?)?,
-                "--task-delay" => builder = builder.task_delay(std::time::Duration::from_millis(parsed(&option, &value()?)?)),
+                "--task-delay" => {
+                    builder = builder.task_delay(std::time::Duration::from_millis(parsed(&option, &value()?)?))
+                }
                 "--thumbprint-file" => thumbprint_file = Some(PathBuf::from(value()?)),
                 other => return Err(format!("unknown option {other}")),
             }

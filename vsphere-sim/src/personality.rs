@@ -38,8 +38,9 @@ pub(crate) enum Fixed {
 }
 
 use Fixed::{
-    AuthorizationManager, ComputeResource, Datacenter, Datastore, DatastoreFolder, Host, HostFolder, Network, NetworkFolder, NfcService, PropertyCollector,
-    ResourcePool, RootFolder, SearchIndex, ServiceInstance, SessionManager, TaskManager, ViewManager, VmFolder,
+    AuthorizationManager, ComputeResource, Datacenter, Datastore, DatastoreFolder, Host, HostFolder, Network,
+    NetworkFolder, NfcService, PropertyCollector, ResourcePool, RootFolder, SearchIndex, ServiceInstance,
+    SessionManager, TaskManager, ViewManager, VmFolder,
 };
 
 /// Every fixed object: type, id on vCenter, id on ESXi, name on vCenter, name on ESXi.
@@ -50,7 +51,12 @@ const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 19] = [
     (HostFolder, "Folder", ["group-h4", "ha-folder-host"], ["host", "host"]),
     (DatastoreFolder, "Folder", ["group-s5", "ha-folder-datastore"], ["datastore", "datastore"]),
     (NetworkFolder, "Folder", ["group-n6", "ha-folder-network"], ["network", "network"]),
-    (ComputeResource, "ComputeResource", ["domain-s7", "ha-compute-res"], ["esx1.sim.invalid", "localhost.localdomain"]),
+    (
+        ComputeResource,
+        "ComputeResource",
+        ["domain-s7", "ha-compute-res"],
+        ["esx1.sim.invalid", "localhost.localdomain"],
+    ),
     (Host, "HostSystem", ["host-8", "ha-host"], ["esx1.sim.invalid", "localhost.localdomain"]),
     (ResourcePool, "ResourcePool", ["resgroup-9", "ha-root-pool"], ["Resources", "Resources"]),
     (Datastore, "Datastore", ["datastore-10", "5f000000-00000000-0000-000000000000"], ["ds1", "ds1"]),
@@ -67,7 +73,8 @@ const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 19] = [
 
 /// The versions offered, newest first.
 const VERSIONS: [&str; 19] = [
-    "8.0.3.0", "8.0.2.0", "8.0.1.0", "8.0.0.2", "8.0.0.1", "8.0.0.0", "7.0.3.2", "7.0.3.0", "7.0.2.0", "7.0.1.0", "7.0.0.0", "6.7.3", "6.7", "6.5", "6.0", "5.5", "5.1", "5.0", "4.1",
+    "8.0.3.0", "8.0.2.0", "8.0.1.0", "8.0.0.2", "8.0.0.1", "8.0.0.0", "7.0.3.2", "7.0.3.0", "7.0.2.0", "7.0.1.0",
+    "7.0.0.0", "6.7.3", "6.7", "6.5", "6.0", "5.5", "5.1", "5.0", "4.1",
 ];
 
 impl Personality {
@@ -84,7 +91,10 @@ impl Personality {
 
     /// The fixed object behind a reference.
     pub(crate) fn find(self, object: &ManagedObjectReference) -> Option<Fixed> {
-        FIXED.iter().find(|(_, kind, ids, _)| ids[self.column()] == object.value() && *kind == object.type_name()).map(|(fixed, ..)| *fixed)
+        FIXED
+            .iter()
+            .find(|(_, kind, ids, _)| ids[self.column()] == object.value() && *kind == object.type_name())
+            .map(|(fixed, ..)| *fixed)
     }
 
     /// The service whose name a 902 ticket carries.

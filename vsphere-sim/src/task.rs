@@ -4,7 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vsphere_vim_types::{Any, DateTime, ManagedObjectReference, MoRef, Poly, TaskInfo, TaskInfoState, TaskReason, TaskReasonUser, mo};
+use vsphere_vim_types::{
+    Any, DateTime, ManagedObjectReference, MoRef, Poly, TaskInfo, TaskInfoState, TaskReason, TaskReasonUser, mo,
+};
 
 use crate::Fault;
 use crate::world::World;
@@ -50,7 +52,11 @@ pub(crate) struct Job {
 }
 
 /// Starts a task; `work` runs off the async threads once earlier tasks on the same entity are done.
-pub(crate) fn start(world: &Arc<World>, job: Job, work: impl FnOnce(&Arc<World>) -> Result<Any, Fault> + Send + 'static) -> MoRef<mo::Task> {
+pub(crate) fn start(
+    world: &Arc<World>,
+    job: Job,
+    work: impl FnOnce(&Arc<World>) -> Result<Any, Fault> + Send + 'static,
+) -> MoRef<mo::Task> {
     let id = {
         let mut state = world.lock();
         let id = format!("task-{}", state.next_serial());
@@ -114,7 +120,9 @@ fn run(
         }
         let inner = world.clone();
         let done = tokio::task::spawn_blocking(move || work(&inner)).await;
-        done.unwrap_or_else(|error| Err(Fault::new("SystemError", "A general system error occurred").field("reason", &error.to_string())))
+        done.unwrap_or_else(|error| {
+            Err(Fault::new("SystemError", "A general system error occurred").field("reason", &error.to_string()))
+        })
     }
 }
 
@@ -127,7 +135,11 @@ fn update(world: &World, id: &str, change: impl FnOnce(&mut Task)) {
 
 fn forget_old(tasks: &mut std::collections::BTreeMap<String, Task>) {
     while tasks.len() > KEPT {
-        let oldest = tasks.values().filter(|task| task.is_done()).min_by_key(|task| task.queued.unix_nanos()).map(|task| task.id.clone());
+        let oldest = tasks
+            .values()
+            .filter(|task| task.is_done())
+            .min_by_key(|task| task.queued.unix_nanos())
+            .map(|task| task.id.clone());
         match oldest {
             Some(id) => tasks.remove(&id),
             None => return,

@@ -3,14 +3,14 @@
 //! A filter remembers what it last told about each object. A wait compares that with the present state, so
 //! nothing has to be recorded when something changes: the state only says *that* it did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use vsphere_vim_types::{
-    Any, DynamicProperty, ManagedObjectReference, MoRef, ObjectUpdate, ObjectUpdateKind, PropertyChange, PropertyChangeOp, PropertyFilterSpec,
-    PropertyFilterUpdate, UpdateSet,
+    Any, DynamicProperty, ManagedObjectReference, MoRef, ObjectUpdate, ObjectUpdateKind, PropertyChange,
+    PropertyChangeOp, PropertyFilterSpec, PropertyFilterUpdate, UpdateSet,
 };
 
 use crate::Fault;
@@ -110,8 +110,11 @@ pub(crate) async fn wait(world: &Arc<World>, session: &str, wanted: WaitFor) -> 
 
 /// What is new for the client, if anything.
 fn collect(world: &World, state: &mut State, session: &str, wanted: &WaitFor) -> Result<Option<UpdateSet>, Fault> {
-    let filters: Vec<(String, Arc<PropertyFilterSpec>)> =
-        collector(state, session, &wanted.collector)?.filters.iter().map(|(id, filter)| (id.clone(), filter.spec.clone())).collect();
+    let filters: Vec<(String, Arc<PropertyFilterSpec>)> = collector(state, session, &wanted.collector)?
+        .filters
+        .iter()
+        .map(|(id, filter)| (id.clone(), filter.spec.clone()))
+        .collect();
     let mut room = wanted.max_objects;
     let mut set = UpdateSet::default();
     for (id, spec) in filters {
@@ -122,11 +125,18 @@ fn collect(world: &World, state: &mut State, session: &str, wanted: &WaitFor) ->
             Err(fault) if fault.name() == "ManagedObjectNotFound" => Vec::new(),
             Err(fault) => return Err(fault),
         };
-        let shown: Vec<_> = selected.into_iter().filter_map(|object| Some((object.clone(), select::read(sight, &spec, &object)?))).collect();
+        let shown: Vec<_> = selected
+            .into_iter()
+            .filter_map(|object| Some((object.clone(), select::read(sight, &spec, &object)?)))
+            .collect();
         let Some(filter) = collector(state, session, &wanted.collector)?.filters.get_mut(&id) else { continue };
         let (updates, truncated) = filter.compare(shown, &mut room);
         if !updates.is_empty() {
-            set.filter_set.push(PropertyFilterUpdate { filter: MoRef::new(&id), object_set: updates, ..Default::default() });
+            set.filter_set.push(PropertyFilterUpdate {
+                filter: MoRef::new(&id),
+                object_set: updates,
+                ..Default::default()
+            });
         }
         if truncated {
             set.truncated = Some(true);
@@ -144,9 +154,14 @@ fn collect(world: &World, state: &mut State, session: &str, wanted: &WaitFor) ->
 
 impl Filter {
     /// Compares the present with what was told, and remembers it as told. At most `room` objects.
-    fn compare(&mut self, present: Vec<(ManagedObjectReference, select::Shown)>, room: &mut usize) -> (Vec<ObjectUpdate>, bool) {
+    fn compare(
+        &mut self,
+        present: Vec<(ManagedObjectReference, select::Shown)>,
+        room: &mut usize,
+    ) -> (Vec<ObjectUpdate>, bool) {
         let mut updates = Vec::new();
-        let gone: Vec<_> = self.told.keys().filter(|object| !present.iter().any(|(own, _)| own == *object)).cloned().collect();
+        let here: HashSet<&ManagedObjectReference> = present.iter().map(|(object, _)| object).collect();
+        let gone: Vec<_> = self.told.keys().filter(|object| !here.contains(object)).cloned().collect();
         for obj in gone {
             if *room == 0 {
                 return (updates, true);
@@ -175,7 +190,12 @@ impl Filter {
 }
 
 fn changes(before: Option<&BTreeMap<String, Any>>, now: &[DynamicProperty]) -> Vec<PropertyChange> {
-    let assign = |name: &str, val: Option<Any>| PropertyChange { name: name.into(), op: PropertyChangeOp::Assign, val, ..Default::default() };
+    let assign = |name: &str, val: Option<Any>| PropertyChange {
+        name: name.into(),
+        op: PropertyChangeOp::Assign,
+        val,
+        ..Default::default()
+    };
     let set = now.iter().filter(|property| before.and_then(|before| before.get(&property.name)) != Some(&property.val));
     let mut changes: Vec<_> = set.map(|property| assign(&property.name, Some(property.val.clone()))).collect();
     // A property that became unset is assigned nothing.

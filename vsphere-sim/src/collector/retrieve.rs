@@ -48,7 +48,9 @@ fn content(sight: Sight<'_>, spec: &PropertyFilterSpec, obj: ManagedObjectRefere
         None => {
             let fault = Fault::not_found(&obj).localized();
             let paths = spec.prop_set.iter().flat_map(|set| set.path_set.iter());
-            let missing = paths.map(|path| MissingProperty { path: path.clone(), fault: fault.clone(), ..Default::default() }).collect();
+            let missing = paths
+                .map(|path| MissingProperty { path: path.clone(), fault: fault.clone(), ..Default::default() })
+                .collect();
             ObjectContent { obj, missing_set: missing, ..Default::default() }
         }
     }

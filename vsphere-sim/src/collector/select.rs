@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use vsphere_vim_types::{Any, DynamicProperty, ManagedObjectReference, MissingProperty, ObjectSpec, Poly, PropertyFilterSpec, SelectionSpec, TraversalSpec};
+use vsphere_vim_types::{
+    Any, DynamicProperty, ManagedObjectReference, MissingProperty, ObjectSpec, Poly, PropertyFilterSpec, SelectionSpec,
+    TraversalSpec,
+};
 
 use crate::Fault;
 use crate::inventory::{self, Object};
@@ -47,7 +50,9 @@ pub(crate) fn select(sight: Sight<'_>, spec: &PropertyFilterSpec) -> Result<Vec<
         }
         walk.from(start)?;
     }
-    let wanted = |object: &ManagedObjectReference| spec.prop_set.iter().any(|set| inventory::is_a(object.type_name(), &set.type_));
+    let wanted = |object: &ManagedObjectReference| {
+        spec.prop_set.iter().any(|set| inventory::is_a(object.type_name(), &set.type_))
+    };
     Ok(walk.found.into_iter().filter(wanted).collect())
 }
 
@@ -73,7 +78,13 @@ pub(crate) fn read(sight: Sight<'_>, spec: &PropertyFilterSpec, object: &Managed
 }
 
 /// The value at a path of one object; `Null` when it is unset or leads nowhere.
-pub(crate) fn value(sight: Sight<'_>, object: &ManagedObjectReference, found: &Object<'_>, path: &str, roots: &mut BTreeMap<String, Any>) -> Any {
+pub(crate) fn value(
+    sight: Sight<'_>,
+    object: &ManagedObjectReference,
+    found: &Object<'_>,
+    path: &str,
+    roots: &mut BTreeMap<String, Any>,
+) -> Any {
     let end = path.find(['.', '[']).unwrap_or(path.len());
     let root = &path[..end];
     let made = roots
@@ -121,7 +132,9 @@ impl Walk<'_> {
             let mut next = Vec::new();
             for selection in selections {
                 let Some(step) = resolve(selection, &named)? else { continue };
-                if !inventory::is_a(object.type_name(), &step.type_) || !entered.insert((object.clone(), std::ptr::from_ref(step))) {
+                if !inventory::is_a(object.type_name(), &step.type_)
+                    || !entered.insert((object.clone(), std::ptr::from_ref(step)))
+                {
                     continue;
                 }
                 for target in self.follow(&object, &step.path)? {
@@ -146,7 +159,10 @@ impl Walk<'_> {
         inventory::check_path(object.type_name(), path)?;
         Ok(match value(self.sight, object, &found, path, &mut BTreeMap::new()) {
             Any::MoRef(target) => vec![target],
-            Any::Array { items, .. } => items.into_iter().filter_map(|item| if let Any::MoRef(target) = item { Some(target) } else { None }).collect(),
+            Any::Array { items, .. } => items
+                .into_iter()
+                .filter_map(|item| if let Any::MoRef(target) = item { Some(target) } else { None })
+                .collect(),
             _ => Vec::new(),
         })
     }
@@ -159,7 +175,10 @@ impl Walk<'_> {
 }
 
 /// Collects the traversals that have a name, at any depth.
-fn name_all<'a>(selections: &'a [Poly<SelectionSpec>], named: &mut BTreeMap<&'a str, &'a TraversalSpec>) -> Result<(), Fault> {
+fn name_all<'a>(
+    selections: &'a [Poly<SelectionSpec>],
+    named: &mut BTreeMap<&'a str, &'a TraversalSpec>,
+) -> Result<(), Fault> {
     for selection in selections {
         if let Some(step) = selection.downcast_ref::<TraversalSpec>() {
             if let Some(name) = &selection.name {
@@ -172,7 +191,10 @@ fn name_all<'a>(selections: &'a [Poly<SelectionSpec>], named: &mut BTreeMap<&'a 
 }
 
 /// The traversal that a selection is or names.
-fn resolve<'a>(selection: &'a Poly<SelectionSpec>, named: &BTreeMap<&'a str, &'a TraversalSpec>) -> Result<Option<&'a TraversalSpec>, Fault> {
+fn resolve<'a>(
+    selection: &'a Poly<SelectionSpec>,
+    named: &BTreeMap<&'a str, &'a TraversalSpec>,
+) -> Result<Option<&'a TraversalSpec>, Fault> {
     if let Some(step) = selection.downcast_ref::<TraversalSpec>() {
         return Ok(Some(step));
     }

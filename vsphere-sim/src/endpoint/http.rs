@@ -49,7 +49,8 @@ pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Res
 
 async fn soap(world: Arc<World>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Dropped> {
     let cookie = session_cookie(&request);
-    let packed = request.headers().get(CONTENT_ENCODING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
+    let packed =
+        request.headers().get(CONTENT_ENCODING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
     let body = match Limited::new(request.into_body(), MAX_REQUEST).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
@@ -63,9 +64,10 @@ async fn soap(world: Arc<World>, request: Request<Incoming>) -> Result<Response<
     };
     match service::call(world, cookie, &body).await {
         Answer::Drop => Err(Dropped),
-        Answer::Http(status) => {
-            Ok(plain(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), "<html><body>injected</body></html>"))
-        }
+        Answer::Http(status) => Ok(plain(
+            StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            "<html><body>injected</body></html>",
+        )),
         Answer::Soap { fault, body, cookie } => {
             let mut response = xml(if fault { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }, body);
             let value = cookie.map(|key| format!("{SESSION_COOKIE}=\"{key}\"; Path=/; HttpOnly; Secure; "));

@@ -16,7 +16,11 @@ impl<T> TokioIo<T> {
 }
 
 impl<T: AsyncRead + Unpin> hyper::rt::Read for TokioIo<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: hyper::rt::ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         // hyper's buffer may be uninitialised and this crate forbids unsafe code, so the bytes take one copy.
         let mut bytes = [0; 16 * 1024];
         let room = cursor.remaining().min(bytes.len());

@@ -16,7 +16,6 @@ use tokio_rustls::TlsAcceptor;
 use crate::world::World;
 use crate::{Error, Result};
 
-
 /// A running endpoint. Stops when the sender of `stop` goes away or says so.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
@@ -25,7 +24,12 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Opens the port and serves until `stop` becomes true.
-    pub(crate) fn start(world: Arc<World>, listener: TcpListener, tls: Arc<rustls::ServerConfig>, stop: watch::Receiver<bool>) -> Result<Self> {
+    pub(crate) fn start(
+        world: Arc<World>,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self> {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let address = listener.local_addr().map_err(|source| Error::Listen { address: unknown, source })?;
         let acceptor = TlsAcceptor::from(tls);

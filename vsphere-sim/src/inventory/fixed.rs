@@ -1,9 +1,9 @@
 //! Properties of the objects that always exist.
 
 use vsphere_vim_types::{
-    Any, ComputeResourceSummary, DatastoreCapability, DatastoreInfo, DatastoreSummary, DateTime, HostConfigSummary, HostHardwareSummary, HostListSummary,
-    HostRuntimeInfo, HostSystemConnectionState, HostSystemPowerState, ManagedEntityStatus, NetworkSummary, Poly, ResourcePoolRuntimeInfo, ServiceContent,
-    VmfsDatastoreInfo,
+    Any, ComputeResourceSummary, DatastoreCapability, DatastoreInfo, DatastoreSummary, DateTime, HostConfigSummary,
+    HostHardwareSummary, HostListSummary, HostRuntimeInfo, HostSystemConnectionState, HostSystemPowerState,
+    ManagedEntityStatus, NetworkSummary, Poly, ResourcePoolRuntimeInfo, ServiceContent, VmfsDatastoreInfo,
 };
 
 use crate::personality::{Fixed, Personality};
@@ -26,9 +26,10 @@ pub(super) fn property(world: &World, state: &State, session: Option<&str>, obje
         (Fixed::HostFolder, "childType") => strings(&["Folder", "ComputeResource"]),
         (Fixed::DatastoreFolder, "childType") => strings(&["Folder", "Datastore", "StoragePod"]),
         (Fixed::NetworkFolder, "childType") => strings(&["Folder", "Network", "DistributedVirtualSwitch"]),
-        (Fixed::RootFolder | Fixed::VmFolder | Fixed::HostFolder | Fixed::DatastoreFolder | Fixed::NetworkFolder, "childEntity") => {
-            references(children(world, state, &world.fixed(object)))
-        }
+        (
+            Fixed::RootFolder | Fixed::VmFolder | Fixed::HostFolder | Fixed::DatastoreFolder | Fixed::NetworkFolder,
+            "childEntity",
+        ) => references(children(world, state, &world.fixed(object))),
         (Fixed::Datacenter, "vmFolder") => one(Fixed::VmFolder),
         (Fixed::Datacenter, "hostFolder") => one(Fixed::HostFolder),
         (Fixed::Datacenter, "datastoreFolder") => one(Fixed::DatastoreFolder),
@@ -65,14 +66,26 @@ pub(super) fn property(world: &World, state: &State, session: Option<&str>, obje
             let own = session.and_then(|key| state.sessions.get(key).map(|session| session.to_wire(key)));
             own.as_ref().map_or(Any::Null, Any::of)
         }
-        (Fixed::SessionManager, "sessionList") => Any::of(&state.sessions.all().map(|(key, session)| session.to_wire(key)).collect::<Vec<_>>()),
+        (Fixed::SessionManager, "sessionList") => {
+            Any::of(&state.sessions.all().map(|(key, session)| session.to_wire(key)).collect::<Vec<_>>())
+        }
         (Fixed::SessionManager, "message") => Any::String(String::new()),
         (Fixed::SessionManager, "defaultLocale") => Any::String("en".into()),
-        (Fixed::TaskManager, "recentTask") => references(state.tasks.values().map(crate::task::Task::reference).collect()),
+        (Fixed::TaskManager, "recentTask") => {
+            references(state.tasks.values().map(crate::task::Task::reference).collect())
+        }
         (Fixed::TaskManager, "maxCollector") => Any::Int(32),
         (Fixed::ViewManager, "viewList") => {
-            let views = session.and_then(|key| state.sessions.get(key)).map(|session| session.views.keys().cloned().collect::<Vec<_>>());
-            references(views.unwrap_or_default().iter().map(|id| vsphere_vim_types::ManagedObjectReference::of("ContainerView", id)).collect())
+            let views = session
+                .and_then(|key| state.sessions.get(key))
+                .map(|session| session.views.keys().cloned().collect::<Vec<_>>());
+            references(
+                views
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|id| vsphere_vim_types::ManagedObjectReference::of("ContainerView", id))
+                    .collect(),
+            )
         }
         _ => Any::Null,
     }
@@ -168,7 +181,12 @@ fn datastore_info(world: &World) -> Poly<DatastoreInfo> {
         timestamp: Some(DateTime::now()),
         ..Default::default()
     };
-    Poly::new(VmfsDatastoreInfo { max_physical_rdm_file_size: 64 << 40, max_virtual_rdm_file_size: 62 << 40, base, ..Default::default() })
+    Poly::new(VmfsDatastoreInfo {
+        max_physical_rdm_file_size: 64 << 40,
+        max_virtual_rdm_file_size: 62 << 40,
+        base,
+        ..Default::default()
+    })
 }
 
 fn datastore_summary(world: &World) -> DatastoreSummary {

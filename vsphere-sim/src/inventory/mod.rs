@@ -31,7 +31,12 @@ pub(crate) fn is_a(name: &str, ancestor: &str) -> bool {
 }
 
 /// Finds an object as the session `session` sees it.
-pub(crate) fn find<'a>(world: &World, state: &'a State, session: Option<&str>, object: &ManagedObjectReference) -> Option<Object<'a>> {
+pub(crate) fn find<'a>(
+    world: &World,
+    state: &'a State,
+    session: Option<&str>,
+    object: &ManagedObjectReference,
+) -> Option<Object<'a>> {
     let id = object.value();
     match object.type_name() {
         "VirtualMachine" => state.vms.get(id).map(Object::Vm),
@@ -59,7 +64,9 @@ pub(crate) fn children(world: &World, state: &State, object: &ManagedObjectRefer
     let fixed = |list: &[Fixed]| list.iter().map(|one| world.fixed(*one)).collect();
     match world.personality().find(object) {
         Some(Fixed::RootFolder) => fixed(&[Fixed::Datacenter]),
-        Some(Fixed::Datacenter) => fixed(&[Fixed::VmFolder, Fixed::HostFolder, Fixed::DatastoreFolder, Fixed::NetworkFolder]),
+        Some(Fixed::Datacenter) => {
+            fixed(&[Fixed::VmFolder, Fixed::HostFolder, Fixed::DatastoreFolder, Fixed::NetworkFolder])
+        }
         Some(Fixed::VmFolder) => vms(state),
         Some(Fixed::HostFolder) => fixed(&[Fixed::ComputeResource]),
         Some(Fixed::DatastoreFolder) => fixed(&[Fixed::Datastore]),
@@ -111,7 +118,14 @@ pub(crate) fn denied(world: &World, state: &State, object: &ManagedObjectReferen
 }
 
 /// The value of a top-level property of an object that exists; `Null` where it is unset.
-pub(crate) fn property(world: &World, state: &State, session: Option<&str>, reference: &ManagedObjectReference, object: &Object<'_>, name: &str) -> Any {
+pub(crate) fn property(
+    world: &World,
+    state: &State,
+    session: Option<&str>,
+    reference: &ManagedObjectReference,
+    object: &Object<'_>,
+    name: &str,
+) -> Any {
     if let Some(value) = entity_property(world, state, reference, name) {
         return value;
     }
@@ -149,10 +163,18 @@ fn entity_property(world: &World, state: &State, object: &ManagedObjectReference
         "parent" => parent(world, object).map_or(Any::Null, Any::MoRef),
         "overallStatus" | "configStatus" => Any::Enum { type_name: "ManagedEntityStatus", value: "green".into() },
         "effectiveRole" => Any::Array { item: "int".into(), items: vec![Any::Int(-1)] },
-        "recentTask" => references(state.tasks.values().filter(|task| task.entity() == object && !task.is_done()).map(Task::reference).collect()),
+        "recentTask" => references(
+            state
+                .tasks
+                .values()
+                .filter(|task| task.entity() == object && !task.is_done())
+                .map(Task::reference)
+                .collect(),
+        ),
         "disabledMethod" => match state.vms.get(object.value()) {
             Some(vm) => {
-                let methods: std::collections::BTreeSet<_> = vm.disabled.keys().map(|(_, method)| method.clone()).collect();
+                let methods: std::collections::BTreeSet<_> =
+                    vm.disabled.keys().map(|(_, method)| method.clone()).collect();
                 Any::of(&methods.into_iter().collect::<Vec<String>>())
             }
             None => Any::Null,
@@ -184,7 +206,9 @@ fn vm_property(world: &World, vm: &Vm, name: &str) -> Any {
 fn snapshot_property(world: &World, vm: &Vm, snapshot: &Snapshot, name: &str) -> Any {
     match name {
         "config" => Any::of(&vm::config::config(world, vm, Some(snapshot))),
-        "childSnapshot" => references(vm::snapshot::children(vm, Some(&snapshot.id)).into_iter().map(Snapshot::reference).collect()),
+        "childSnapshot" => {
+            references(vm::snapshot::children(vm, Some(&snapshot.id)).into_iter().map(Snapshot::reference).collect())
+        }
         "vm" => Any::MoRef(vm.reference()),
         _ => Any::Null,
     }

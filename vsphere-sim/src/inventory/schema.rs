@@ -26,7 +26,9 @@ fn own(name: &str) -> &'static [(&'static str, &'static str)] {
             ("alarmActionsEnabled", ""),
             ("tag", "[]"),
         ],
-        "Folder" => &[("childType", "[]"), ("childEntity", "[]"), ("namespace", ""), ("externallyManagedFolderInfo", "?")],
+        "Folder" => {
+            &[("childType", "[]"), ("childEntity", "[]"), ("namespace", ""), ("externallyManagedFolderInfo", "?")]
+        }
         "Datacenter" => &[
             ("vmFolder", ""),
             ("hostFolder", ""),
@@ -47,7 +49,14 @@ fn own(name: &str) -> &'static [(&'static str, &'static str)] {
             ("lifecycleManaged", ""),
             ("configManagerEnabled", ""),
         ],
-        "ClusterComputeResource" => &[("configuration", "?"), ("recommendation", "[]"), ("drsRecommendation", "[]"), ("migrationHistory", "[]"), ("actionHistory", "[]"), ("drsFault", "[]")],
+        "ClusterComputeResource" => &[
+            ("configuration", "?"),
+            ("recommendation", "[]"),
+            ("drsRecommendation", "[]"),
+            ("migrationHistory", "[]"),
+            ("actionHistory", "[]"),
+            ("drsFault", "[]"),
+        ],
         "HostSystem" => &[
             ("runtime", "HostRuntimeInfo"),
             ("summary", "HostListSummary"),
@@ -73,7 +82,14 @@ fn own(name: &str) -> &'static [(&'static str, &'static str)] {
             ("namespace", ""),
             ("childConfiguration", "[]"),
         ],
-        "VirtualApp" => &[("parentFolder", ""), ("datastore", "[]"), ("network", "[]"), ("vAppConfig", "?"), ("parentVApp", ""), ("childLink", "[]")],
+        "VirtualApp" => &[
+            ("parentFolder", ""),
+            ("datastore", "[]"),
+            ("network", "[]"),
+            ("vAppConfig", "?"),
+            ("parentVApp", ""),
+            ("childLink", "[]"),
+        ],
         "VirtualMachine" => &[
             ("capability", "VirtualMachineCapability"),
             ("config", "VirtualMachineConfigInfo"),
@@ -186,7 +202,15 @@ mod tests {
 
     #[test]
     fn paths_are_checked_step_by_step() {
-        for good in ["name", "config.hardware.device", "config.changeTrackingEnabled", "config.hardware.device[2000].backing.fileName", "runtime.host", "summary.config.name", "customValue"] {
+        for good in [
+            "name",
+            "config.hardware.device",
+            "config.changeTrackingEnabled",
+            "config.hardware.device[2000].backing.fileName",
+            "runtime.host",
+            "summary.config.name",
+            "customValue",
+        ] {
             assert_eq!(check_path("VirtualMachine", good), Ok(()), "{good}");
         }
         for bad in ["", "nme", "config.nme", "config.hardware.devices", "name.x", "childEntity", "."] {

@@ -28,13 +28,21 @@ fn disable(call: &Call<'_>) -> Result<Reply, Fault> {
     check(&state, &args.entity)?;
     // All or nothing: a method already disabled, by whomever, fails the call.
     for vm in args.entity.iter().filter_map(|entity| state.vms.get(entity.value())) {
-        if let Some((source, _)) = vm.disabled.keys().find(|(_, method)| args.method.iter().any(|wanted| wanted.method == *method)) {
-            return Err(Fault::new("MethodAlreadyDisabledFault", "The method is already disabled").field("sourceId", source));
+        if let Some((source, _)) =
+            vm.disabled.keys().find(|(_, method)| args.method.iter().any(|wanted| wanted.method == *method))
+        {
+            return Err(
+                Fault::new("MethodAlreadyDisabledFault", "The method is already disabled").field("sourceId", source)
+            );
         }
     }
     for entity in &args.entity {
         if let Some(vm) = state.vms.get_mut(entity.value()) {
-            vm.disabled.extend(args.method.iter().map(|method| ((args.source_id.clone(), method.method.clone()), method.reason_id.clone())));
+            vm.disabled.extend(
+                args.method
+                    .iter()
+                    .map(|method| ((args.source_id.clone(), method.method.clone()), method.reason_id.clone())),
+            );
         }
     }
     drop(state);

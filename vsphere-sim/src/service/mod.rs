@@ -104,7 +104,8 @@ pub(crate) async fn call(world: Arc<World>, cookie: Option<String>, body: &[u8])
         Some(Injection::Http(status)) => return Answer::Http(status),
         None => {}
     }
-    let session = cookie.filter(|key| world.lock().sessions.use_now(key, world.settings.idle_timeout, world.settings.max_age));
+    let session =
+        cookie.filter(|key| world.lock().sessions.use_now(key, world.settings.idle_timeout, world.settings.max_age));
     if session.is_none() && !is_open(&method) {
         return fault(&Fault::not_authenticated(&request.this));
     }
@@ -167,6 +168,13 @@ pub(crate) fn start_task<M: Method<Output = MoRef<mo::Task>>>(
         let vm = state.vms.get(vm_id).ok_or_else(|| Fault::not_found(call.this()))?;
         (vm.gate.clone(), vm.reference(), vm.name().to_owned())
     };
-    let job = crate::task::Job { method: M::NAME, entity, entity_name, user: call.user(), gate, injected: call.task_fault.clone() };
+    let job = crate::task::Job {
+        method: M::NAME,
+        entity,
+        entity_name,
+        user: call.user(),
+        gate,
+        injected: call.task_fault.clone(),
+    };
     Ok(call.reply::<M>(&crate::task::start(call.world, job, work)))
 }

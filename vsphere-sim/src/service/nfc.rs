@@ -1,6 +1,8 @@
 //! NfcService: tickets for the 902 server. Not in the public model.
 
-use vsphere_vim_types::internal::{NfcGetServerNfcLibVersion, NfcGetVmFiles, NfcRandomAccessOpenDisk, NfcRandomAccessOpenReadonly};
+use vsphere_vim_types::internal::{
+    NfcGetServerNfcLibVersion, NfcGetVmFiles, NfcRandomAccessOpenDisk, NfcRandomAccessOpenReadonly,
+};
 use vsphere_vim_types::{HostServiceTicket, ManagedObjectReference};
 
 use crate::Fault;
@@ -18,12 +20,22 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "NfcRandomAccessOpenReadonly" => {
             let args: NfcRandomAccessOpenReadonly = call.args()?;
             check_host(call, args.host_for_access.map(Into::into))?;
-            Ok(call.reply::<NfcRandomAccessOpenReadonly>(&ticket(call, args.vm.as_untyped(), Some(args.disk_device_key), false)?))
+            Ok(call.reply::<NfcRandomAccessOpenReadonly>(&ticket(
+                call,
+                args.vm.as_untyped(),
+                Some(args.disk_device_key),
+                false,
+            )?))
         }
         "NfcRandomAccessOpenDisk" => {
             let args: NfcRandomAccessOpenDisk = call.args()?;
             check_host(call, args.host_for_access.map(Into::into))?;
-            Ok(call.reply::<NfcRandomAccessOpenDisk>(&ticket(call, args.vm.as_untyped(), Some(args.disk_device_key), true)?))
+            Ok(call.reply::<NfcRandomAccessOpenDisk>(&ticket(
+                call,
+                args.vm.as_untyped(),
+                Some(args.disk_device_key),
+                true,
+            )?))
         }
         "NfcGetServerNfcLibVersion" => {
             let args: NfcGetServerNfcLibVersion = call.args()?;
@@ -45,7 +57,12 @@ fn check_host(call: &Call<'_>, host: Option<ManagedObjectReference>) -> Result<(
     }
 }
 
-fn ticket(call: &Call<'_>, vm: &ManagedObjectReference, disk: Option<i32>, write: bool) -> Result<HostServiceTicket, Fault> {
+fn ticket(
+    call: &Call<'_>,
+    vm: &ManagedObjectReference,
+    disk: Option<i32>,
+    write: bool,
+) -> Result<HostServiceTicket, Fault> {
     {
         let state = call.world.lock();
         let found = state.vms.get(vm.value()).ok_or_else(|| Fault::not_found(vm))?;
@@ -57,7 +74,8 @@ fn ticket(call: &Call<'_>, vm: &ManagedObjectReference, disk: Option<i32>, write
             }
         }
     }
-    let (address, thumbprint) = call.world.nfc.get().ok_or_else(|| Fault::new("SystemError", "The 902 server is not running"))?;
+    let (address, thumbprint) =
+        call.world.nfc.get().ok_or_else(|| Fault::new("SystemError", "The 902 server is not running"))?;
     let personality = call.world.personality();
     let service = personality.nfc_service();
     let session_id = call.world.tickets.issue(Permit { vm: vm.value().to_owned(), disk, write }, service);

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use vsphere_vim_types::methods::{
-    CancelRetrievePropertiesEx, CancelWaitForUpdates, CheckForUpdates, ContinueRetrievePropertiesEx, CreateFilter, CreatePropertyCollector, CurrentTime,
-    DestroyPropertyCollector, DestroyPropertyFilter, RetrieveProperties, RetrievePropertiesEx, WaitForUpdates, WaitForUpdatesEx,
+    CancelRetrievePropertiesEx, CancelWaitForUpdates, CheckForUpdates, ContinueRetrievePropertiesEx, CreateFilter,
+    CreatePropertyCollector, CurrentTime, DestroyPropertyCollector, DestroyPropertyFilter, RetrieveProperties,
+    RetrievePropertiesEx, WaitForUpdates, WaitForUpdatesEx,
 };
 use vsphere_vim_types::xml::Writer;
 use vsphere_vim_types::{Any, MoRef, RetrieveResult, Value};
@@ -40,13 +41,19 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             let options = args.options.unwrap_or_default();
             let patience = match options.max_wait_seconds {
                 None => None,
-                Some(seconds) => Some(Duration::from_secs(u64::try_from(seconds).map_err(|_| Fault::invalid_argument("options.maxWaitSeconds"))?)),
+                Some(seconds) => Some(Duration::from_secs(
+                    u64::try_from(seconds).map_err(|_| Fault::invalid_argument("options.maxWaitSeconds"))?,
+                )),
             };
             let max_objects = match options.max_object_updates {
                 None => DEFAULT_UPDATES,
-                Some(max) => usize::try_from(max).ok().filter(|max| *max > 0).ok_or_else(|| Fault::invalid_argument("options.maxObjectUpdates"))?,
+                Some(max) => usize::try_from(max)
+                    .ok()
+                    .filter(|max| *max > 0)
+                    .ok_or_else(|| Fault::invalid_argument("options.maxObjectUpdates"))?,
             };
-            let update = wait(call, args.version, Some(patience.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)), max_objects).await?;
+            let update =
+                wait(call, args.version, Some(patience.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)), max_objects).await?;
             Ok(call.reply::<WaitForUpdatesEx>(&update))
         }
         "WaitForUpdates" => {
@@ -81,7 +88,8 @@ pub(super) fn fetch(call: &Call<'_>) -> Result<Reply, Fault> {
     inventory::check_path(call.this().type_name(), &path)?;
     let state = call.world.lock();
     let sight = Sight { world: call.world, state: &state, session: call.session.as_deref() };
-    let found = inventory::find(call.world, &state, sight.session, call.this()).ok_or_else(|| Fault::not_found(call.this()))?;
+    let found =
+        inventory::find(call.world, &state, sight.session, call.this()).ok_or_else(|| Fault::not_found(call.this()))?;
     if inventory::denied(call.world, &state, call.this()) {
         return Err(Fault::no_permission(call.this(), "System.Read"));
     }
@@ -102,7 +110,10 @@ pub(super) fn fetch(call: &Call<'_>) -> Result<Reply, Fault> {
 fn retrieve_ex(call: &Call<'_>) -> Result<Reply, Fault> {
     let args: RetrievePropertiesEx = call.args()?;
     let size = match args.options.max_objects {
-        Some(max) => usize::try_from(max).ok().filter(|max| *max > 0).ok_or_else(|| Fault::invalid_argument("options.maxObjects"))?,
+        Some(max) => usize::try_from(max)
+            .ok()
+            .filter(|max| *max > 0)
+            .ok_or_else(|| Fault::invalid_argument("options.maxObjects"))?,
         None => call.world.settings.default_page,
     };
     let mut state = call.world.lock();
@@ -148,7 +159,10 @@ fn answer_page(call: &Call<'_>, state: &mut State, mut page: Page) -> Result<Ret
 fn take_page(call: &Call<'_>, token: &str) -> Result<Page, Fault> {
     let mut state = call.world.lock();
     let session = state.sessions.get_mut(call.session()?).ok_or_else(|| Fault::not_authenticated(call.this()))?;
-    session.pages.remove(token).ok_or_else(|| Fault::new("InvalidProperty", "The token is not valid").field("name", "token"))
+    session
+        .pages
+        .remove(token)
+        .ok_or_else(|| Fault::new("InvalidProperty", "The token is not valid").field("name", "token"))
 }
 
 fn create_filter(call: &Call<'_>) -> Result<Reply, Fault> {
@@ -184,7 +198,8 @@ fn destroy_collector(call: &Call<'_>) -> Result<Reply, Fault> {
     let mut state = call.world.lock();
     let session = state.sessions.get_mut(call.session()?).ok_or_else(|| Fault::not_authenticated(call.this()))?;
     // The session's default collector is not one that was created.
-    if call.world.personality().find(call.this()).is_some() || session.collectors.remove(call.this().value()).is_none() {
+    if call.world.personality().find(call.this()).is_some() || session.collectors.remove(call.this().value()).is_none()
+    {
         return Err(Fault::not_supported("this collector cannot be destroyed"));
     }
     drop(state);
@@ -192,14 +207,27 @@ fn destroy_collector(call: &Call<'_>) -> Result<Reply, Fault> {
     Ok(call.reply::<DestroyPropertyCollector>(&()))
 }
 
-async fn wait(call: &Call<'_>, version: Option<String>, patience: Option<Duration>, max_objects: usize) -> Result<Option<vsphere_vim_types::UpdateSet>, Fault> {
+async fn wait(
+    call: &Call<'_>,
+    version: Option<String>,
+    patience: Option<Duration>,
+    max_objects: usize,
+) -> Result<Option<vsphere_vim_types::UpdateSet>, Fault> {
     with_collector(call, |_, _| Ok(()))?;
-    let wanted = WaitFor { collector: call.this().value().to_owned(), version: version.unwrap_or_default(), patience, max_objects };
+    let wanted = WaitFor {
+        collector: call.this().value().to_owned(),
+        version: version.unwrap_or_default(),
+        patience,
+        max_objects,
+    };
     collector::wait(call.world, call.session()?, wanted).await
 }
 
 /// The collector called on, made if it is the session's default one.
-fn with_collector<T>(call: &Call<'_>, then: impl FnOnce(String, &mut Collector) -> Result<T, Fault>) -> Result<T, Fault> {
+fn with_collector<T>(
+    call: &Call<'_>,
+    then: impl FnOnce(String, &mut Collector) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let mut state = call.world.lock();
     let session = state.sessions.get_mut(call.session()?).ok_or_else(|| Fault::not_authenticated(call.this()))?;
     let id = call.this().value();

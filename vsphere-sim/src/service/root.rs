@@ -1,8 +1,10 @@
 //! ServiceInstance and SessionManager: content, clock, login.
 
-use vsphere_vim_types::methods::{CurrentTime, Login, Logout, RetrieveServiceContent, SessionIsActive, TerminateSession};
-use vsphere_vim_types::{DateTime, methods::SetLocale};
 use vsphere_vim_types::internal::{InternalContent, RetrieveInternalContent};
+use vsphere_vim_types::methods::{
+    CurrentTime, Login, Logout, RetrieveServiceContent, SessionIsActive, TerminateSession,
+};
+use vsphere_vim_types::{DateTime, methods::SetLocale};
 
 use crate::Fault;
 use crate::inventory::fixed::content;
@@ -17,7 +19,10 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "CurrentTime" => Ok(call.reply::<CurrentTime>(&DateTime::now())),
         "RetrieveInternalContent" => {
             let service = call.world.fixed(Fixed::NfcService);
-            Ok(call.reply::<RetrieveInternalContent>(&InternalContent { nfc_service: Some(service.cast()), ..Default::default() }))
+            Ok(call.reply::<RetrieveInternalContent>(&InternalContent {
+                nfc_service: Some(service.cast()),
+                ..Default::default()
+            }))
         }
         "Login" => login(call),
         "Logout" => {
@@ -29,7 +34,10 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "SessionIsActive" => {
             let args: SessionIsActive = call.args()?;
             let state = call.world.lock();
-            let active = state.sessions.all().any(|(key, session)| public_key(key) == args.session_id && session.user == args.user_name);
+            let active = state
+                .sessions
+                .all()
+                .any(|(key, session)| public_key(key) == args.session_id && session.user == args.user_name);
             Ok(call.reply::<SessionIsActive>(&active))
         }
         "TerminateSession" => {

@@ -1,6 +1,8 @@
 //! SearchIndex: finding inventory objects by what people and backups know of them.
 
-use vsphere_vim_types::methods::{FindAllByUuid, FindByDatastorePath, FindByDnsName, FindByInventoryPath, FindByIp, FindByUuid, FindChild};
+use vsphere_vim_types::methods::{
+    FindAllByUuid, FindByDatastorePath, FindByDnsName, FindByInventoryPath, FindByIp, FindByUuid, FindChild,
+};
 use vsphere_vim_types::{ManagedObjectReference, MoRef, mo};
 
 use crate::Fault;
@@ -36,7 +38,9 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         }
         "FindByDnsName" => {
             let args: FindByDnsName = call.args()?;
-            let found = first(call, args.vm_search, |vm| vm.power == Power::On && summary::host_name(vm).eq_ignore_ascii_case(&args.dns_name));
+            let found = first(call, args.vm_search, |vm| {
+                vm.power == Power::On && summary::host_name(vm).eq_ignore_ascii_case(&args.dns_name)
+            });
             Ok(call.reply::<FindByDnsName>(&found))
         }
         "FindByIp" => {
@@ -47,7 +51,8 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "FindByDatastorePath" => {
             let args: FindByDatastorePath = call.args()?;
             let state = call.world.lock();
-            let wanted = |vm: &&Vm| crate::vm::config::files(call.world, vm).vm_path_name.as_deref() == Some(args.path.as_str());
+            let wanted =
+                |vm: &&Vm| crate::vm::config::files(call.world, vm).vm_path_name.as_deref() == Some(args.path.as_str());
             let found = state.vms.values().find(wanted).map(|vm| MoRef::new(&vm.id));
             Ok(call.reply::<FindByDatastorePath>(&found))
         }
@@ -84,7 +89,9 @@ fn child(call: &Call<'_>, parent: &ManagedObjectReference, wanted: &str) -> Opti
     if call.world.personality().find(parent) == Some(Fixed::ResourcePool) {
         children = inventory::vms(&state);
     }
-    children.into_iter().find(|object| inventory::name(call.world, &state, object).is_some_and(|name| unescape(&name) == wanted))
+    children
+        .into_iter()
+        .find(|object| inventory::name(call.world, &state, object).is_some_and(|name| unescape(&name) == wanted))
 }
 
 /// `%2f`, `%5c` and `%25` stand for what may not be in a name.

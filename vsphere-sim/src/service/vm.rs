@@ -1,9 +1,9 @@
 //! VirtualMachine and VirtualMachineSnapshot.
 
 use vsphere_vim_types::methods::{
-    ConsolidateVMDisks_Task, CreateSnapshotEx_Task, CreateSnapshot_Task, PowerOffVM_Task, PowerOnVM_Task, QueryChangedDiskAreas, ReconfigVM_Task,
-    RelocateVM_Task, RemoveAllSnapshots_Task, RemoveSnapshot_Task, Rename_Task, RenameSnapshot, ResetVM_Task, RevertToCurrentSnapshot_Task,
-    RevertToSnapshot_Task, SuspendVM_Task,
+    ConsolidateVMDisks_Task, CreateSnapshot_Task, CreateSnapshotEx_Task, PowerOffVM_Task, PowerOnVM_Task,
+    QueryChangedDiskAreas, ReconfigVM_Task, RelocateVM_Task, RemoveAllSnapshots_Task, RemoveSnapshot_Task, Rename_Task,
+    RenameSnapshot, ResetVM_Task, RevertToCurrentSnapshot_Task, RevertToSnapshot_Task, SuspendVM_Task,
 };
 use vsphere_vim_types::{Any, Method, MoRef, VirtualMachineConfigSpec, mo};
 
@@ -22,12 +22,20 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
     match call.request.method {
         "CreateSnapshot_Task" => {
             let args: CreateSnapshot_Task = call.args()?;
-            let wanted = NewSnapshot { name: args.name, description: args.description.unwrap_or_default(), quiesce: args.quiesce };
+            let wanted = NewSnapshot {
+                name: args.name,
+                description: args.description.unwrap_or_default(),
+                quiesce: args.quiesce,
+            };
             create_snapshot::<CreateSnapshot_Task>(call, &vm, wanted)
         }
         "CreateSnapshotEx_Task" => {
             let args: CreateSnapshotEx_Task = call.args()?;
-            let wanted = NewSnapshot { name: args.name, description: args.description.unwrap_or_default(), quiesce: args.quiesce_spec.is_some() };
+            let wanted = NewSnapshot {
+                name: args.name,
+                description: args.description.unwrap_or_default(),
+                quiesce: args.quiesce_spec.is_some(),
+            };
             create_snapshot::<CreateSnapshotEx_Task>(call, &vm, wanted)
         }
         "RemoveAllSnapshots_Task" => {
@@ -41,7 +49,8 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             let id = vm.clone();
             start_task::<RevertToCurrentSnapshot_Task>(call, &vm, move |world| {
                 let current = world.lock().vms.get(&id).and_then(|vm| vm.current_snapshot.clone());
-                let current = current.ok_or_else(|| Fault::new("NotFound", "The virtual machine has no current snapshot"))?;
+                let current =
+                    current.ok_or_else(|| Fault::new("NotFound", "The virtual machine has no current snapshot"))?;
                 snapshot::revert(world, &current).map(|()| Any::Null)
             })
         }
@@ -52,7 +61,9 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
                 snapshot::merge(&stores)?;
                 // Explicitly asked for, a consolidation that something blocks is an error.
                 match stores.iter().find(|store| store.needs_consolidation()) {
-                    Some(blocked) => Err(Fault::file_locked(blocked.paths(blocked.current()).last().map_or("", String::as_str))),
+                    Some(blocked) => {
+                        Err(Fault::file_locked(blocked.paths(blocked.current()).last().map_or("", String::as_str)))
+                    }
                     None => Ok(Any::Null),
                 }
             })
@@ -60,7 +71,9 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "ReconfigVM_Task" => {
             let args: ReconfigVM_Task = call.args()?;
             let id = vm.clone();
-            start_task::<ReconfigVM_Task>(call, &vm, move |world| reconfigure(world, &id, &args.spec).map(|()| Any::Null))
+            start_task::<ReconfigVM_Task>(call, &vm, move |world| {
+                reconfigure(world, &id, &args.spec).map(|()| Any::Null)
+            })
         }
         "Rename_Task" => {
             let args: Rename_Task = call.args()?;
@@ -74,14 +87,17 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "ResetVM_Task" => power::<ResetVM_Task>(call, &vm, PowerOperation::Reset),
         "QueryChangedDiskAreas" => changed_areas(call, vm).await,
         // There is one host and one datastore: a migration has nowhere to go, and that is what the task says.
-        "RelocateVM_Task" => start_task::<RelocateVM_Task>(call, &vm, |_| Err(Fault::not_supported("the simulator has one host and one datastore"))),
+        "RelocateVM_Task" => start_task::<RelocateVM_Task>(call, &vm, |_| {
+            Err(Fault::not_supported("the simulator has one host and one datastore"))
+        }),
         other => Err(Fault::method_not_found(call.this(), other)),
     }
 }
 
 fn on_snapshot(call: &Call<'_>) -> Result<Reply, Fault> {
     let id = call.this().value().to_owned();
-    let vm = call.world.lock().vm_of_snapshot(&id).map(|vm| vm.id.clone()).ok_or_else(|| Fault::not_found(call.this()))?;
+    let vm =
+        call.world.lock().vm_of_snapshot(&id).map(|vm| vm.id.clone()).ok_or_else(|| Fault::not_found(call.this()))?;
     match call.request.method {
         "RemoveSnapshot_Task" => {
             let args: RemoveSnapshot_Task = call.args()?;
@@ -89,11 +105,17 @@ fn on_snapshot(call: &Call<'_>) -> Result<Reply, Fault> {
                 snapshot::remove(world, &id, args.remove_children, args.consolidate.unwrap_or(true)).map(|()| Any::Null)
             })
         }
-        "RevertToSnapshot_Task" => start_task::<RevertToSnapshot_Task>(call, &vm, move |world| snapshot::revert(world, &id).map(|()| Any::Null)),
+        "RevertToSnapshot_Task" => start_task::<RevertToSnapshot_Task>(call, &vm, move |world| {
+            snapshot::revert(world, &id).map(|()| Any::Null)
+        }),
         "RenameSnapshot" => {
             let args: RenameSnapshot = call.args()?;
             let mut state = call.world.lock();
-            let snapshot = state.vms.get_mut(&vm).and_then(|vm| vm.snapshots.get_mut(&id)).ok_or_else(|| Fault::not_found(call.this()))?;
+            let snapshot = state
+                .vms
+                .get_mut(&vm)
+                .and_then(|vm| vm.snapshots.get_mut(&id))
+                .ok_or_else(|| Fault::not_found(call.this()))?;
             if let Some(name) = args.name {
                 snapshot.name = name;
             }
@@ -108,7 +130,11 @@ fn on_snapshot(call: &Call<'_>) -> Result<Reply, Fault> {
     }
 }
 
-fn create_snapshot<M: Method<Output = MoRef<mo::Task>>>(call: &Call<'_>, vm: &str, wanted: NewSnapshot) -> Result<Reply, Fault> {
+fn create_snapshot<M: Method<Output = MoRef<mo::Task>>>(
+    call: &Call<'_>,
+    vm: &str,
+    wanted: NewSnapshot,
+) -> Result<Reply, Fault> {
     let id = vm.to_owned();
     start_task::<M>(call, vm, move |world| {
         let snapshot = snapshot::create(world, &id, wanted)?;
@@ -116,7 +142,11 @@ fn create_snapshot<M: Method<Output = MoRef<mo::Task>>>(call: &Call<'_>, vm: &st
     })
 }
 
-fn power<M: Method<Output = MoRef<mo::Task>>>(call: &Call<'_>, vm: &str, operation: PowerOperation) -> Result<Reply, Fault> {
+fn power<M: Method<Output = MoRef<mo::Task>>>(
+    call: &Call<'_>,
+    vm: &str,
+    operation: PowerOperation,
+) -> Result<Reply, Fault> {
     let id = vm.to_owned();
     start_task::<M>(call, vm, move |world| operate::power(world, &id, operation).map(|()| Any::Null))
 }
@@ -135,6 +165,8 @@ async fn changed_areas(call: &Call<'_>, vm: String) -> Result<Reply, Fault> {
         operate::changed_areas(&world, &vm, snapshot, args.device_key, args.start_offset, &args.change_id)
     };
     let done = tokio::task::spawn_blocking(work).await;
-    let info = done.map_err(|error| Fault::new("SystemError", "A general system error occurred").field("reason", &error.to_string()))??;
+    let info = done.map_err(|error| {
+        Fault::new("SystemError", "A general system error occurred").field("reason", &error.to_string())
+    })??;
     Ok(call.reply::<QueryChangedDiskAreas>(&info))
 }

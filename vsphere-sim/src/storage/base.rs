@@ -53,7 +53,11 @@ impl std::fmt::Debug for DiskSource {
 }
 
 /// Calls `each` with every part of `range` that may hold data, ascending.
-pub(super) fn data(image: &dyn Image, range: std::ops::Range<u64>, mut each: impl FnMut(std::ops::Range<u64>)) -> std::io::Result<()> {
+pub(super) fn data(
+    image: &dyn Image,
+    range: std::ops::Range<u64>,
+    mut each: impl FnMut(std::ops::Range<u64>),
+) -> std::io::Result<()> {
     for entry in image.map(range) {
         let entry = entry.map_err(std::io::Error::other)?;
         if entry.kind == MapKind::Data {

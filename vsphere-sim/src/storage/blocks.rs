@@ -58,7 +58,9 @@ impl BlockSet {
 
     /// Whether `block` is in the set.
     pub fn contains(&self, block: u64) -> bool {
-        self.pages.get(&(block / PAGE_BLOCKS)).is_some_and(|page| page.next_set(block % PAGE_BLOCKS) == Some(block % PAGE_BLOCKS))
+        self.pages
+            .get(&(block / PAGE_BLOCKS))
+            .is_some_and(|page| page.next_set(block % PAGE_BLOCKS) == Some(block % PAGE_BLOCKS))
     }
 
     /// Whether nothing is in the set.

@@ -104,7 +104,10 @@ impl Chain {
 
     /// Every layer with its path, bytes held and whether the VM runs on it or on a descendant of it.
     pub(super) fn files(&self) -> Vec<(NodeId, String, u64)> {
-        self.nodes.iter().map(|(id, node)| (*id, self.path(*id).unwrap_or_default(), node.layer.present().len() * BLOCK)).collect()
+        self.nodes
+            .iter()
+            .map(|(id, node)| (*id, self.path(*id).unwrap_or_default(), node.layer.present().len() * BLOCK))
+            .collect()
     }
 
     pub(super) fn metadata(&self, key: &str) -> Option<String> {
@@ -124,7 +127,8 @@ impl Chain {
     pub(super) fn sync(&self, id: NodeId) -> Result<()> {
         let node = self.node(id)?;
         if let (None, true, Some(base)) = (node.parent, self.write_through, &self.base) {
-            base.flush().map_err(|error| Error::io("flush base image", &self.place.dir, std::io::Error::other(error)))?;
+            base.flush()
+                .map_err(|error| Error::io("flush base image", &self.place.dir, std::io::Error::other(error)))?;
         }
         node.layer.sync()
     }
@@ -290,7 +294,9 @@ impl Chain {
 
     fn branch(&mut self, below: NodeId) -> Result<()> {
         let capacity = self.node(below)?.capacity;
-        let file = (1u32..).map(|n| format!("{}-{n:06}", self.place.stem)).find(|name| self.nodes.values().all(|node| node.file != *name));
+        let file = (1u32..)
+            .map(|n| format!("{}-{n:06}", self.place.stem))
+            .find(|name| self.nodes.values().all(|node| node.file != *name));
         let file = file.unwrap_or_default();
         self.serial += 1;
         let id = NodeId(self.serial);
@@ -320,9 +326,9 @@ impl Chain {
         let (inside, outside) = buffer.split_at_mut(split);
         outside.fill(0);
         match &self.base {
-            Some(base) if !inside.is_empty() => {
-                base.read_at(offset, inside).map_err(|error| Error::io("read base image", &self.place.dir, std::io::Error::other(error)))
-            }
+            Some(base) if !inside.is_empty() => base
+                .read_at(offset, inside)
+                .map_err(|error| Error::io("read base image", &self.place.dir, std::io::Error::other(error))),
             _ => Ok(()),
         }
     }
@@ -330,7 +336,9 @@ impl Chain {
     fn store(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<()> {
         let (capacity, is_root) = (self.node(id)?.capacity, self.node(id)?.parent.is_none());
         if let (true, true, Some(base)) = (is_root, self.write_through, &self.base) {
-            return base.write_at(offset, bytes).map_err(|error| Error::io("write base image", &self.place.dir, std::io::Error::other(error)));
+            return base
+                .write_at(offset, bytes)
+                .map_err(|error| Error::io("write base image", &self.place.dir, std::io::Error::other(error)));
         }
         let end = offset + bytes.len() as u64;
         let mut at = offset;

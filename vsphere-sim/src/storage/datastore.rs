@@ -48,7 +48,13 @@ impl Datastore {
     ///
     /// # Errors
     /// [`Error::BadBase`] and the host's.
-    pub fn create_disk(&self, folder: &str, index: usize, source: &DiskSource, options: &DiskOptions) -> Result<Arc<DiskStore>> {
+    pub fn create_disk(
+        &self,
+        folder: &str,
+        index: usize,
+        source: &DiskSource,
+        options: &DiskOptions,
+    ) -> Result<Arc<DiskStore>> {
         if folder.is_empty() || folder.starts_with('.') || folder.contains(['/', '\\', '\0']) {
             return Err(Error::Refused { disk: folder.into(), reason: "not a folder name".into() });
         }
@@ -62,7 +68,9 @@ impl Datastore {
 
 impl Drop for Datastore {
     fn drop(&mut self) {
-        if self.temporary && let Err(error) = std::fs::remove_dir_all(&self.root) {
+        if self.temporary
+            && let Err(error) = std::fs::remove_dir_all(&self.root)
+        {
             tracing::warn!(directory = %self.root.display(), %error, "temporary datastore left behind");
         }
     }

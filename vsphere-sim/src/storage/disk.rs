@@ -266,14 +266,18 @@ impl DiskStore {
         let capacity = state.chain.capacity(point.node).map_err(storage)?;
         let start_offset = u64::try_from(start).ok().filter(|start| *start < capacity);
         let start = start_offset.ok_or(TrackingError::StartOffset { start, capacity })?;
-        let stale = |reason: String| TrackingError::Stale { disk: state.chain.path(point.node).unwrap_or_default(), reason };
-        let landmark = point.landmark.as_ref().ok_or_else(|| stale("the snapshot was taken without change tracking".into()))?;
+        let stale =
+            |reason: String| TrackingError::Stale { disk: state.chain.path(point.node).unwrap_or_default(), reason };
+        let landmark =
+            point.landmark.as_ref().ok_or_else(|| stale("the snapshot was taken without change tracking".into()))?;
         let (unit, set) = if since == "*" {
             (BLOCK, state.chain.allocated(point.node, start..capacity).map_err(storage)?)
         } else {
             (state.tracker.options().granularity.max(512), state.tracker.changes(landmark, since).map_err(stale)?)
         };
-        let areas = set.runs(start / unit..capacity.div_ceil(unit)).map(|run| (run.start * unit).max(start)..(run.end * unit).min(capacity));
+        let areas = set
+            .runs(start / unit..capacity.div_ceil(unit))
+            .map(|run| (run.start * unit).max(start)..(run.end * unit).min(capacity));
         Ok(Page::cut(start, capacity, state.tracker.options().max_areas, areas))
     }
 
@@ -297,7 +301,9 @@ impl DiskStore {
             return Some(value);
         }
         let (cylinders, heads, sectors) = geometry(state.chain.capacity(state.chain.current()).ok()?);
-        let hex = |part: &str| part.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok()).collect::<Vec<_>>().join(" ");
+        let hex = |part: &str| {
+            part.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok()).collect::<Vec<_>>().join(" ")
+        };
         let plain: String = self.uuid.chars().filter(char::is_ascii_hexdigit).collect();
         Some(match key {
             "adapterType" => "lsilogic".into(),

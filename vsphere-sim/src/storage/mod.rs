@@ -21,10 +21,10 @@ mod tracking;
 
 pub use base::DiskSource;
 pub use blocks::BlockSet;
+pub use chain::NodeId;
 pub use datastore::Datastore;
 pub use disk::{Access, Consolidation, DiskCounters, DiskOptions, DiskStore, NodeHandle, Point};
 pub use error::{Error, Result};
-pub use chain::NodeId;
 pub use tracking::{Page, TrackingError, TrackingOptions, UuidStyle};
 
 /// Bytes of one copy-on-write block.

@@ -1,8 +1,8 @@
 //! `VirtualMachineConfigInfo` of a VM and of a snapshot, and what the host can do with it.
 
 use vsphere_vim_types::{
-    Any, OptionValue, Poly, ToolsConfigInfo, VirtualMachineCapability, VirtualMachineConfigInfo, VirtualMachineDefaultPowerOpInfo, VirtualMachineFileInfo,
-    VirtualMachineFlagInfo,
+    Any, OptionValue, Poly, ToolsConfigInfo, VirtualMachineCapability, VirtualMachineConfigInfo,
+    VirtualMachineDefaultPowerOpInfo, VirtualMachineFileInfo, VirtualMachineFlagInfo,
 };
 
 use crate::world::World;

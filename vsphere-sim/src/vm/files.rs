@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use vsphere_vim_types::{
-    DateTime, MoRef, VirtualMachineFileLayoutEx, VirtualMachineFileLayoutExDiskLayout, VirtualMachineFileLayoutExDiskUnit, VirtualMachineFileLayoutExFileInfo,
-    VirtualMachineFileLayoutExSnapshotLayout,
+    DateTime, MoRef, VirtualMachineFileLayoutEx, VirtualMachineFileLayoutExDiskLayout,
+    VirtualMachineFileLayoutExDiskUnit, VirtualMachineFileLayoutExFileInfo, VirtualMachineFileLayoutExSnapshotLayout,
 };
 
 use crate::storage::NodeId;
@@ -20,15 +20,27 @@ pub(crate) fn layout(world: &World, vm: &Vm) -> VirtualMachineFileLayoutEx {
     for store in vm.all_stores() {
         for (_, path, bytes) in store.files() {
             files.add(&path, "diskDescriptor", 512);
-            let suffix = if path == store.paths(store.current()).last().map_or("", String::as_str) { "-flat.vmdk" } else { "-sesparse.vmdk" };
+            let suffix = if path == store.paths(store.current()).last().map_or("", String::as_str) {
+                "-flat.vmdk"
+            } else {
+                "-sesparse.vmdk"
+            };
             files.add(&format!("{}{suffix}", path.trim_end_matches(".vmdk")), "diskExtent", bytes);
         }
     }
     let snapshots = vm.snapshots.values().map(|snapshot| VirtualMachineFileLayoutExSnapshotLayout {
         key: MoRef::new(&snapshot.id),
-        data_key: files.add(&format!("[{}] {}/{}-Snapshot{}.vmsn", world.datastore.name(), vm.folder, vm.folder, snapshot.number), "snapshotData", 28_000),
+        data_key: files.add(
+            &format!("[{}] {}/{}-Snapshot{}.vmsn", world.datastore.name(), vm.folder, vm.folder, snapshot.number),
+            "snapshotData",
+            28_000,
+        ),
         memory_key: -1,
-        disk: snapshot.points.iter().filter_map(|(key, point)| Some(files.disk(snapshot.settings.disks.get(key)?, point.node()))).collect(),
+        disk: snapshot
+            .points
+            .iter()
+            .filter_map(|(key, point)| Some(files.disk(snapshot.settings.disks.get(key)?, point.node())))
+            .collect(),
         ..Default::default()
     });
     let snapshot = snapshots.collect();

@@ -1,11 +1,12 @@
 //! The device list of a VM or of a snapshot.
 
 use vsphere_vim_types::{
-    Description, MoRef, ParaVirtualSCSIController, Poly, SharesInfo, SharesLevel, VirtualController, VirtualDevice, VirtualDeviceConnectInfo,
-    VirtualDeviceDeviceBackingInfo, VirtualDeviceFileBackingInfo, VirtualDisk, VirtualDiskFlatVer2BackingInfo, VirtualEthernetCard,
-    VirtualEthernetCardNetworkBackingInfo, VirtualHardware, VirtualIDEController, VirtualKeyboard, VirtualLsiLogicController, VirtualMachineVMCIDevice,
-    VirtualMachineVideoCard, VirtualPCIController, VirtualPS2Controller, VirtualPointingDevice, VirtualSCSIController, VirtualSCSISharing, VirtualSIOController,
-    VirtualVmxnet3,
+    Description, MoRef, ParaVirtualSCSIController, Poly, SharesInfo, SharesLevel, VirtualController, VirtualDevice,
+    VirtualDeviceConnectInfo, VirtualDeviceDeviceBackingInfo, VirtualDeviceFileBackingInfo, VirtualDisk,
+    VirtualDiskFlatVer2BackingInfo, VirtualEthernetCard, VirtualEthernetCardNetworkBackingInfo, VirtualHardware,
+    VirtualIDEController, VirtualKeyboard, VirtualLsiLogicController, VirtualMachineVMCIDevice,
+    VirtualMachineVideoCard, VirtualPCIController, VirtualPS2Controller, VirtualPointingDevice, VirtualSCSIController,
+    VirtualSCSISharing, VirtualSIOController, VirtualVmxnet3,
 };
 
 use crate::personality::Fixed;
@@ -44,18 +45,23 @@ pub(crate) fn free_unit(taken: impl Fn(i32) -> bool) -> Option<i32> {
 fn devices(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> Vec<Poly<VirtualDevice>> {
     let disks: Vec<i32> = settings.disks.keys().copied().collect();
     let mut devices: Vec<Poly<VirtualDevice>> = vec![
-        Poly::new(VirtualIDEController { base: controller(200, "IDE 0", 0, None, vec![]), ..Default::default() }),
-        Poly::new(VirtualIDEController { base: controller(201, "IDE 1", 1, None, vec![]), ..Default::default() }),
-        Poly::new(VirtualPS2Controller { base: controller(300, "PS2 controller 0", 0, None, vec![600, 700]), ..Default::default() }),
-        Poly::new(VirtualPCIController { base: controller(100, "PCI controller 0", 0, None, vec![500, 12000, SCSI_KEY, 4000]), ..Default::default() }),
-        Poly::new(VirtualSIOController { base: controller(400, "SIO controller 0", 0, None, vec![]), ..Default::default() }),
-        Poly::new(VirtualKeyboard { base: device(600, "Keyboard", "Keyboard", Some(300), Some(0)), ..Default::default() }),
+        Poly::new(VirtualIDEController { base: controller(200, "IDE 0", 0, None, vec![]) }),
+        Poly::new(VirtualIDEController { base: controller(201, "IDE 1", 1, None, vec![]) }),
+        Poly::new(VirtualPS2Controller { base: controller(300, "PS2 controller 0", 0, None, vec![600, 700]) }),
+        Poly::new(VirtualPCIController {
+            base: controller(100, "PCI controller 0", 0, None, vec![500, 12000, SCSI_KEY, 4000]),
+        }),
+        Poly::new(VirtualSIOController { base: controller(400, "SIO controller 0", 0, None, vec![]) }),
+        Poly::new(VirtualKeyboard { base: device(600, "Keyboard", "Keyboard", Some(300), Some(0)) }),
         Poly::new(VirtualPointingDevice {
             base: VirtualDevice {
-                backing: Some(Poly::new(VirtualDeviceDeviceBackingInfo { device_name: String::new(), use_auto_detect: Some(false), ..Default::default() })),
+                backing: Some(Poly::new(VirtualDeviceDeviceBackingInfo {
+                    device_name: String::new(),
+                    use_auto_detect: Some(false),
+                    ..Default::default()
+                })),
                 ..device(700, "Pointing device", "Pointing device; Device", Some(300), Some(1))
             },
-            ..Default::default()
         }),
         Poly::new(VirtualMachineVideoCard {
             video_ram_size_in_kb: Some(4096),
@@ -64,7 +70,13 @@ fn devices(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> V
             ..Default::default()
         }),
         Poly::new(VirtualMachineVMCIDevice {
-            base: device(12000, "VMCI device", "Device on the virtual machine PCI bus that provides support for the virtual machine communication interface", Some(100), Some(17)),
+            base: device(
+                12000,
+                "VMCI device",
+                "Device on the virtual machine PCI bus that provides support for the virtual machine communication interface",
+                Some(100),
+                Some(17),
+            ),
             ..Default::default()
         }),
         scsi_controller(disks),
@@ -76,12 +88,18 @@ fn devices(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> V
 
 fn device(key: i32, label: &str, summary: &str, controller: Option<i32>, unit: Option<i32>) -> VirtualDevice {
     let description = Description { label: label.into(), summary: summary.into(), ..Default::default() };
-    VirtualDevice { key, device_info: Some(Poly::new(description)), controller_key: controller, unit_number: unit, ..Default::default() }
+    VirtualDevice {
+        key,
+        device_info: Some(Poly::new(description)),
+        controller_key: controller,
+        unit_number: unit,
+        ..Default::default()
+    }
 }
 
 fn controller(key: i32, label: &str, bus: i32, parent: Option<(i32, i32)>, children: Vec<i32>) -> VirtualController {
     let base = device(key, label, label, parent.map(|(controller, _)| controller), parent.map(|(_, unit)| unit));
-    VirtualController { bus_number: bus, device: children, base, ..Default::default() }
+    VirtualController { bus_number: bus, device: children, base }
 }
 
 fn scsi_controller(disks: Vec<i32>) -> Poly<VirtualDevice> {
@@ -90,13 +108,12 @@ fn scsi_controller(disks: Vec<i32>) -> Poly<VirtualDevice> {
         shared_bus: VirtualSCSISharing::NoSharing,
         scsi_ctlr_unit_number: Some(SCSI_OWN_UNIT),
         base: controller(SCSI_KEY, "SCSI controller 0", 0, Some((100, 3)), disks.clone()),
-        ..Default::default()
     };
     // Sixteen units are what LSI Logic has; a VM with more disks needs the paravirtual controller.
     if disks.len() > 15 {
-        Poly::new(ParaVirtualSCSIController { base: scsi, ..Default::default() })
+        Poly::new(ParaVirtualSCSIController { base: scsi })
     } else {
-        Poly::new(VirtualLsiLogicController { base: scsi, ..Default::default() })
+        Poly::new(VirtualLsiLogicController { base: scsi })
     }
 }
 
@@ -104,15 +121,27 @@ fn network_card(world: &World) -> Poly<VirtualDevice> {
     let network = world.fixed(Fixed::Network);
     let backing = VirtualEthernetCardNetworkBackingInfo {
         network: Some(network.cast()),
-        base: VirtualDeviceDeviceBackingInfo { device_name: world.personality().name(Fixed::Network).into(), ..Default::default() },
+        base: VirtualDeviceDeviceBackingInfo {
+            device_name: world.personality().name(Fixed::Network).into(),
+            ..Default::default()
+        },
         ..Default::default()
     };
-    let connectable = VirtualDeviceConnectInfo { start_connected: true, allow_guest_control: true, connected: true, ..Default::default() };
+    let connectable = VirtualDeviceConnectInfo {
+        start_connected: true,
+        allow_guest_control: true,
+        connected: true,
+        ..Default::default()
+    };
     let card = VirtualEthernetCard {
         address_type: Some("assigned".into()),
         mac_address: Some("00:50:56:00:00:01".into()),
         wake_on_lan_enabled: Some(true),
-        base: VirtualDevice { backing: Some(Poly::new(backing)), connectable: Some(connectable), ..device(4000, "Network adapter 1", "VM Network", Some(100), Some(7)) },
+        base: VirtualDevice {
+            backing: Some(Poly::new(backing)),
+            connectable: Some(connectable),
+            ..device(4000, "Network adapter 1", "VM Network", Some(100), Some(7))
+        },
         ..Default::default()
     };
     let mut device = VirtualVmxnet3::default();
@@ -143,12 +172,20 @@ fn virtual_disk(world: &World, disk: &VmDisk, snapshot: Option<&Snapshot>) -> Po
         disk_object_id: Some(format!("1-{}", disk.key)),
         native_unmanaged_linked_clone: Some(false),
         guest_read_only: Some(false),
-        base: VirtualDevice { backing: backing.map(|backing| Poly::new(*backing)), ..device(disk.key, &disk.label, &summary, Some(SCSI_KEY), Some(disk.unit)) },
+        base: VirtualDevice {
+            backing: backing.map(|backing| Poly::new(*backing)),
+            ..device(disk.key, &disk.label, &summary, Some(SCSI_KEY), Some(disk.unit))
+        },
         ..Default::default()
     })
 }
 
-fn backing_chain(world: &World, disk: &VmDisk, paths: &[String], change_id: Option<String>) -> Option<Box<VirtualDiskFlatVer2BackingInfo>> {
+fn backing_chain(
+    world: &World,
+    disk: &VmDisk,
+    paths: &[String],
+    change_id: Option<String>,
+) -> Option<Box<VirtualDiskFlatVer2BackingInfo>> {
     let mut below = None;
     for (depth, path) in paths.iter().enumerate().rev() {
         let datastore = MoRef::new(world.fixed(Fixed::Datastore).value());
@@ -164,7 +201,11 @@ fn backing_chain(world: &World, disk: &VmDisk, paths: &[String], change_id: Opti
             parent: below,
             digest_enabled: Some(false),
             sharing: Some("sharingNone".into()),
-            base: VirtualDeviceFileBackingInfo { file_name: path.clone(), datastore: Some(datastore), ..Default::default() },
+            base: VirtualDeviceFileBackingInfo {
+                file_name: path.clone(),
+                datastore: Some(datastore),
+                ..Default::default()
+            },
             ..Default::default()
         }));
     }

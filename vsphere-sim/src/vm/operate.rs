@@ -46,7 +46,14 @@ pub(crate) fn power(world: &World, vm_id: &str, operation: PowerOperation) -> Re
 }
 
 /// `QueryChangedDiskAreas`. Reads allocation maps, so it blocks.
-pub(crate) fn changed_areas(world: &World, vm_id: &str, snapshot: Option<&str>, key: i32, start: i64, since: &str) -> Result<DiskChangeInfo, Fault> {
+pub(crate) fn changed_areas(
+    world: &World,
+    vm_id: &str,
+    snapshot: Option<&str>,
+    key: i32,
+    start: i64,
+    since: &str,
+) -> Result<DiskChangeInfo, Fault> {
     let (store, point) = {
         let state = world.lock();
         let vm = state.vms.get(vm_id).ok_or_else(|| gone(vm_id))?;
@@ -57,11 +64,24 @@ pub(crate) fn changed_areas(world: &World, vm_id: &str, snapshot: Option<&str>, 
         TrackingError::StartOffset { .. } => Fault::invalid_argument("startOffset"),
         TrackingError::Storage(reason) => Fault::file_fault("", &reason),
     })?;
-    let areas = page.areas.iter().map(|area| DiskChangeExtent { start: area.start as i64, length: (area.end - area.start) as i64, ..Default::default() });
-    Ok(DiskChangeInfo { start_offset: page.start as i64, length: page.length as i64, changed_area: areas.collect(), ..Default::default() })
+    let areas = page.areas.iter().map(|area| DiskChangeExtent {
+        start: area.start as i64,
+        length: (area.end - area.start) as i64,
+        ..Default::default()
+    });
+    Ok(DiskChangeInfo {
+        start_offset: page.start as i64,
+        length: page.length as i64,
+        changed_area: areas.collect(),
+        ..Default::default()
+    })
 }
 
-fn locate(vm: &Vm, snapshot: Option<&str>, key: i32) -> Result<(std::sync::Arc<crate::storage::DiskStore>, crate::storage::Point), Fault> {
+fn locate(
+    vm: &Vm,
+    snapshot: Option<&str>,
+    key: i32,
+) -> Result<(std::sync::Arc<crate::storage::DiskStore>, crate::storage::Point), Fault> {
     let Some(id) = snapshot else {
         // Against the present state the question can be asked of a VM that is off only.
         if vm.power != Power::Off {
@@ -73,6 +93,7 @@ fn locate(vm: &Vm, snapshot: Option<&str>, key: i32) -> Result<(std::sync::Arc<c
     let snapshot = vm.snapshots.get(id).ok_or_else(|| Fault::invalid_argument("snapshot"))?;
     let disk = snapshot.settings.disks.get(&key).ok_or_else(|| Fault::invalid_argument("deviceKey"))?;
     let path = || disk.store.paths(disk.store.current()).first().cloned().unwrap_or_default();
-    let point = snapshot.points.get(&key).ok_or_else(|| Fault::file_fault(&path(), "the disk is not part of the snapshot"))?;
+    let point =
+        snapshot.points.get(&key).ok_or_else(|| Fault::file_fault(&path(), "the disk is not part of the snapshot"))?;
     Ok((disk.store.clone(), point.clone()))
 }

@@ -1,6 +1,9 @@
 //! `ReconfigVM_Task`: the settings and disk changes that a backup program makes. All else is refused.
 
-use vsphere_vim_types::{Poly, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation, VirtualDeviceConfigSpecOperation, VirtualDisk, VirtualMachineConfigSpec};
+use vsphere_vim_types::{
+    Poly, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation, VirtualDeviceConfigSpecOperation, VirtualDisk,
+    VirtualMachineConfigSpec,
+};
 
 use crate::Fault;
 use crate::storage::{DiskOptions, DiskSource};
@@ -42,14 +45,20 @@ pub(crate) fn reconfigure(world: &World, vm_id: &str, spec: &VirtualMachineConfi
     }
     for option in &spec.extra_config {
         match &option.value {
-            Some(vsphere_vim_types::Any::String(value)) if !value.is_empty() => vm.settings.extra.insert(option.key.clone(), value.clone()),
+            Some(vsphere_vim_types::Any::String(value)) if !value.is_empty() => {
+                vm.settings.extra.insert(option.key.clone(), value.clone())
+            }
             // An empty value deletes the key.
             _ => vm.settings.extra.remove(&option.key),
         };
     }
     if let Some(tracking) = spec.change_tracking_enabled {
         vm.settings.tracking = tracking;
-        vm.settings.disks.values().filter(|disk| disk.mode == DiskMode::Persistent).for_each(|disk| disk.store.set_tracking(tracking));
+        vm.settings
+            .disks
+            .values()
+            .filter(|disk| disk.mode == DiskMode::Persistent)
+            .for_each(|disk| disk.store.set_tracking(tracking));
     }
     vm.revise();
     Ok(())
@@ -63,7 +72,8 @@ fn check(vm: &Vm, spec: &VirtualMachineConfigSpec) -> Result<(), Fault> {
         return Err(Fault::not_supported("change tracking needs hardware version 7 or later"));
     }
     if spec.name.as_ref().is_some_and(|name| name.is_empty() || name.len() > 80) {
-        return Err(Fault::new("InvalidName", "The name is empty or too long").field("name", spec.name.as_deref().unwrap_or_default()));
+        return Err(Fault::new("InvalidName", "The name is empty or too long")
+            .field("name", spec.name.as_deref().unwrap_or_default()));
     }
     if (spec.num_cpus.is_some() || spec.memory_mb.is_some()) && vm.power != Power::Off {
         return Err(Fault::power_state(Some("poweredOff"), vm.power.as_str()));
@@ -71,7 +81,12 @@ fn check(vm: &Vm, spec: &VirtualMachineConfigSpec) -> Result<(), Fault> {
     Ok(())
 }
 
-fn change_device(world: &World, vm: &mut Vm, change: &Poly<VirtualDeviceConfigSpec>, index: usize) -> Result<(), Fault> {
+fn change_device(
+    world: &World,
+    vm: &mut Vm,
+    change: &Poly<VirtualDeviceConfigSpec>,
+    index: usize,
+) -> Result<(), Fault> {
     let refuse = |property: &str, why: &str| {
         Fault::new("InvalidDeviceSpec", &format!("Invalid configuration for device '{index}'. {why}"))
             .field("property", &format!("virtualDeviceSpec.{property}"))
@@ -93,17 +108,21 @@ fn change_device(world: &World, vm: &mut Vm, change: &Poly<VirtualDeviceConfigSp
             if change.file_operation != Some(VirtualDeviceConfigSpecFileOperation::Create) {
                 return Err(Fault::not_supported("attaching an existing disk"));
             }
-            let bytes = capacity(disk).filter(|bytes| *bytes > 0).ok_or_else(|| refuse("device.capacityInKB", "No capacity."))?;
+            let bytes = capacity(disk)
+                .filter(|bytes| *bytes > 0)
+                .ok_or_else(|| refuse("device.capacityInKB", "No capacity."))?;
             let unit = match disk.unit_number {
                 Some(unit) if unit >= 0 && vm.settings.disks.values().all(|other| other.unit != unit) => unit,
                 Some(unit) if unit >= 0 => return Err(refuse("device.unitNumber", "The unit is taken.")),
-                _ => free_unit(|unit| vm.settings.disks.values().any(|other| other.unit == unit)).ok_or_else(|| refuse("device.unitNumber", "No unit is free."))?,
+                _ => free_unit(|unit| vm.settings.disks.values().any(|other| other.unit == unit))
+                    .ok_or_else(|| refuse("device.unitNumber", "No unit is free."))?,
             };
             if disk.controller_key.is_some_and(|key| key != SCSI_KEY) {
                 return Err(refuse("device.controllerKey", "No such controller."));
             }
             let options = DiskOptions { write_through: false, tracking: vm.tracking_options.clone() };
-            attach(world, vm, unit, &DiskSource::Empty(bytes), &options, DiskMode::Persistent, None).map_err(|error| Fault::storage(&error))?;
+            attach(world, vm, unit, &DiskSource::Empty(bytes), &options, DiskMode::Persistent, None)
+                .map_err(|error| Fault::storage(&error))?;
             Ok(())
         }
         Some(VirtualDeviceConfigSpecOperation::Remove) => {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vsphere_vim_types::{DateTime, ManagedObjectReference, MoRef, VirtualMachineSnapshotInfo, VirtualMachineSnapshotTree};
+use vsphere_vim_types::{
+    DateTime, ManagedObjectReference, MoRef, VirtualMachineSnapshotInfo, VirtualMachineSnapshotTree,
+};
 
 use crate::Fault;
 use crate::storage::{DiskStore, Point};
@@ -36,7 +38,9 @@ pub(crate) fn create(world: &World, vm_id: &str, wanted: NewSnapshot) -> Result<
         return Err(Fault::new("SnapshotFault", "The maximum number of snapshots in a chain is reached"));
     }
     if wanted.name.is_empty() || wanted.name.len() > 80 {
-        return Err(Fault::new("InvalidName", "The name is empty or longer than 80 characters").field("name", &wanted.name));
+        return Err(
+            Fault::new("InvalidName", "The name is empty or longer than 80 characters").field("name", &wanted.name)
+        );
     }
     let mut points = BTreeMap::new();
     for disk in vm.settings.disks.values().filter(|disk| disk.mode == DiskMode::Persistent) {
@@ -115,7 +119,12 @@ fn take_out(vm: &mut Vm, id: &str, children: bool) -> Vec<Snapshot> {
         // Grows while it is walked: descendants of descendants follow.
         let mut at = 0;
         while let Some(parent) = doomed.get(at).cloned() {
-            doomed.extend(vm.snapshots.values().filter(|snapshot| snapshot.parent.as_ref() == Some(&parent)).map(|snapshot| snapshot.id.clone()));
+            doomed.extend(
+                vm.snapshots
+                    .values()
+                    .filter(|snapshot| snapshot.parent.as_ref() == Some(&parent))
+                    .map(|snapshot| snapshot.id.clone()),
+            );
             at += 1;
         }
     }

@@ -1,9 +1,10 @@
 //! Run-time state, guest information and the summary of a VM.
 
 use vsphere_vim_types::{
-    DateTime, GuestInfo, ManagedEntityStatus, MoRef, VirtualMachineConfigSummary, VirtualMachineConnectionState, VirtualMachineFaultToleranceState,
-    VirtualMachineGuestSummary, VirtualMachineQuickStats, VirtualMachineRecordReplayState, VirtualMachineRuntimeInfo, VirtualMachineStorageSummary,
-    VirtualMachineSummary, VirtualMachineToolsStatus,
+    DateTime, GuestInfo, ManagedEntityStatus, MoRef, VirtualMachineConfigSummary, VirtualMachineConnectionState,
+    VirtualMachineFaultToleranceState, VirtualMachineGuestSummary, VirtualMachineQuickStats,
+    VirtualMachineRecordReplayState, VirtualMachineRuntimeInfo, VirtualMachineStorageSummary, VirtualMachineSummary,
+    VirtualMachineToolsStatus,
 };
 
 use crate::personality::Fixed;

@@ -10,11 +10,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use vsphere_sim::Simulator;
 use vsphere_vim_types::methods::{
-    CreateSnapshot_Task, Login, Logout, PowerOffVM_Task, QueryChangedDiskAreas, ReconfigVM_Task, RemoveSnapshot_Task, RetrievePropertiesEx,
+    CreateSnapshot_Task, Login, Logout, PowerOffVM_Task, QueryChangedDiskAreas, ReconfigVM_Task, RemoveSnapshot_Task,
+    RetrievePropertiesEx,
 };
 use vsphere_vim_types::{
-    Any, DiskChangeInfo, ManagedObjectReference, Method, MoRef, ObjectSpec, PropertyFilterSpec, PropertySpec, RetrieveResult, TaskInfo, TaskInfoState,
-    VirtualDisk, VirtualDiskFlatVer2BackingInfo, VirtualMachineConfigInfo, mo, soap,
+    Any, DiskChangeInfo, ManagedObjectReference, Method, MoRef, ObjectSpec, PropertyFilterSpec, PropertySpec,
+    RetrieveResult, TaskInfo, TaskInfoState, VirtualDisk, VirtualDiskFlatVer2BackingInfo, VirtualMachineConfigInfo, mo,
+    soap,
 };
 
 /// What came back over HTTP.
@@ -45,7 +47,8 @@ impl Client {
     /// Logged in.
     pub(crate) async fn login(sim: &Simulator) -> Self {
         let mut client = Self::new(sim);
-        let credentials = Login { user_name: sim.username().into(), password: sim.password().into(), ..Default::default() };
+        let credentials =
+            Login { user_name: sim.username().into(), password: sim.password().into(), ..Default::default() };
         client.call(&root("SessionManager", sim_session_manager(sim)), &credentials).await.unwrap();
         client
     }
@@ -59,7 +62,8 @@ impl Client {
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::IpAddress(self.address.ip().into());
         let mut stream = self.tls.connect(name, stream).await?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: sim\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: sim\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if let Some(cookie) = &self.cookie {
             head += &format!("Cookie: {cookie}\r\n");
         }
@@ -82,7 +86,11 @@ impl Client {
     }
 
     /// Calls a method.
-    pub(crate) async fn call<M: Method>(&mut self, this: &ManagedObjectReference, args: &M) -> Result<M::Output, soap::Error> {
+    pub(crate) async fn call<M: Method>(
+        &mut self,
+        this: &ManagedObjectReference,
+        args: &M,
+    ) -> Result<M::Output, soap::Error> {
         let body = soap::encode_request(this, args, soap::RequestOptions::default());
         let raw = self.http("POST", "/sdk", body.as_bytes()).await.unwrap();
         if let Some(line) = raw.head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie:")) {
@@ -103,7 +111,11 @@ impl Client {
     }
 
     /// Starts a task and waits for its end.
-    pub(crate) async fn task<M: Method<Output = MoRef<mo::Task>>>(&mut self, this: &ManagedObjectReference, args: &M) -> TaskInfo {
+    pub(crate) async fn task<M: Method<Output = MoRef<mo::Task>>>(
+        &mut self,
+        this: &ManagedObjectReference,
+        args: &M,
+    ) -> TaskInfo {
         let task = self.call(this, args).await.unwrap();
         loop {
             let info: TaskInfo = self.get(&task.erase(), "info").await.unwrap();
@@ -115,22 +127,35 @@ impl Client {
     }
 
     /// A task that must succeed; its result.
-    pub(crate) async fn done<M: Method<Output = MoRef<mo::Task>>>(&mut self, this: &ManagedObjectReference, args: &M) -> Any {
+    pub(crate) async fn done<M: Method<Output = MoRef<mo::Task>>>(
+        &mut self,
+        this: &ManagedObjectReference,
+        args: &M,
+    ) -> Any {
         let info = self.task(this, args).await;
         assert_eq!(info.state, TaskInfoState::Success, "{:?}", info.error);
         info.result.unwrap_or_default()
     }
 
     /// A task that must fail; its fault's name.
-    pub(crate) async fn fails<M: Method<Output = MoRef<mo::Task>>>(&mut self, this: &ManagedObjectReference, args: &M) -> String {
+    pub(crate) async fn fails<M: Method<Output = MoRef<mo::Task>>>(
+        &mut self,
+        this: &ManagedObjectReference,
+        args: &M,
+    ) -> String {
         let info = self.task(this, args).await;
         info.error.expect("the task failed").fault.type_name().to_owned()
     }
 
     /// One property of one object; `None` when it is unset.
-    pub(crate) async fn get<T: vsphere_vim_types::FromAny>(&mut self, object: &ManagedObjectReference, path: &str) -> Option<T> {
+    pub(crate) async fn get<T: vsphere_vim_types::FromAny>(
+        &mut self,
+        object: &ManagedObjectReference,
+        path: &str,
+    ) -> Option<T> {
         let args = RetrievePropertiesEx { spec_set: vec![one(object, path)], ..Default::default() };
-        let result: Option<RetrieveResult> = self.call(&root("PropertyCollector", "propertyCollector"), &args).await.unwrap();
+        let result: Option<RetrieveResult> =
+            self.call(&root("PropertyCollector", "propertyCollector"), &args).await.unwrap();
         let object = result.unwrap().objects.remove(0);
         assert_eq!(object.missing_set, []);
         object.prop_set.into_iter().next().map(|property| property.val.into_typed().unwrap())
@@ -150,7 +175,11 @@ impl Client {
         self.done(vm, &PowerOffVM_Task::default()).await;
     }
 
-    pub(crate) async fn reconfigure(&mut self, vm: &ManagedObjectReference, spec: vsphere_vim_types::VirtualMachineConfigSpec) -> TaskInfo {
+    pub(crate) async fn reconfigure(
+        &mut self,
+        vm: &ManagedObjectReference,
+        spec: vsphere_vim_types::VirtualMachineConfigSpec,
+    ) -> TaskInfo {
         self.task(vm, &ReconfigVM_Task { spec, ..Default::default() }).await
     }
 
@@ -163,7 +192,13 @@ impl Client {
         (backing.file_name.clone(), backing.change_id.clone())
     }
 
-    pub(crate) async fn areas_page(&mut self, vm: &ManagedObjectReference, snapshot: &ManagedObjectReference, start: i64, since: &str) -> Result<DiskChangeInfo, soap::Error> {
+    pub(crate) async fn areas_page(
+        &mut self,
+        vm: &ManagedObjectReference,
+        snapshot: &ManagedObjectReference,
+        start: i64,
+        since: &str,
+    ) -> Result<DiskChangeInfo, soap::Error> {
         let args = QueryChangedDiskAreas {
             snapshot: Some(snapshot.cast()),
             device_key: 2000,
@@ -175,7 +210,13 @@ impl Client {
     }
 
     /// All areas as (start, length), looped to the end.
-    pub(crate) async fn areas(&mut self, vm: &ManagedObjectReference, snapshot: &ManagedObjectReference, capacity: i64, since: &str) -> Vec<(i64, i64)> {
+    pub(crate) async fn areas(
+        &mut self,
+        vm: &ManagedObjectReference,
+        snapshot: &ManagedObjectReference,
+        capacity: i64,
+        since: &str,
+    ) -> Vec<(i64, i64)> {
         let (mut start, mut areas) = (0, Vec::new());
         while start < capacity {
             let page = self.areas_page(vm, snapshot, start, since).await.unwrap();
@@ -201,7 +242,11 @@ pub(crate) fn vm(sim: &Simulator, name: &str) -> ManagedObjectReference {
 /// Selects one path of one object.
 pub(crate) fn one(object: &ManagedObjectReference, path: &str) -> PropertyFilterSpec {
     PropertyFilterSpec {
-        prop_set: vec![PropertySpec { type_: object.type_name().into(), path_set: vec![path.into()], ..Default::default() }],
+        prop_set: vec![PropertySpec {
+            type_: object.type_name().into(),
+            path_set: vec![path.into()],
+            ..Default::default()
+        }],
         object_set: vec![ObjectSpec { obj: object.clone(), ..Default::default() }],
         ..Default::default()
     }

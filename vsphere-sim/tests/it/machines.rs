@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use vsphere_sim::{DiskSpec, Fault, Injection, Personality, Power, Simulator, VmSpec};
 use vsphere_vim_types::internal::{DisableMethods, DisabledMethodRequest, EnableMethods};
 use vsphere_vim_types::methods::{
-    ConsolidateVMDisks_Task, CreateSnapshot_Task, CurrentTime, PowerOffVM_Task, PowerOnVM_Task, RelocateVM_Task, RemoveAllSnapshots_Task,
-    ResetVM_Task, RetrieveServiceContent, RevertToSnapshot_Task, SuspendVM_Task,
+    ConsolidateVMDisks_Task, CreateSnapshot_Task, CurrentTime, PowerOffVM_Task, PowerOnVM_Task, RelocateVM_Task,
+    RemoveAllSnapshots_Task, ResetVM_Task, RetrieveServiceContent, RevertToSnapshot_Task, SuspendVM_Task,
 };
 use vsphere_vim_types::{
-    Poly, TaskInfoState, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation, VirtualDeviceConfigSpecOperation, VirtualDisk,
-    VirtualMachineConfigSpec, VirtualMachineSnapshotInfo,
+    Poly, TaskInfoState, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation,
+    VirtualDeviceConfigSpecOperation, VirtualDisk, VirtualMachineConfigSpec, VirtualMachineSnapshotInfo,
 };
 
 use crate::client::{Client, fault_name, root, vm};
@@ -62,7 +62,10 @@ async fn enabling_change_tracking_takes_a_stun_and_then_answers_exactly() {
     let inside = client.areas_page(&vm, &incremental, 10 * BLOCK + 512, &base).await.unwrap();
     assert_eq!((inside.changed_area[0].start, inside.changed_area[0].length), (10 * BLOCK + 512, BLOCK - 512));
 
-    assert_eq!(fault_name(&client.areas_page(&vm, &incremental, CAPACITY, &base).await.unwrap_err()), "InvalidArgument");
+    assert_eq!(
+        fault_name(&client.areas_page(&vm, &incremental, CAPACITY, &base).await.unwrap_err()),
+        "InvalidArgument"
+    );
     disk.reset_tracking();
     assert_eq!(fault_name(&client.areas_page(&vm, &incremental, 0, &base).await.unwrap_err()), "FileFault");
     client.remove_snapshot(&incremental, false).await;
@@ -100,7 +103,8 @@ async fn snapshots_form_a_tree_that_survives_removal_and_revert() {
     let three = client.snapshot(&vm, "three").await;
     let info: VirtualMachineSnapshotInfo = client.get(&vm, "snapshot").await.unwrap();
     assert_eq!(info.current_snapshot.unwrap().value(), three.value());
-    let children: Vec<_> = info.root_snapshot_list[0].child_snapshot_list.iter().map(|child| child.name.as_str()).collect();
+    let children: Vec<_> =
+        info.root_snapshot_list[0].child_snapshot_list.iter().map(|child| child.name.as_str()).collect();
     assert_eq!(children, ["two", "three"]);
 
     client.remove_snapshot(&one, false).await;
@@ -170,7 +174,12 @@ async fn disks_are_added_grown_and_removed() {
         let mut disk = VirtualDisk { capacity_in_kb: bytes / 1024, ..Default::default() };
         disk.key = key;
         disk.controller_key = Some(1000);
-        let change = VirtualDeviceConfigSpec { operation: Some(operation), file_operation, device: Poly::new(disk), ..Default::default() };
+        let change = VirtualDeviceConfigSpec {
+            operation: Some(operation),
+            file_operation,
+            device: Poly::new(disk),
+            ..Default::default()
+        };
         VirtualMachineConfigSpec { device_change: vec![Poly::new(change)], ..Default::default() }
     };
     let create = Some(VirtualDeviceConfigSpecFileOperation::Create);
@@ -182,18 +191,29 @@ async fn disks_are_added_grown_and_removed() {
     let disk = sim.guest("web").unwrap().disk(2000).unwrap();
     let before = client.snapshot(&vm, "before").await;
     let grow = change(VirtualDeviceConfigSpecOperation::Edit, None, 2000, 2 * CAPACITY);
-    assert_eq!(client.reconfigure(&vm, grow.clone()).await.error.unwrap().fault.type_name(), "InvalidDeviceSpec", "snapshots forbid it");
+    assert_eq!(
+        client.reconfigure(&vm, grow.clone()).await.error.unwrap().fault.type_name(),
+        "InvalidDeviceSpec",
+        "snapshots forbid it"
+    );
     let id = client.backing(&before, 2000).await.1.unwrap();
     client.remove_snapshot(&before, false).await;
     assert_eq!(client.reconfigure(&vm, grow).await.state, TaskInfoState::Success);
     assert_eq!(disk.capacity(), 2 * CAPACITY as u64);
     let after = client.snapshot(&vm, "after").await;
-    assert_eq!(client.areas(&vm, &after, 2 * CAPACITY, &id).await, [(CAPACITY, CAPACITY)], "the tail counts as changed");
+    assert_eq!(
+        client.areas(&vm, &after, 2 * CAPACITY, &id).await,
+        [(CAPACITY, CAPACITY)],
+        "the tail counts as changed"
+    );
     let shrink = change(VirtualDeviceConfigSpecOperation::Edit, None, 2000, CAPACITY);
     assert_eq!(client.reconfigure(&vm, shrink).await.state, TaskInfoState::Error);
 
     let destroy = Some(VirtualDeviceConfigSpecFileOperation::Destroy);
-    assert_eq!(client.reconfigure(&vm, change(VirtualDeviceConfigSpecOperation::Remove, destroy, 2001, 0)).await.state, TaskInfoState::Success);
+    assert_eq!(
+        client.reconfigure(&vm, change(VirtualDeviceConfigSpecOperation::Remove, destroy, 2001, 0)).await.state,
+        TaskInfoState::Success
+    );
     assert_eq!(sim.vm("web").unwrap().disks(), [2000]);
 }
 
@@ -203,7 +223,10 @@ async fn an_independent_disk_is_in_no_snapshot_and_never_tracked() {
     let sim = Simulator::builder().vm(vm_spec).start().await.unwrap();
     let mut client = Client::login(&sim).await;
     let vm = vm(&sim, "web");
-    assert_eq!(client.get::<String>(&vm, "config.hardware.device[2000].backing.diskMode").await.unwrap(), "independent_persistent");
+    assert_eq!(
+        client.get::<String>(&vm, "config.hardware.device[2000].backing.diskMode").await.unwrap(),
+        "independent_persistent"
+    );
     let snapshot = client.snapshot(&vm, "s").await;
     assert_eq!(client.backing(&snapshot, 2000).await.1, None);
     assert_eq!(client.backing(&vm, 2000).await.0, "[ds1] web/web.vmdk", "it runs on its base as before");
@@ -215,13 +238,24 @@ async fn a_locked_method_fails_until_the_same_source_allows_it() {
     let mut client = Client::login(&sim).await;
     let vm = vm(&sim, "web");
     let manager = root("AuthorizationManager", "AuthorizationManager");
-    let request = DisabledMethodRequest { method: "RelocateVM_Task".into(), reason_id: "backup".into(), ..Default::default() };
-    let disable = DisableMethods { entity: vec![vm.clone()], method: vec![request], source_id: "me".into(), ..Default::default() };
+    let request =
+        DisabledMethodRequest { method: "RelocateVM_Task".into(), reason_id: "backup".into(), ..Default::default() };
+    let disable = DisableMethods {
+        entity: vec![vm.clone()],
+        method: vec![request],
+        source_id: "me".into(),
+        ..Default::default()
+    };
     client.call(&manager, &disable).await.unwrap();
     assert_eq!(client.get::<Vec<String>>(&vm, "disabledMethod").await.unwrap(), ["RelocateVM_Task"]);
     assert_eq!(client.refused(&vm, &RelocateVM_Task::default()).await, "MethodDisabled");
     assert_eq!(client.refused(&manager, &disable).await, "MethodAlreadyDisabledFault");
-    let enable = |source: &str| EnableMethods { entity: vec![vm.clone()], method: vec!["RelocateVM_Task".into()], source_id: source.into(), ..Default::default() };
+    let enable = |source: &str| EnableMethods {
+        entity: vec![vm.clone()],
+        method: vec!["RelocateVM_Task".into()],
+        source_id: source.into(),
+        ..Default::default()
+    };
     client.call(&manager, &enable("another")).await.unwrap();
     assert_eq!(sim.leftovers().locks, ["web/RelocateVM_Task by me"]);
     client.call(&manager, &enable("me")).await.unwrap();
@@ -237,7 +271,8 @@ async fn injected_faults_strike_once_and_leave_nothing() {
     let args = CreateSnapshot_Task { name: "s".into(), ..Default::default() };
     sim.faults().fail_next("CreateSnapshot_Task", Fault::new("TaskInProgress", "busy"));
     assert_eq!(client.refused(&vm, &args).await, "TaskInProgress");
-    sim.faults().fail_next_task("CreateSnapshot_Task", Fault::new("ApplicationQuiesceFault", "the guest did not freeze"));
+    sim.faults()
+        .fail_next_task("CreateSnapshot_Task", Fault::new("ApplicationQuiesceFault", "the guest did not freeze"));
     assert_eq!(client.fails(&vm, &args).await, "ApplicationQuiesceFault");
     assert!(sim.vm("web").unwrap().snapshots().is_empty());
 
@@ -248,7 +283,11 @@ async fn injected_faults_strike_once_and_leave_nothing() {
     sim.faults().inject("CreateSnapshot_Task", Injection::DropAfter);
     assert!(client.http("POST", "/sdk", body.as_bytes()).await.is_err());
     sim.faults().inject("CurrentTime", Injection::Http(503));
-    let time = vsphere_vim_types::soap::encode_request(&root("ServiceInstance", "ServiceInstance"), &CurrentTime::default(), Default::default());
+    let time = vsphere_vim_types::soap::encode_request(
+        &root("ServiceInstance", "ServiceInstance"),
+        &CurrentTime::default(),
+        Default::default(),
+    );
     assert_eq!(client.http("POST", "/sdk", time.as_bytes()).await.unwrap().status, 503);
     let start = Instant::now();
     sim.faults().delay_next("CurrentTime", Duration::from_millis(50));
@@ -259,9 +298,15 @@ async fn injected_faults_strike_once_and_leave_nothing() {
 
 #[tokio::test]
 async fn a_bare_host_has_its_own_names_and_no_method_locks() {
-    let sim = Simulator::builder().personality(Personality::Esxi).vm(VmSpec::new("esx").disk(DiskSpec::empty(1 << 20))).start().await.unwrap();
+    let sim = Simulator::builder()
+        .personality(Personality::Esxi)
+        .vm(VmSpec::new("esx").disk(DiskSpec::empty(1 << 20)))
+        .start()
+        .await
+        .unwrap();
     let mut client = Client::login(&sim).await;
-    let content = client.call(&root("ServiceInstance", "ServiceInstance"), &RetrieveServiceContent::default()).await.unwrap();
+    let content =
+        client.call(&root("ServiceInstance", "ServiceInstance"), &RetrieveServiceContent::default()).await.unwrap();
     assert_eq!(content.about.api_type, "HostAgent");
     assert_eq!(content.root_folder.value(), "ha-folder-root");
     assert_eq!(content.property_collector.value(), "ha-property-collector");
@@ -274,12 +319,19 @@ async fn a_bare_host_has_its_own_names_and_no_method_locks() {
 
 #[tokio::test]
 async fn operations_on_one_vm_wait_for_each_other() {
-    let sim = Simulator::builder().task_delay(Duration::from_millis(30)).vm(VmSpec::new("web").disk(DiskSpec::empty(1 << 20))).start().await.unwrap();
+    let sim = Simulator::builder()
+        .task_delay(Duration::from_millis(30))
+        .vm(VmSpec::new("web").disk(DiskSpec::empty(1 << 20)))
+        .start()
+        .await
+        .unwrap();
     let mut client = Client::login(&sim).await;
     let vm = vm(&sim, "web");
     let mut tasks = Vec::new();
     for n in 0..4 {
-        tasks.push(client.call(&vm, &CreateSnapshot_Task { name: format!("s{n}"), ..Default::default() }).await.unwrap());
+        tasks.push(
+            client.call(&vm, &CreateSnapshot_Task { name: format!("s{n}"), ..Default::default() }).await.unwrap(),
+        );
     }
     client.done(&vm, &RemoveAllSnapshots_Task::default()).await;
     for task in tasks {

@@ -4,7 +4,8 @@ use std::process::Command;
 
 #[test]
 fn pyvmomi_works_with_the_standalone_simulator() {
-    let present = Command::new("python3").args(["-c", "import pyVmomi"]).output().is_ok_and(|output| output.status.success());
+    let present =
+        Command::new("python3").args(["-c", "import pyVmomi"]).output().is_ok_and(|output| output.status.success());
     if !present {
         eprintln!("PEER MISSING: python3 with pyVmomi (pip install pyvmomi); not tested against it");
         assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|value| value != "1"), "REQUIRE_PEERS=1 and no pyVmomi");

@@ -224,3 +224,29 @@ fn names_follow_the_host() {
     disk.consolidate().unwrap();
     assert_eq!(disk.paths(disk.current()), ["[ds1] web/web.vmdk"]);
 }
+
+#[test]
+fn a_sparse_vmdk_is_a_base_whose_holes_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("base.vmdk");
+    let capacity = 64 << 20;
+    let image = vmdk::create(&path, &vmdk::CreateSpec::new(capacity, vmdk::CreateKind::MonolithicSparse)).unwrap();
+    image.write_at(3 * BLOCK, &[5; 4096]).unwrap();
+    image.close().unwrap();
+    let before = std::fs::read(&path).unwrap();
+
+    let store = Datastore::temporary("ds1").unwrap();
+    let disk = store.create_disk("web", 0, &DiskSource::Vmdk(path.clone()), &DiskOptions::default()).unwrap();
+    assert_eq!(disk.capacity(), capacity);
+    disk.set_tracking(true);
+    disk.stun();
+    disk.guest_write(9 * BLOCK, b"x").unwrap();
+    let point = disk.freeze().unwrap();
+    assert_eq!(disk.changed_areas(&point, "*", 0).unwrap().areas, [3 * BLOCK..4 * BLOCK, 9 * BLOCK..10 * BLOCK]);
+    let mut back = [0; 4097];
+    disk.guest_read(3 * BLOCK, &mut back).unwrap();
+    assert_eq!((&back[..4096], back[4096]), (&[5; 4096][..], 0));
+    assert_eq!(disk.metadata("adapterType").as_deref(), Some("lsilogic"));
+    assert!(std::fs::read(&path).unwrap() == before, "the user's file is as it was");
+    assert!(store.create_disk("web", 1, &DiskSource::Vmdk("/nonexistent".into()), &DiskOptions::default()).is_err());
+}
