@@ -71,7 +71,7 @@ struct Inner {
     access: Access,
     list: TransportList,
     /// In the order of the list; what cannot be used stands in its place with the reason.
-    transports: Vec<Result<Box<dyn Transport>, (TransportMode, &'static str)>>,
+    transports: Vec<Slot>,
 }
 
 impl Connection {
@@ -154,13 +154,14 @@ impl Connection {
                 TransportMode::Nbd => nfc(Channel::Clear),
                 TransportMode::Https | TransportMode::San | TransportMode::HotAdd => None,
             };
-            made.ok_or((*mode, mode.not_offered().unwrap_or("it needs a connection to a server")))
+            let reason = mode.not_offered().unwrap_or("it needs a connection to a server");
+            made.ok_or(NotOffered { mode: *mode, reason })
         };
         let transports: Vec<_> = list.modes().iter().map(transport).collect();
         if transports.iter().all(Result::is_err)
-            && let Some(Err((mode, reason))) = transports.first()
+            && let Some(Err(first)) = transports.first()
         {
-            return Err(Error::Unavailable { mode: *mode, reason });
+            return Err((*first).into());
         }
         Ok(Self { inner: Arc::new(Inner { access, list, transports }) })
     }
@@ -185,7 +186,7 @@ impl Connection {
         let mut attempts: Vec<Attempt> = Vec::new();
         for transport in &self.inner.transports {
             let (mode, error) = match transport {
-                Err((mode, reason)) => (*mode, Error::Unavailable { mode: *mode, reason }),
+                Err(not_offered) => (not_offered.mode, (*not_offered).into()),
                 Ok(transport) => match transport.open(&path).await {
                     Ok(handle) => {
                         tracing::debug!(path, transport = %transport.mode(), capacity = handle.capacity(), "disk opened");
@@ -227,6 +228,21 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// A transport, or why there is none.
+type Slot = Result<Box<dyn Transport>, NotOffered>;
+
+#[derive(Debug, Clone, Copy)]
+struct NotOffered {
+    mode: TransportMode,
+    reason: &'static str,
+}
+
+impl From<NotOffered> for Error {
+    fn from(NotOffered { mode, reason }: NotOffered) -> Self {
+        Self::Unavailable { mode, reason }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,15 +256,12 @@ mod tests {
         value
     }
 
-    fn of(transports: Vec<Result<Box<dyn Transport>, (TransportMode, &'static str)>>) -> Connection {
+    fn of(transports: Vec<Slot>) -> Connection {
         let list = "nbdssl:nbd".parse().unwrap();
         Connection { inner: Arc::new(Inner { access: Access::ReadOnly, list, transports }) }
     }
 
-    fn refusing(
-        mode: TransportMode,
-        error: fn() -> vsphere_nfc::Error,
-    ) -> Result<Box<dyn Transport>, (TransportMode, &'static str)> {
+    fn refusing(mode: TransportMode, error: fn() -> vsphere_nfc::Error) -> Slot {
         Ok(Box::new(Scripted::refusing(mode, move || Error::nfc("opening", "[ds1] a.vmdk")(error()))))
     }
 
@@ -271,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_transport_that_works_wins_and_the_reasons_of_the_others_are_kept() {
-        let san = Err((TransportMode::San, "no"));
+        let san = Err(NotOffered { mode: TransportMode::San, reason: "no" });
         let works: Box<dyn Transport> = Box::new(Scripted::opening(TransportMode::Nbd, 1 << 20));
         let connection = of(vec![san, refusing(TransportMode::NbdSsl, gone), Ok(works)]);
         let disk = connection.open("[ds1] a.vmdk").await.unwrap();

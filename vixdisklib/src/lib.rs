@@ -35,6 +35,7 @@
 //! - [`TransportMode`], [`TransportList`]: the names above
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))] // Lists of one range are what tests expect.
 
 mod allocation;
 mod connection;

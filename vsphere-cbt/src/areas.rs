@@ -99,7 +99,7 @@ impl Areas {
         let last = first + self.ranges[first..].partition_point(|found| found.start <= range.end);
         let start = self.ranges[first..last].first().map_or(range.start, |found| found.start.min(range.start));
         let end = self.ranges[first..last].last().map_or(range.end, |found| found.end.max(range.end));
-        self.ranges.splice(first..last, [start..end]);
+        self.ranges.splice(first..last, std::iter::once(start..end));
     }
 
     /// The bytes in either set.

@@ -30,6 +30,7 @@
 //! - [`Growth`]: disks that were resized
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))] // Lists of one range are what tests expect.
 
 pub mod areas;
 mod change_id;

@@ -7,9 +7,7 @@ use vsphere_cbt::{
     AreaQuery, Areas, Blocker, ChangeId, Continuity, EnableOptions, Error, Since, changed_areas, enable, preflight,
 };
 use vsphere_sim::{DiskSpec, Simulator, SimulatorBuilder, VmSpec, storage::TrackingOptions};
-use vsphere_vim::{
-    CreateSnapshotOptions, Credentials, DeviceKey, MoRef, RemoveSnapshotOptions, RetryPolicy, Vim, mo,
-};
+use vsphere_vim::{CreateSnapshotOptions, Credentials, DeviceKey, MoRef, RemoveSnapshotOptions, RetryPolicy, Vim, mo};
 
 const MIB: u64 = 1 << 20;
 const CELL: u64 = 64 << 10;

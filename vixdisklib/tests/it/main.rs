@@ -1,0 +1,7 @@
+//! Behaviour of the crate as its users see it.
+
+#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+#![allow(clippy::single_range_in_vec_init)] // Lists of one range are what is expected.
+
+mod file;
+mod simulator;

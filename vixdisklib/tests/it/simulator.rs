@@ -1,0 +1,252 @@
+//! The transports `nbdssl` and `nbd` against the simulator.
+
+use bytes::Bytes;
+use vixdisklib::{Access, Connection, Error, TransportMode};
+use vsphere_sim::{
+    DiskSpec, Power, Simulator, VmSpec,
+    nfc::{AllocationAnswers, FaultAction, NfcServerConfig, Step},
+};
+use vsphere_vim::{CreateSnapshotOptions, Credentials, MoRef, RemoveSnapshotOptions, RetryPolicy, Vim, mo};
+
+const MIB: u64 = 1 << 20;
+const BASE: &str = "[ds1] web/web.vmdk";
+
+/// A simulator with one VM `web` with a disk of 32 MiB, and a client that is logged in.
+struct Lab {
+    sim: Simulator,
+    vim: Vim,
+    vm: MoRef<mo::VirtualMachine>,
+    snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
+}
+
+impl Lab {
+    async fn new(power: Power) -> Self {
+        Self::with(power, NfcServerConfig::default()).await
+    }
+
+    async fn with(power: Power, nfc: NfcServerConfig) -> Self {
+        let vm = VmSpec::new("web").disk(DiskSpec::empty(32 * MIB)).power(power);
+        let sim = Simulator::builder().vm(vm).nfc(nfc).start().await.unwrap();
+        let credentials = Credentials::password(sim.username(), sim.password());
+        let builder = Vim::builder(sim.url()).credentials(credentials).retry(RetryPolicy::never());
+        let vim = builder.thumbprint(sim.thumbprint_sha256().parse().unwrap()).connect().await.unwrap();
+        let vm = MoRef::new(sim.vm("web").unwrap().id());
+        Self { sim, vim, vm, snapshot: None }
+    }
+
+    /// A running VM whose guest wrote pattern 5 at 1 MiB before a snapshot and 6 after it.
+    async fn with_snapshot(nfc: NfcServerConfig) -> Self {
+        let mut lab = Self::with(Power::On, nfc).await;
+        lab.guest_writes(MIB, 5);
+        let options = CreateSnapshotOptions::new("backup");
+        lab.snapshot = Some(lab.vim.create_snapshot(&lab.vm, options).await.unwrap());
+        lab.guest_writes(MIB, 6);
+        lab
+    }
+
+    fn guest_writes(&self, at: u64, byte: u8) {
+        self.sim.guest("web").unwrap().disk(2000).unwrap().write_at(at, &vec![byte; 200_000]).unwrap();
+    }
+
+    fn guest_reads(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.sim.guest("web").unwrap().disk(2000).unwrap().read_at(at, &mut bytes).unwrap();
+        bytes
+    }
+
+    async fn connect(&self, access: Access, transports: &str) -> Connection {
+        Connection::connect(&self.vim, &self.vm, access, transports).await.unwrap()
+    }
+
+    /// Logs out and checks that nothing is left on the server.
+    async fn end(self) {
+        if let Some(snapshot) = &self.snapshot {
+            self.vim.remove_snapshot(snapshot, RemoveSnapshotOptions::default()).await.unwrap();
+        }
+        self.vim.logout().await.unwrap();
+        // The server notices the end of a connection a moment after the client.
+        for _ in 0..100 {
+            if self.sim.leftovers().is_clean() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let left = self.sim.leftovers();
+        assert!(left.is_clean(), "{left:?}");
+        self.sim.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn the_path_decides_which_point_in_time_is_read() {
+    for (transports, mode) in [("nbdssl", TransportMode::NbdSsl), ("nbd", TransportMode::Nbd)] {
+        let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+        let disk = lab.connect(Access::ReadOnly, transports).await.open(BASE).await.unwrap();
+        assert_eq!((disk.transport(), disk.capacity(), disk.alignment()), (mode, 32 * MIB, 512));
+        let (old, zeros) = tokio::join!(disk.read_at(MIB, 199_680), disk.read_at(20 * MIB, 4 << 20));
+        assert_eq!(old.unwrap(), vec![5; 199_680]);
+        assert_eq!(zeros.unwrap(), vec![0; 4 << 20]);
+        assert_eq!(lab.guest_reads(MIB, 4), [6; 4]);
+        disk.close().await.unwrap();
+        lab.end().await;
+    }
+}
+
+#[tokio::test]
+async fn allocation_is_known_over_nfc() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let disk = lab.connect(Access::ReadOnly, "nbdssl").await.open(BASE).await.unwrap();
+    let allocation = disk.allocated(0..disk.capacity()).await.unwrap();
+    assert!(!allocation.is_assumed());
+    assert_eq!(allocation.areas, [MIB..MIB + 4 * 65536]);
+    disk.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_allocation_query_counts_everything_and_reading_goes_on() {
+    let mut nfc = NfcServerConfig::default();
+    nfc.allocation = AllocationAnswers::Refused;
+    let lab = Lab::with_snapshot(nfc).await;
+    let disk = lab.connect(Access::ReadOnly, "nbdssl").await.open(BASE).await.unwrap();
+    for _ in 0..2 {
+        let allocation = disk.allocated(MIB..3 * MIB).await.unwrap();
+        assert!(allocation.is_assumed());
+        assert_eq!(allocation.areas, [MIB..3 * MIB]);
+    }
+    assert_eq!(disk.read_at(MIB, 512).await.unwrap(), vec![5; 512]);
+    // One connection that the refusal ended, and one after it: the second query was not sent.
+    assert_eq!(lab.sim.nfc().counters().connections_total(), 2);
+    disk.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_lost_while_asking_for_allocation_is_not_a_refusal() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    lab.sim.nfc().inject(Step::QueryAllocated, FaultAction::Close);
+    let disk = lab.connect(Access::ReadOnly, "nbdssl").await.open(BASE).await.unwrap();
+    assert!(!disk.allocated(0..disk.capacity()).await.unwrap().is_assumed());
+    disk.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn info_and_metadata_come_over_the_wire() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let disk = lab.connect(Access::ReadOnly, "nbdssl").await.open(BASE).await.unwrap();
+    let info = disk.info().await.unwrap();
+    assert_eq!((info.capacity, info.logical_sector_size), (32 * MIB, 512));
+    assert!(info.uuid.is_some() && info.adapter_type.is_some(), "{info:?}");
+    assert_eq!(disk.metadata("adapterType").await.unwrap(), info.adapter_type);
+    assert_eq!(disk.metadata("nonsense").await.unwrap(), None);
+    disk.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_disk_of_a_vm_that_is_off_is_written_and_read_back() {
+    let lab = Lab::new(Power::Off).await;
+    let connection = lab.connect(Access::ReadWrite, "nbdssl").await;
+    let disk = connection.open(BASE).await.unwrap();
+    disk.write_at(MIB, vec![8; 3 << 20].into()).await.unwrap();
+    disk.zero_range(2 * MIB..2 * MIB + 512).await.unwrap();
+    assert!(disk.allocated(0..MIB).await.unwrap().is_assumed(), "never asked on a disk open for writing");
+    disk.flush().await.unwrap();
+    disk.close().await.unwrap();
+    assert_eq!(lab.guest_reads(2 * MIB - 1, 514), [&[8][..], &[0; 512], &[8]].concat());
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn unaligned_requests_are_refused_before_anything_is_sent() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let disk = lab.connect(Access::ReadOnly, "nbdssl").await.open(BASE).await.unwrap();
+    for (offset, len) in [(1, 512), (0, 100)] {
+        let error = disk.read_at(offset, len).await.unwrap_err();
+        assert!(matches!(error, Error::Unaligned { alignment: 512, .. }), "{error}");
+    }
+    assert!(matches!(disk.write_at(0, Bytes::new()).await, Err(Error::ReadOnly { .. })));
+    assert!(matches!(disk.read_at(32 * MIB, 512).await, Err(Error::OutOfRange { .. })));
+    disk.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_file_of_another_machine_is_not_asked_for() {
+    let lab = Lab::new(Power::Off).await;
+    let connection = lab.connect(Access::ReadOnly, "nbdssl").await;
+    let error = connection.open("[ds1] other/other.vmdk").await.unwrap_err();
+    assert!(matches!(&error, Error::NotOfVm { found, .. } if found == &[BASE]), "{error}");
+    assert_eq!(lab.sim.nfc().counters().connections_total(), 0);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn the_disk_in_use_of_a_running_vm_is_refused_by_every_transport_with_its_reason() {
+    let lab = Lab::new(Power::On).await;
+    let connection = lab.connect(Access::ReadOnly, "san:nbdssl:nbd:file").await;
+    let error = connection.open(BASE).await.unwrap_err();
+    let Error::NoTransport { attempts, .. } = &error else { panic!("{error}") };
+    let modes: Vec<_> = attempts.iter().map(|attempt| attempt.mode.name()).collect();
+    assert_eq!(modes, ["san", "nbdssl", "nbd", "file"]);
+    assert!(matches!(attempts[1].error, Error::Nfc { .. }));
+    assert!(error.hint().is_some());
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn after_a_revert_a_disk_of_the_other_branch_is_found_through_its_snapshot() {
+    let mut lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let child = lab.vim.create_snapshot(&lab.vm, CreateSnapshotOptions::new("child")).await.unwrap();
+    let disks = lab.vim.snapshot_disks(&child).await.unwrap();
+    let path = disks[0].backing.file_name.clone().unwrap();
+    lab.vim.revert_to_snapshot(lab.snapshot.as_ref().unwrap()).await.unwrap();
+    assert_eq!(lab.guest_reads(MIB, 4), [5; 4]);
+
+    let disk = lab.connect(Access::ReadOnly, "nbdssl").await.open(path).await.unwrap();
+    assert_eq!(disk.read_at(MIB, 512).await.unwrap(), vec![6; 512]);
+    disk.close().await.unwrap();
+    lab.vim.remove_snapshot(&child, RemoveSnapshotOptions::default()).await.unwrap();
+    lab.vim.remove_snapshot(&lab.snapshot.take().unwrap(), RemoveSnapshotOptions::default()).await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn transports_that_this_version_lacks_say_so() {
+    let lab = Lab::new(Power::Off).await;
+    for (list, what) in [("hotadd", "disk library"), ("san:https", "disk library"), ("nfs", "no transport")] {
+        let error = Connection::connect(&lab.vim, &lab.vm, Access::ReadOnly, list).await.unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_anew_with_a_new_ticket() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let disk = lab.connect(Access::ReadOnly, "nbdssl").await.open(BASE).await.unwrap();
+    assert_eq!(disk.read_at(MIB, 512).await.unwrap(), vec![5; 512]);
+    lab.sim.nfc().disconnect_all();
+    let mut read = disk.read_at(MIB, 512).await;
+    if let Err(error) = &read {
+        // The request may have been under way before the loss was seen.
+        assert!(error.is_retryable(), "{error}");
+        read = disk.read_at(MIB, 512).await;
+    }
+    assert_eq!(read.unwrap(), vec![5; 512]);
+    assert_eq!(lab.sim.nfc().counters().connections_total(), 2);
+    disk.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_missing_right_is_told_with_the_servers_own_fault() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let fault = vsphere_sim::Fault::new("NoPermission", "denied");
+    lab.sim.faults().fail_next("NfcRandomAccessOpenReadonly", fault);
+    let error = lab.connect(Access::ReadOnly, "nbdssl").await.open(BASE).await.unwrap_err();
+    assert_eq!(error.vim().unwrap().fault_name(), Some("NoPermission"));
+    assert!(error.hint().is_some() && !error.is_retryable());
+    lab.end().await;
+}
