@@ -4,4 +4,5 @@
 mod damage;
 mod engine;
 mod faults;
+mod vm;
 mod world;
