@@ -25,6 +25,16 @@ pub trait AreaSource: Send + Sync {
     fn subject(&self) -> String;
 }
 
+impl<S: AreaSource> AreaSource for &S {
+    async fn page(&self, start: u64) -> Result<Page> {
+        (**self).page(start).await
+    }
+
+    fn subject(&self) -> String {
+        (**self).subject()
+    }
+}
+
 /// How the areas of an [`AreaSource`] are walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -125,7 +135,7 @@ mod tests {
         }
     }
 
-    impl AreaSource for &Script {
+    impl AreaSource for Script {
         async fn page(&self, start: u64) -> Result<Page> {
             self.asked.lock().unwrap().push(start);
             Ok(self.pages.lock().unwrap().pop_front().expect("no more questions than answers"))
