@@ -1,14 +1,12 @@
 //! Starting a simulator.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use vsphere_vim_types::DateTime;
 
 use crate::backend::Backend;
 use crate::endpoint::Endpoint;
@@ -19,8 +17,9 @@ use crate::simulator::Simulator;
 use crate::spec::VmSpec;
 use crate::storage::{Datastore, DiskOptions, TrackingOptions};
 use crate::tls::Identity;
+use crate::vm;
+use crate::vm::create::{self, NewVm};
 use crate::vm::hardware::free_unit;
-use crate::vm::{self, Vm};
 use crate::world::{Settings, World};
 use crate::{Error, Result};
 
@@ -46,6 +45,7 @@ pub struct SimulatorBuilder {
     ticket_lifetime: Duration,
     tracking: TrackingOptions,
     nfc: NfcServerConfig,
+    control: bool,
 }
 
 impl Default for SimulatorBuilder {
@@ -67,6 +67,7 @@ impl Default for SimulatorBuilder {
             ticket_lifetime: Duration::from_secs(5 * 60),
             tracking: TrackingOptions::default(),
             nfc: NfcServerConfig::default(),
+            control: false,
         }
     }
 }
@@ -157,6 +158,13 @@ impl SimulatorBuilder {
         self
     }
 
+    /// Whether `/sim/...` on the HTTPS port lets tests in other processes and languages play the guest, end
+    /// sessions and list what is left, without a login. Default: no.
+    pub fn control(mut self, control: bool) -> Self {
+        self.control = control;
+        self
+    }
+
     /// Starts the simulator on the current tokio runtime.
     ///
     /// # Errors
@@ -180,10 +188,11 @@ impl SimulatorBuilder {
             default_page: self.page_size,
             nfc_lib_version: self.nfc.version.library_version().cast_signed(),
             ticket_lifetime: self.ticket_lifetime,
+            tracking: self.tracking,
+            control: self.control,
         };
-        let (data_dir, tracking) = (self.data_dir, self.tracking);
-        let made =
-            tokio::task::spawn_blocking(move || make_world(settings, data_dir.as_deref(), &vms, &tracking)).await;
+        let data_dir = self.data_dir;
+        let made = tokio::task::spawn_blocking(move || make_world(settings, data_dir.as_deref(), &vms)).await;
         let world = made.map_err(|_| Error::Interrupted("creating the disks"))??;
 
         let nfc_identity = NfcIdentity::new(identity.certificate(), tls.clone());
@@ -203,102 +212,43 @@ impl SimulatorBuilder {
     }
 }
 
-fn make_world(
-    settings: Settings,
-    data_dir: Option<&std::path::Path>,
-    vms: &[VmSpec],
-    tracking: &TrackingOptions,
-) -> Result<Arc<World>> {
+fn make_world(settings: Settings, data_dir: Option<&Path>, vms: &[VmSpec]) -> Result<Arc<World>> {
     let datastore = match data_dir {
         Some(directory) => Datastore::at(DATASTORE, &directory.join(DATASTORE))?,
         None => Datastore::temporary(DATASTORE)?,
     };
     let world = Arc::new(World::new(settings, Arc::new(Faults::default()), datastore));
     for spec in vms {
-        add_vm(&world, spec, tracking)?;
+        add_vm(&world, spec)?;
     }
     Ok(world)
 }
 
-fn add_vm(world: &World, spec: &VmSpec, tracking: &TrackingOptions) -> Result<()> {
-    let mut state = world.lock();
-    let serial = state.next_serial();
-    let id = match world.personality() {
-        Personality::VCenter => format!("vm-{serial}"),
-        Personality::Esxi => (state.vms.len() + 1).to_string(),
-    };
-    let folder = folder_name(&spec.name, |folder| state.vms.values().any(|vm| vm.folder == folder));
-    let now = DateTime::now();
-    let mut vm = Vm {
-        id: id.clone(),
-        instance_uuid: crate::ids::uuid_of(&format!("instance {}", spec.name)),
-        bios_uuid: crate::ids::uuid_of(&format!("bios {}", spec.name)),
-        folder,
+fn add_vm(world: &World, spec: &VmSpec) -> Result<()> {
+    let new = NewVm {
+        name: spec.name.clone(),
+        annotation: spec.annotation.clone(),
+        guest_id: spec.guest_id.clone(),
+        memory_mb: spec.memory_mb,
+        cpus: spec.cpus,
         hardware_version: spec.hardware_version,
         power: spec.power,
-        booted: now,
-        modified: now,
-        revision: 0,
-        settings: vm::Settings {
-            name: spec.name.clone(),
-            annotation: spec.annotation.clone(),
-            guest_id: spec.guest_id.clone(),
-            memory_mb: spec.memory_mb,
-            cpus: spec.cpus,
-            tracking: spec.tracking,
-            extra: BTreeMap::from([("svga.present".to_owned(), "TRUE".to_owned())]),
-            disks: BTreeMap::new(),
-        },
-        snapshots: BTreeMap::new(),
-        current_snapshot: None,
-        snapshot_count: 0,
-        disabled: BTreeMap::new(),
-        gate: Arc::default(),
-        tracking_options: tracking.clone(),
-        disks_created: 0,
+        tracking: spec.tracking,
     };
+    let mut state = world.lock();
+    let mut vm = create::new(world, &mut state, new);
     for disk in &spec.disks {
         let none_left = || Error::NoSuch { what: "free unit for a disk of", name: spec.name.clone() };
-        let unit =
-            free_unit(|unit| vm.settings.disks.values().any(|other| other.unit == unit)).ok_or_else(none_left)?;
-        let options = DiskOptions { write_through: disk.write_through, tracking: tracking.clone() };
-        let key =
-            vm::reconfigure::attach(world, &mut vm, unit, &disk.source, &options, disk.mode, disk.label.as_deref())?;
+        let taken = |unit| vm.settings.disks.values().any(|other| other.unit == unit);
+        let unit = free_unit(taken).ok_or_else(none_left)?;
+        let options = DiskOptions { write_through: disk.write_through, tracking: world.settings.tracking.clone() };
+        let (source, label) = (&disk.source, disk.label.as_deref());
+        let key = vm::reconfigure::attach(world, &mut vm, unit, source, &options, disk.mode, label)?;
         // Tracking from the beginning: as if the VM had been through its stun already.
         if let Some(disk) = vm.settings.disks.get(&key) {
             disk.store.stun();
         }
     }
-    state.vms.insert(id, vm);
+    state.vms.insert(vm.id.clone(), vm);
     Ok(())
-}
-
-/// A folder name for a VM: what a path cannot hold is replaced, and a name that is taken gets a number.
-fn folder_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
-    let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | ' ' | '.') { c } else { '_' };
-    let mut base: String = name.chars().take(60).map(safe).collect();
-    if base.is_empty() || base.starts_with('.') {
-        base.insert(0, '_');
-    }
-    let mut folder = base.clone();
-    let mut number = 1;
-    while taken(&folder) {
-        folder = format!("{base}_{number}");
-        number += 1;
-    }
-    folder
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folder_names_cannot_leave_the_datastore() {
-        let free = |_: &str| false;
-        assert_eq!(folder_name("web", free), "web");
-        assert_eq!(folder_name("../etc", free), "_.._etc");
-        assert_eq!(folder_name("", free), "_");
-        assert_eq!(folder_name("web", |folder| folder == "web"), "web_1");
-    }
 }

@@ -26,6 +26,7 @@ usage: vsphere-sim [options]
   --password PASSWORD     (default simulated)
   --max-areas N           most areas in one answer of QueryChangedDiskAreas (default 2000)
   --task-delay MS         how long every task takes at least
+  --control               serve /sim/... for tests in other processes, without a login
   --thumbprint-file FILE  write url=, user=, password=, sha1=, sha256=, nfc= lines to FILE once it listens
   --help
 Logs go to standard error; RUST_LOG=vsphere_sim=debug shows every call. SIGINT and SIGTERM end it.
@@ -88,7 +89,8 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     wait_for_signal().await?;
     let left = sim.leftovers();
     if !left.is_clean() {
-        eprintln!("left behind by clients: {left:#?}");
+        eprintln!("left behind by clients:");
+        eprint!("{left}");
     }
     sim.shutdown().await;
     Ok(())
@@ -131,6 +133,7 @@ impl Options {
                 }
                 "--cbt" => change(&mut vms, &option, |vm| vm.change_tracking(true))?,
                 "--off" => change(&mut vms, &option, |vm| vm.power(Power::Off))?,
+                "--control" => builder = builder.control(true),
                 "--esxi" => builder = builder.personality(Personality::Esxi),
                 "--listen" => builder = builder.listen(parsed::<SocketAddr>(&option, &value()?)?),
                 "--nfc-listen" => builder = builder.nfc_listen(parsed::<SocketAddr>(&option, &value()?)?),

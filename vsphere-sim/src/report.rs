@@ -57,3 +57,26 @@ impl Leftovers {
         left
     }
 }
+
+impl std::fmt::Display for Leftovers {
+    /// One line a thing; nothing when there is nothing.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lists =
+            [("snapshot", &self.snapshots), ("method lock", &self.locks), ("to be consolidated", &self.unconsolidated)];
+        for (what, list) in lists {
+            for one in list {
+                writeln!(f, "{what}: {one}")?;
+            }
+        }
+        let counts = [
+            ("sessions", self.sessions as u64),
+            ("views, filters and collectors", self.session_objects as u64),
+            ("unfinished retrievals", self.retrievals as u64),
+            ("unused tickets", self.tickets as u64),
+            ("connections to the 902 server", self.nfc_connections),
+            ("open disk layers", u64::from(self.open_layers)),
+            ("unfinished tasks", self.tasks as u64),
+        ];
+        counts.iter().filter(|(_, count)| *count > 0).try_for_each(|(what, count)| writeln!(f, "{what}: {count}"))
+    }
+}

@@ -127,7 +127,7 @@ impl Simulator {
 
     /// Ends all sessions, as if they had been idle for too long.
     pub fn expire_sessions(&self) {
-        self.world.lock().sessions.close_all();
+        self.world.lock().end_all_sessions();
         self.world.touch();
     }
 

@@ -1,6 +1,6 @@
 //! Everything the simulated server knows, behind one lock.
 //!
-//! Handlers lock the state briefly and never across an `await` or disk I/O. Whoever changes something calls
+//! Handlers lock the state briefly, never across an `await` and never while disk data is copied. Whoever changes something calls
 //! [`World::touch`], which wakes the property filters that wait for updates.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use vsphere_vim_types::ManagedObjectReference;
 use crate::inject::Faults;
 use crate::personality::{Fixed, Personality};
 use crate::session::Sessions;
-use crate::storage::Datastore;
+use crate::storage::{Datastore, TrackingOptions};
 use crate::task::Task;
 use crate::ticket::Tickets;
 use crate::vm::Vm;
@@ -38,6 +38,10 @@ pub(crate) struct Settings {
     pub(crate) nfc_lib_version: i32,
     /// A ticket not used for this long is worthless.
     pub(crate) ticket_lifetime: Duration,
+    /// How disks track changes.
+    pub(crate) tracking: TrackingOptions,
+    /// Whether tests may reach inside over HTTP.
+    pub(crate) control: bool,
 }
 
 /// The simulated server.
@@ -101,6 +105,41 @@ impl State {
     pub(crate) fn next_serial(&mut self) -> u32 {
         self.serial += 1;
         self.serial
+    }
+
+    /// Ends a session with everything that was to end with it.
+    pub(crate) fn end_session(&mut self, key: &str) {
+        self.sessions.close(key);
+        self.lift_locks();
+    }
+
+    /// Ends all sessions.
+    pub(crate) fn end_all_sessions(&mut self) {
+        self.sessions.close_all();
+        self.lift_locks();
+    }
+
+    /// Counts a call on a session; false when it is over.
+    pub(crate) fn use_session(&mut self, key: &str, settings: &Settings) -> bool {
+        let live = self.sessions.use_now(key, settings.idle_timeout, settings.max_age);
+        if !live {
+            self.lift_locks();
+        }
+        live
+    }
+
+    /// Lifts the method locks of sessions that are over.
+    fn lift_locks(&mut self) {
+        let sessions = &self.sessions;
+        for vm in self.vms.values_mut() {
+            vm.disabled.retain(|(source, method), lock| {
+                let stays = lock.session.as_ref().is_none_or(|key| sessions.get(key).is_some());
+                if !stays {
+                    tracing::debug!(source, method, reason = lock.reason, "the lock ends with its session");
+                }
+                stays
+            });
+        }
     }
 
     /// The VM with a snapshot of that id.

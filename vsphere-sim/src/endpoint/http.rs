@@ -39,12 +39,28 @@ pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Res
         (&Method::POST, "/sdk" | "/sdk/vimService") => soap(world, request).await?,
         (&Method::GET, "/sdk/vimServiceVersions.xml") => xml(StatusCode::OK, world.personality().versions_xml()),
         (&Method::GET, "/sdk" | "/sdk/vimService") => plain(StatusCode::METHOD_NOT_ALLOWED, "POST only"),
+        _ if world.settings.control && path.starts_with("/sim/") => control(world, &path, request).await,
         _ => plain(StatusCode::NOT_FOUND, "no such path"),
     };
     if gzip {
         compress(&mut response).await;
     }
     Ok(response)
+}
+
+/// What a test in another process asks of the simulator.
+async fn control(world: Arc<World>, path: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let method = request.method().clone();
+    let Ok(body) = Limited::new(request.into_body(), MAX_REQUEST).collect().await.map(|body| body.to_bytes()) else {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "body cut or too large");
+    };
+    let path = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || super::control::answer(&world, &method, &path, &body)).await;
+    match done {
+        Ok(Ok(body)) => with_type(StatusCode::OK, "application/octet-stream", Bytes::from(body)),
+        Ok(Err(problem)) => plain(StatusCode::BAD_REQUEST, &problem),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 async fn soap(world: Arc<World>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Dropped> {

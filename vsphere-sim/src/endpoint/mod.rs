@@ -1,5 +1,6 @@
 //! The HTTPS endpoint: connections, paths, cookies, compression. What a body means is [`crate::service`]'s.
 
+mod control;
 mod http;
 mod io;
 

@@ -5,6 +5,7 @@ use vsphere_vim_types::internal::{DisableMethods, EnableMethods};
 
 use crate::Fault;
 use crate::personality::Personality;
+use crate::vm::MethodLock;
 
 use super::{Call, Reply};
 
@@ -24,6 +25,7 @@ fn disable(call: &Call<'_>) -> Result<Reply, Fault> {
     if args.source_id.is_empty() {
         return Err(Fault::invalid_argument("sourceId"));
     }
+    let session = (args.session_scope == Some(true)).then(|| call.session().map(str::to_owned)).transpose()?;
     let mut state = call.world.lock();
     check(&state, &args.entity)?;
     // All or nothing: a method already disabled, by whomever, fails the call.
@@ -38,11 +40,10 @@ fn disable(call: &Call<'_>) -> Result<Reply, Fault> {
     }
     for entity in &args.entity {
         if let Some(vm) = state.vms.get_mut(entity.value()) {
-            vm.disabled.extend(
-                args.method
-                    .iter()
-                    .map(|method| ((args.source_id.clone(), method.method.clone()), method.reason_id.clone())),
-            );
+            vm.disabled.extend(args.method.iter().map(|method| {
+                let lock = MethodLock { reason: method.reason_id.clone(), session: session.clone() };
+                ((args.source_id.clone(), method.method.clone()), lock)
+            }));
         }
     }
     drop(state);

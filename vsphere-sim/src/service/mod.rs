@@ -4,6 +4,7 @@
 //! [`Fault`].
 
 mod authorization;
+mod folder;
 mod nfc;
 mod properties;
 mod root;
@@ -104,8 +105,7 @@ pub(crate) async fn call(world: Arc<World>, cookie: Option<String>, body: &[u8])
         Some(Injection::Http(status)) => return Answer::Http(status),
         None => {}
     }
-    let session =
-        cookie.filter(|key| world.lock().sessions.use_now(key, world.settings.idle_timeout, world.settings.max_age));
+    let session = cookie.filter(|key| world.lock().use_session(key, &world.settings));
     if session.is_none() && !is_open(&method) {
         return fault(&Fault::not_authenticated(&request.this));
     }
@@ -153,12 +153,13 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "AuthorizationManager" => authorization::dispatch(call),
         "NfcService" => nfc::dispatch(call),
         "VirtualMachine" | "VirtualMachineSnapshot" => vm::dispatch(call).await,
+        "Folder" => folder::dispatch(call),
         _ => Err(Fault::method_not_found(this, call.request.method)),
     }
 }
 
 /// Starts a task on a VM and answers with its reference.
-pub(crate) fn start_task<M: Method<Output = MoRef<mo::Task>>>(
+fn start_task<M: Method<Output = MoRef<mo::Task>>>(
     call: &Call<'_>,
     vm_id: &str,
     work: impl FnOnce(&Arc<World>) -> Result<Any, Fault> + Send + 'static,
@@ -168,13 +169,18 @@ pub(crate) fn start_task<M: Method<Output = MoRef<mo::Task>>>(
         let vm = state.vms.get(vm_id).ok_or_else(|| Fault::not_found(call.this()))?;
         (vm.gate.clone(), vm.reference(), vm.name().to_owned())
     };
-    let job = crate::task::Job {
-        method: M::NAME,
-        entity,
-        entity_name,
-        user: call.user(),
-        gate,
-        injected: call.task_fault.clone(),
-    };
+    start_task_on::<M>(call, entity, entity_name, gate, work)
+}
+
+/// Starts a task on any inventory object; tasks with the same gate run one after the other.
+fn start_task_on<M: Method<Output = MoRef<mo::Task>>>(
+    call: &Call<'_>,
+    entity: ManagedObjectReference,
+    entity_name: String,
+    gate: Arc<tokio::sync::Mutex<()>>,
+    work: impl FnOnce(&Arc<World>) -> Result<Any, Fault> + Send + 'static,
+) -> Result<Reply, Fault> {
+    let injected = call.task_fault.clone();
+    let job = crate::task::Job { method: M::NAME, entity, entity_name, user: call.user(), gate, injected };
     Ok(call.reply::<M>(&crate::task::start(call.world, job, work)))
 }

@@ -27,7 +27,7 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "Login" => login(call),
         "Logout" => {
             let key = call.session()?.to_owned();
-            call.world.lock().sessions.close(&key);
+            call.world.lock().end_session(&key);
             call.world.touch();
             Ok(call.reply::<Logout>(&()))
         }
@@ -46,7 +46,7 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             for id in &args.session_id {
                 let key = state.sessions.all().find(|(key, _)| public_key(key) == *id).map(|(key, _)| key.clone());
                 let key = key.ok_or_else(|| Fault::new("NotFound", "The session was not found"))?;
-                state.sessions.close(&key);
+                state.end_session(&key);
             }
             Ok(call.reply::<TerminateSession>(&()))
         }
@@ -64,7 +64,7 @@ fn login(call: &Call<'_>) -> Result<Reply, Fault> {
     let mut state = call.world.lock();
     // A second login on a session replaces it: what belonged to it is gone.
     if let Some(old) = &call.session {
-        state.sessions.close(old);
+        state.end_session(old);
     }
     let key = state.sessions.open(&args.user_name);
     let session = state.sessions.get(&key).ok_or_else(|| Fault::not_authenticated(call.this()))?.to_wire(&key);

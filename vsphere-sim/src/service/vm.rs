@@ -1,13 +1,14 @@
 //! VirtualMachine and VirtualMachineSnapshot.
 
 use vsphere_vim_types::methods::{
-    ConsolidateVMDisks_Task, CreateSnapshot_Task, CreateSnapshotEx_Task, PowerOffVM_Task, PowerOnVM_Task,
+    ConsolidateVMDisks_Task, CreateSnapshot_Task, CreateSnapshotEx_Task, Destroy_Task, PowerOffVM_Task, PowerOnVM_Task,
     QueryChangedDiskAreas, ReconfigVM_Task, RelocateVM_Task, RemoveAllSnapshots_Task, RemoveSnapshot_Task, Rename_Task,
-    RenameSnapshot, ResetVM_Task, RevertToCurrentSnapshot_Task, RevertToSnapshot_Task, SuspendVM_Task,
+    RenameSnapshot, ResetVM_Task, RevertToCurrentSnapshot_Task, RevertToSnapshot_Task, SuspendVM_Task, UnregisterVM,
 };
 use vsphere_vim_types::{Any, Method, MoRef, VirtualMachineConfigSpec, mo};
 
 use crate::Fault;
+use crate::vm::create;
 use crate::vm::operate::{self, PowerOperation};
 use crate::vm::reconfigure::reconfigure;
 use crate::vm::snapshot::{self, NewSnapshot};
@@ -85,6 +86,15 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "PowerOffVM_Task" => power::<PowerOffVM_Task>(call, &vm, PowerOperation::Off),
         "SuspendVM_Task" => power::<SuspendVM_Task>(call, &vm, PowerOperation::Suspend),
         "ResetVM_Task" => power::<ResetVM_Task>(call, &vm, PowerOperation::Reset),
+        "Destroy_Task" => {
+            let id = vm.clone();
+            start_task::<Destroy_Task>(call, &vm, move |world| create::destroy(world, &id).map(|()| Any::Null))
+        }
+        "UnregisterVM" => {
+            create::unregister(call.world, &vm)?;
+            call.world.touch();
+            Ok(call.reply::<UnregisterVM>(&()))
+        }
         "QueryChangedDiskAreas" => changed_areas(call, vm).await,
         // There is one host and one datastore: a migration has nowhere to go, and that is what the task says.
         "RelocateVM_Task" => start_task::<RelocateVM_Task>(call, &vm, |_| {

@@ -1,6 +1,7 @@
 //! A virtual machine: its state, and its state only. What the API shows of it is in the submodules.
 
 pub(crate) mod config;
+pub(crate) mod create;
 pub(crate) mod files;
 pub(crate) mod hardware;
 pub(crate) mod operate;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use vsphere_vim_types::{DateTime, ManagedObjectReference, VirtualMachinePowerState};
 
-use crate::storage::{DiskStore, Point, TrackingOptions};
+use crate::storage::{DiskStore, Point};
 
 /// Whether a VM runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,6 +102,14 @@ pub(crate) struct Snapshot {
     pub(crate) points: BTreeMap<i32, Point>,
 }
 
+/// Why a method is disabled, and until when.
+pub(crate) struct MethodLock {
+    /// The reason given.
+    pub(crate) reason: String,
+    /// The session with whose end the lock ends; `None` stays until it is lifted.
+    pub(crate) session: Option<String>,
+}
+
 /// One virtual machine.
 pub(crate) struct Vm {
     pub(crate) id: String,
@@ -117,12 +126,10 @@ pub(crate) struct Vm {
     pub(crate) snapshots: BTreeMap<String, Snapshot>,
     pub(crate) current_snapshot: Option<String>,
     pub(crate) snapshot_count: i32,
-    /// Methods disabled, by (source, method), with the reason.
-    pub(crate) disabled: BTreeMap<(String, String), String>,
+    /// Methods disabled, by (source, method).
+    pub(crate) disabled: BTreeMap<(String, String), MethodLock>,
     /// Keeps operations on the VM apart.
     pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
-    /// How disks attached later are tracked.
-    pub(crate) tracking_options: TrackingOptions,
     /// Disks ever created, for file names.
     pub(crate) disks_created: usize,
 }

@@ -120,7 +120,7 @@ fn change_device(
             if disk.controller_key.is_some_and(|key| key != SCSI_KEY) {
                 return Err(refuse("device.controllerKey", "No such controller."));
             }
-            let options = DiskOptions { write_through: false, tracking: vm.tracking_options.clone() };
+            let options = DiskOptions { write_through: false, tracking: world.settings.tracking.clone() };
             attach(world, vm, unit, &DiskSource::Empty(bytes), &options, DiskMode::Persistent, None)
                 .map_err(|error| Fault::storage(&error))?;
             Ok(())

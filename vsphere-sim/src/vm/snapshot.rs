@@ -166,16 +166,21 @@ pub(crate) fn merge(stores: &[Arc<DiskStore>]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Goes back to a snapshot.
+/// Goes back to a snapshot. The caller holds the VM's gate, so nothing else changes it meanwhile.
 pub(crate) fn revert(world: &World, id: &str) -> Result<(), Fault> {
+    let held: Vec<(Arc<DiskStore>, Point)> = {
+        let state = world.lock();
+        let snapshot = state.vm_of_snapshot(id).and_then(|vm| vm.snapshots.get(id)).ok_or_else(|| gone_snapshot(id))?;
+        let disk =
+            |(key, point): (&i32, &Point)| Some((snapshot.settings.disks.get(key)?.store.clone(), point.clone()));
+        snapshot.points.iter().filter_map(disk).collect()
+    };
+    for (store, point) in &held {
+        store.revert(point).map_err(|error| Fault::storage(&error))?;
+    }
     let mut state = world.lock();
     let vm = state.vms.values_mut().find(|vm| vm.snapshots.contains_key(id)).ok_or_else(|| gone_snapshot(id))?;
     let snapshot = vm.snapshots.get(id).ok_or_else(|| gone_snapshot(id))?;
-    for (key, point) in &snapshot.points {
-        if let Some(disk) = snapshot.settings.disks.get(key) {
-            disk.store.revert(point).map_err(|error| Fault::storage(&error))?;
-        }
-    }
     // Independent disks keep their present bytes; the rest of the configuration is the snapshot's.
     let independent = vm.settings.disks.iter().filter(|(_, disk)| disk.mode != DiskMode::Persistent);
     let mut settings = snapshot.settings.clone();

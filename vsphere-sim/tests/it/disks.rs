@@ -172,3 +172,15 @@ async fn the_service_checks_its_arguments_and_tells_its_version() {
     let no_vm = NfcGetVmFiles { vm: root("VirtualMachine", "vm-9").cast(), ..Default::default() };
     assert_eq!(client.refused(&service, &no_vm).await, "ManagedObjectNotFound");
 }
+
+#[tokio::test]
+async fn a_bare_host_leaves_its_name_out_of_tickets() {
+    let spec = VmSpec::new("esx").disk(DiskSpec::empty(1 << 20));
+    let sim = Simulator::builder().personality(vsphere_sim::Personality::Esxi).vm(spec).start().await.unwrap();
+    let mut client = Client::login(&sim).await;
+    let service = service(&mut client).await;
+    assert_eq!(service.value(), "ha-nfc-service");
+    let args = NfcRandomAccessOpenReadonly { vm: vm(&sim, "esx").cast(), disk_device_key: 2000, ..Default::default() };
+    let ticket = client.call(&service, &args).await.unwrap();
+    assert_eq!((ticket.host, ticket.service.as_str()), (None, "nfc"));
+}

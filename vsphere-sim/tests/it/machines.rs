@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use vsphere_sim::{DiskSpec, Fault, Injection, Personality, Power, Simulator, VmSpec};
 use vsphere_vim_types::internal::{DisableMethods, DisabledMethodRequest, EnableMethods};
 use vsphere_vim_types::methods::{
-    ConsolidateVMDisks_Task, CreateSnapshot_Task, CurrentTime, PowerOffVM_Task, PowerOnVM_Task, RelocateVM_Task,
-    RemoveAllSnapshots_Task, ResetVM_Task, RetrieveServiceContent, RevertToSnapshot_Task, SuspendVM_Task,
+    ConsolidateVMDisks_Task, CreateSnapshot_Task, CreateVM_Task, CurrentTime, Destroy_Task, PowerOffVM_Task,
+    PowerOnVM_Task, RelocateVM_Task, RemoveAllSnapshots_Task, ResetVM_Task, RetrieveServiceContent,
+    RevertToSnapshot_Task, SuspendVM_Task, UnregisterVM,
 };
 use vsphere_vim_types::{
-    Poly, TaskInfoState, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation,
+    ManagedObjectReference, Poly, TaskInfoState, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation,
     VirtualDeviceConfigSpecOperation, VirtualDisk, VirtualMachineConfigSpec, VirtualMachineSnapshotInfo,
 };
 
@@ -261,6 +262,82 @@ async fn a_locked_method_fails_until_the_same_source_allows_it() {
     client.call(&manager, &enable("me")).await.unwrap();
     assert_eq!(client.get::<Vec<String>>(&vm, "disabledMethod").await, None);
     assert_eq!(client.fails(&vm, &RelocateVM_Task::default()).await, "NotSupported", "allowed, and nowhere to go");
+}
+
+#[tokio::test]
+async fn a_lock_bound_to_a_session_ends_with_it() {
+    let sim = simulator(VmSpec::new("web")).await;
+    let mut client = Client::login(&sim).await;
+    let request = DisabledMethodRequest { method: "RelocateVM_Task".into(), ..Default::default() };
+    let disable = DisableMethods {
+        entity: vec![vm(&sim, "web")],
+        method: vec![request],
+        source_id: "me".into(),
+        session_scope: Some(true),
+        ..Default::default()
+    };
+    client.call(&root("AuthorizationManager", "AuthorizationManager"), &disable).await.unwrap();
+    assert_eq!(sim.vm("web").unwrap().disabled_methods(), ["RelocateVM_Task"]);
+    client.logout().await;
+    assert!(sim.leftovers().is_clean(), "{}", sim.leftovers());
+}
+
+#[tokio::test]
+async fn vms_are_created_with_disks_and_destroyed_with_their_files() {
+    let sim = simulator(VmSpec::new("web")).await;
+    let mut client = Client::login(&sim).await;
+    let mut disk = VirtualDisk { capacity_in_kb: 2048, ..Default::default() };
+    disk.key = -1;
+    disk.unit_number = Some(0);
+    let add = VirtualDeviceConfigSpec {
+        operation: Some(VirtualDeviceConfigSpecOperation::Add),
+        file_operation: Some(VirtualDeviceConfigSpecFileOperation::Create),
+        device: Poly::new(disk),
+        ..Default::default()
+    };
+    let config = VirtualMachineConfigSpec {
+        name: Some("new".into()),
+        version: Some("vmx-15".into()),
+        num_cpus: Some(2),
+        memory_mb: Some(512),
+        change_tracking_enabled: Some(true),
+        device_change: vec![Poly::new(add)],
+        ..Default::default()
+    };
+    let create = CreateVM_Task { config, pool: root("ResourcePool", "resgroup-9").cast(), ..Default::default() };
+    let folder = root("Folder", "group-v3");
+    let new = client.done(&folder, &create).await.into_typed::<ManagedObjectReference>().unwrap();
+    assert_eq!(client.get::<String>(&new, "config.version").await.unwrap(), "vmx-15");
+    assert_eq!(client.backing(&new, 2000).await.0, "[ds1] new/new.vmdk");
+    assert_eq!(sim.vm("new").unwrap().power(), Power::Off);
+    assert_eq!(client.fails(&folder, &create).await, "DuplicateName");
+    sim.guest("new").unwrap().disk(2000).unwrap().write_at(0, b"x").unwrap();
+    client.done(&new, &PowerOnVM_Task::default()).await;
+    assert_eq!(client.fails(&new, &Destroy_Task::default()).await, "InvalidPowerState");
+    client.power_off(&new).await;
+    client.done(&new, &Destroy_Task::default()).await;
+    assert!(sim.vm("new").is_err());
+    let web = vm(&sim, "web");
+    client.power_off(&web).await;
+    client.call(&web, &UnregisterVM::default()).await.unwrap();
+    assert!(sim.vm("web").is_err());
+}
+
+#[tokio::test]
+async fn a_test_in_another_process_plays_the_guest_where_that_is_allowed() {
+    let closed = simulator(VmSpec::new("web")).await;
+    assert_eq!(Client::new(&closed).http("GET", "/sim/leftovers", b"").await.unwrap().status, 404);
+    let spec = VmSpec::new("web").disk(DiskSpec::empty(1 << 20));
+    let sim = Simulator::builder().control(true).vm(spec).start().await.unwrap();
+    let client = Client::login(&sim).await;
+    assert_eq!(client.http("PUT", "/sim/vm/web/disk/2000/4096", b"hello").await.unwrap().status, 200);
+    assert_eq!(client.http("GET", "/sim/vm/web/disk/2000/4095/6", b"").await.unwrap().body, b"\0hello");
+    assert_eq!(client.http("GET", "/sim/leftovers", b"").await.unwrap().body, b"sessions: 1\n");
+    assert_eq!(client.http("POST", "/sim/expire-sessions", b"").await.unwrap().status, 200);
+    assert_eq!(client.http("GET", "/sim/leftovers", b"").await.unwrap().body, b"");
+    for bad in ["/sim/vm/no/disk/2000/0", "/sim/vm/web/disk/x/0", "/sim/vm/web/disk/2000/1048576", "/sim/x"] {
+        assert_eq!(client.http("PUT", bad, b"x").await.unwrap().status, 400, "{bad}");
+    }
 }
 
 #[tokio::test]

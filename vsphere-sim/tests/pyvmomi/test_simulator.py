@@ -8,6 +8,7 @@ pages of QueryChangedDiskAreas can be compared with what was written. Prints an 
 with a non-zero status at the first one that does not hold.
 """
 import hashlib
+import http.client
 import os
 import signal
 import ssl
@@ -43,7 +44,7 @@ def start(binary, directory):
             file.write(bytes([block % 255 + 1]) * BLOCK)
     facts = os.path.join(directory, "facts")
     process = subprocess.Popen(
-        [binary, "--listen", "127.0.0.1:0", "--max-areas", str(MAX_AREAS), "--task-delay", "50",
+        [binary, "--listen", "127.0.0.1:0", "--control", "--max-areas", str(MAX_AREAS), "--task-delay", "50",
          "--thumbprint-file", facts, "--vm", "web", "--cbt", "--disk", image, "--empty-disk", "16M"],
         stdout=subprocess.DEVNULL)
     for _ in range(200):
@@ -104,6 +105,15 @@ def run(image, facts):
 
     def connect(password):
         return SmartConnect(host=host, port=int(port), user=facts["user"], pwd=password, sslContext=trust)
+
+    def control(method, path, body):
+        connection = http.client.HTTPSConnection(host, int(port), context=trust)
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            sys.exit(f"FAILED {method} {path}: {answer.status} {content}")
+        return content
 
     try:
         connect("wrong")
@@ -196,6 +206,27 @@ def run(image, facts):
     except vim.fault.FileFault:
         check("a foreign change id is a FileFault", True)
 
+    # The guest goes on; a second snapshot tells what it changed since the first.
+    changed = [2, 3, 4, 200, 700, 701, 1023]
+    for block in changed:
+        control("PUT", f"/sim/vm/web/disk/2000/{block * BLOCK + 100}", b"written by the guest")
+    task = vm.CreateSnapshot_Task(name="incremental", description="", memory=False, quiesce=False)
+    WaitForTask(task, si=instance)
+    second = task.info.result
+    control("PUT", f"/sim/vm/web/disk/2000/{900 * BLOCK}", b"after the second snapshot")
+    areas, pages = changed_areas(vm, second, 2000, CAPACITY, first)
+    touched = {block for start, length in areas for block in range(start // BLOCK, (start + length) // BLOCK)}
+    check("the changed areas are what the guest wrote", touched == set(changed), areas)
+    check("in pages of two areas", len(areas) == 4 and pages == 2, (areas, pages))
+    check("nothing had changed when the first snapshot was taken", changed_areas(vm, snapshot, 2000, CAPACITY, first)[0] == [])
+    control("POST", "/sim/vm/web/disk/2000/reset-tracking", b"")
+    try:
+        vm.QueryChangedDiskAreas(second, 2000, 0, first)
+        check("after a reset of tracking the old change id is a FileFault", False)
+    except vim.fault.FileFault:
+        check("after a reset of tracking the old change id is a FileFault", True)
+    WaitForTask(second.RemoveSnapshot_Task(removeChildren=False, consolidate=True), si=instance)
+
     WaitForTask(vm.PowerOff(), si=instance)
     check("the VM can be powered off", vm.runtime.powerState == "poweredOff")
     try:
@@ -222,6 +253,8 @@ def run(image, facts):
         check("after logout nothing is shown", False)
     except vim.fault.NotAuthenticated:
         check("after logout nothing is shown", True)
+    left = control("GET", "/sim/leftovers", b"")
+    check("nothing is left behind", left == b"", left)
 
 
 if __name__ == "__main__":

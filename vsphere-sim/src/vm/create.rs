@@ -1,0 +1,166 @@
+//! New virtual machines: from a builder's specification or through `CreateVM_Task`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vsphere_vim_types::{DateTime, VirtualMachineConfigSpec};
+
+use crate::Fault;
+use crate::personality::Personality;
+use crate::world::{State, World};
+
+use super::snapshot::gone;
+use super::{Power, Settings, Vm};
+
+/// The hardware version of a VM whose creator names none.
+pub(crate) const DEFAULT_HARDWARE: u32 = 19;
+
+/// What a VM is to be, disks apart.
+pub(crate) struct NewVm {
+    pub(crate) name: String,
+    pub(crate) annotation: String,
+    pub(crate) guest_id: String,
+    pub(crate) memory_mb: i32,
+    pub(crate) cpus: i32,
+    pub(crate) hardware_version: u32,
+    pub(crate) power: Power,
+    pub(crate) tracking: bool,
+}
+
+/// Makes a VM with an id and a folder of its own; the caller puts it into the inventory.
+pub(crate) fn new(world: &World, state: &mut State, new: NewVm) -> Vm {
+    let serial = state.next_serial();
+    let id = match world.personality() {
+        Personality::VCenter => format!("vm-{serial}"),
+        Personality::Esxi => {
+            let highest = state.vms.keys().filter_map(|id| id.parse::<u32>().ok()).max();
+            (highest.unwrap_or(0) + 1).to_string()
+        }
+    };
+    let taken =
+        |folder: &str| state.vms.values().any(|vm| vm.folder == folder) || world.datastore.root().join(folder).exists();
+    let now = DateTime::now();
+    Vm {
+        id,
+        instance_uuid: crate::ids::uuid_of(&format!("instance {}", new.name)),
+        bios_uuid: crate::ids::uuid_of(&format!("bios {}", new.name)),
+        folder: folder_name(&new.name, taken),
+        hardware_version: new.hardware_version,
+        power: new.power,
+        booted: now,
+        modified: now,
+        revision: 0,
+        settings: Settings {
+            name: new.name,
+            annotation: new.annotation,
+            guest_id: new.guest_id,
+            memory_mb: new.memory_mb,
+            cpus: new.cpus,
+            tracking: new.tracking,
+            extra: BTreeMap::from([("svga.present".to_owned(), "TRUE".to_owned())]),
+            disks: BTreeMap::new(),
+        },
+        snapshots: BTreeMap::new(),
+        current_snapshot: None,
+        snapshot_count: 0,
+        disabled: BTreeMap::new(),
+        gate: Arc::default(),
+        disks_created: 0,
+    }
+}
+
+/// `CreateVM_Task`; returns the VM's id.
+pub(crate) fn create(world: &World, spec: &VirtualMachineConfigSpec) -> Result<String, Fault> {
+    let name = spec.name.clone().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| Fault::invalid_argument("configSpec.name"))?;
+    let hardware = match &spec.version {
+        None => DEFAULT_HARDWARE,
+        Some(version) => version
+            .strip_prefix("vmx-")
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| Fault::invalid_argument("configSpec.version"))?,
+    };
+    let id = {
+        let mut state = world.lock();
+        if state.vms.values().any(|vm| vm.name() == name) {
+            let text = format!("The name '{name}' already exists.");
+            return Err(Fault::new("DuplicateName", &text).field("name", &name));
+        }
+        let made = NewVm {
+            name,
+            annotation: String::new(),
+            guest_id: "otherGuest64".into(),
+            memory_mb: 32,
+            cpus: 1,
+            hardware_version: hardware,
+            power: Power::Off,
+            tracking: false,
+        };
+        let mut vm = new(world, &mut state, made);
+        // Somebody's identity (a restored VM's) or a fresh one: two VMs of one name may have existed.
+        vm.instance_uuid = spec.instance_uuid.clone().unwrap_or_else(crate::ids::uuid);
+        vm.bios_uuid = spec.uuid.clone().unwrap_or_else(crate::ids::uuid);
+        let id = vm.id.clone();
+        state.vms.insert(id.clone(), vm);
+        id
+    };
+    if let Err(fault) = super::reconfigure::reconfigure(world, &id, spec) {
+        delete_files(world.lock().vms.remove(&id))?;
+        return Err(fault);
+    }
+    Ok(id)
+}
+
+/// `Destroy_Task`: the VM and its files.
+pub(crate) fn destroy(world: &World, id: &str) -> Result<(), Fault> {
+    delete_files(Some(take(world, id)?))
+}
+
+/// `UnregisterVM`: out of the inventory; the files stay.
+pub(crate) fn unregister(world: &World, id: &str) -> Result<(), Fault> {
+    take(world, id).map(|_| ())
+}
+
+fn take(world: &World, id: &str) -> Result<Vm, Fault> {
+    let mut state = world.lock();
+    let vm = state.vms.get(id).ok_or_else(|| gone(id))?;
+    if vm.power != Power::Off {
+        return Err(Fault::power_state(Some("poweredOff"), vm.power.as_str()));
+    }
+    state.vms.remove(id).ok_or_else(|| gone(id))
+}
+
+fn delete_files(vm: Option<Vm>) -> Result<(), Fault> {
+    let stores = vm.map(|vm| vm.all_stores()).unwrap_or_default();
+    stores.iter().try_for_each(|store| store.delete()).map_err(|error| Fault::storage(&error))
+}
+
+/// A folder name for a VM: what a path cannot hold is replaced, and a name that is taken gets a number.
+fn folder_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | ' ' | '.') { c } else { '_' };
+    let mut base: String = name.chars().take(60).map(safe).collect();
+    if base.is_empty() || base.starts_with('.') {
+        base.insert(0, '_');
+    }
+    let mut folder = base.clone();
+    let mut number = 1;
+    while taken(&folder) {
+        folder = format!("{base}_{number}");
+        number += 1;
+    }
+    folder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_names_cannot_leave_the_datastore() {
+        let free = |_: &str| false;
+        assert_eq!(folder_name("web", free), "web");
+        assert_eq!(folder_name("../etc", free), "_.._etc");
+        assert_eq!(folder_name("", free), "_");
+        assert_eq!(folder_name("web", |folder| folder == "web"), "web_1");
+    }
+}
