@@ -43,7 +43,7 @@ struct Cursor<'a> {
     dirty: bool,
 }
 
-const BLOCK: u64 = 64 * 1024;
+const BLOCK: u64 = 4096;
 
 impl<'a> Cursor<'a> {
     fn new(disk: &'a dyn GuestDisk) -> Self {

@@ -1,0 +1,109 @@
+//! Where an example runs: a server of the user's, or a simulator started for it.
+
+use std::error::Error;
+use std::path::Path;
+
+use vsphere_sim::{DiskHandle, DiskSpec, Simulator, VmSpec};
+use vsphere_vim::{Credentials, Vim, VmLookup, VmRef};
+
+use crate::args::Args;
+use crate::guest_fs::{GuestDisk, Noise, format_and_fill};
+
+/// The arguments that [`World::open`] reads, to be given to [`Args::read`] with the example's own.
+pub const WORLD_ARGS: [&str; 7] = ["url=", "user=", "password-file=", "thumbprint=", "ca-file=", "vm=", "simulate"];
+
+/// A connection, a virtual machine, and the simulator behind them where there is one.
+pub struct World {
+    /// The connection.
+    pub vim: Vim,
+    /// The virtual machine that the example works on.
+    pub vm: VmRef,
+    /// The simulator, when the example runs on one.
+    pub simulator: Option<Simulator>,
+    // Holds the simulated machine's disk; goes last.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl World {
+    /// Opens the server that the arguments name, or with `--simulate` a simulator with a small machine.
+    ///
+    /// # Errors
+    /// What is missing or what the server said.
+    pub async fn open(args: &Args) -> Result<Self, Box<dyn Error>> {
+        if args.has("simulate") {
+            return Self::simulated().await;
+        }
+        let password = std::fs::read_to_string(args.need("password-file")?)?;
+        let credentials = Credentials::password(args.need("user")?, password.trim_end());
+        let builder = Vim::builder(args.need("url")?).credentials(credentials);
+        let builder = match (args.get("thumbprint"), args.get("ca-file")) {
+            (Some(pin), _) => builder.thumbprint(pin.parse()?),
+            (None, Some(file)) => builder.ca_file(file),
+            (None, None) => builder.system_roots(),
+        };
+        let vim = builder.connect().await?;
+        let vm = vim.find_vm(&VmLookup::InventoryPath(args.need("vm")?.to_owned())).await?;
+        Ok(Self { vim, vm, simulator: None, _folder: None })
+    }
+
+    async fn simulated() -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        let image = folder.path().join("web.img");
+        make_image(&image, 64 << 20, 200)?;
+        let machine = VmSpec::new("web").disk(DiskSpec::raw_file(&image));
+        let simulator = Simulator::builder().vm(machine).start().await?;
+        let vim = connect(&simulator).await?;
+        let vm = vim.find_vm(&VmLookup::InventoryPath(simulator.vm("web")?.inventory_path())).await?;
+        Ok(Self { vim, vm, simulator: Some(simulator), _folder: Some(folder) })
+    }
+
+    /// Logs out, and stops the simulator where there is one.
+    ///
+    /// # Errors
+    /// What the server said; and anything that the example left behind on the simulator.
+    pub async fn close(self) -> Result<(), Box<dyn Error>> {
+        self.vim.logout().await?;
+        if let Some(simulator) = self.simulator {
+            let left = simulator.leftovers();
+            simulator.shutdown().await;
+            if !left.is_clean() {
+                return Err(format!("left behind on the server: {left:?}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Connects to a simulator, its certificate pinned.
+///
+/// # Errors
+/// What the client says.
+pub async fn connect(simulator: &Simulator) -> Result<Vim, Box<dyn Error>> {
+    Ok(Vim::builder(simulator.url())
+        .credentials(Credentials::password(simulator.username(), simulator.password()))
+        .thumbprint(simulator.thumbprint_sha256().parse()?)
+        .connect()
+        .await?)
+}
+
+/// Makes a raw image with a file system and files on it.
+///
+/// # Errors
+/// What the file says.
+pub fn make_image(path: &Path, capacity: u64, files: u32) -> std::io::Result<()> {
+    let file = std::fs::File::options().read(true).write(true).create_new(true).open(path)?;
+    file.set_len(capacity)?;
+    format_and_fill(&file, files, &mut Noise::new(2026))
+}
+
+impl GuestDisk for DiskHandle {
+    fn capacity(&self) -> u64 {
+        DiskHandle::capacity(self)
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        DiskHandle::read_at(self, offset, buffer).map_err(std::io::Error::other)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        DiskHandle::write_at(self, offset, bytes).map_err(std::io::Error::other)
+    }
+}
