@@ -234,6 +234,7 @@ fn add_vm(world: &World, spec: &VmSpec) -> Result<()> {
         hardware_version: spec.hardware_version,
         power: spec.power,
         tracking: spec.tracking,
+        reuse_folder: true,
     };
     let mut state = world.lock();
     let mut vm = create::new(world, &mut state, new);

@@ -1,15 +1,12 @@
 //! Client sessions: login, expiry, and what belongs to a session.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use vsphere_vim_types::{DateTime, UserSession};
 
 use crate::collector::{Collector, Page};
 use crate::view::View;
-
-/// Keys of ended sessions that are remembered, to tell an expired session from nonsense in the logs.
-const REMEMBERED: usize = 64;
 
 /// One logged-in client.
 pub(crate) struct Session {
@@ -31,7 +28,6 @@ pub(crate) struct Session {
 #[derive(Default)]
 pub(crate) struct Sessions {
     live: BTreeMap<String, Session>,
-    ended: VecDeque<String>,
 }
 
 impl Sessions {
@@ -77,16 +73,12 @@ impl Sessions {
 
     /// Ends a session with everything that belongs to it.
     pub(crate) fn close(&mut self, key: &str) {
-        if self.live.remove(key).is_some() {
-            self.ended.push_back(key.into());
-            self.ended.truncate(REMEMBERED);
-        }
+        self.live.remove(key);
     }
 
     /// Ends all sessions.
     pub(crate) fn close_all(&mut self) {
-        let keys: Vec<_> = self.live.keys().cloned().collect();
-        keys.iter().for_each(|key| self.close(key));
+        self.live.clear();
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (&String, &Session)> {

@@ -45,7 +45,7 @@ struct Node {
     handles: u32,
 }
 
-/// What [`Chain::consolidate`] did.
+/// What a consolidation did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Consolidation {
     /// Layers merged into the one below.

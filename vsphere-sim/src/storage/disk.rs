@@ -81,6 +81,9 @@ impl DiskStore {
         let (base, capacity) = source.open(write)?;
         // Disks come in sectors. What a raw file lacks of its last one reads as zeros.
         let capacity = capacity.div_ceil(512).saturating_mul(512);
+        if capacity > MAX_CAPACITY {
+            return Err(Error::Refused { disk: place.stem, reason: "larger than any virtual disk may be".into() });
+        }
         let uuid = crate::ids::uuid_of(&format!("{}{}", place.prefix, place.stem));
         let chain = Chain::new(place, base, write, capacity);
         Ok(Arc::new(Self {
@@ -435,6 +438,9 @@ impl Drop for NodeHandle {
         }
     }
 }
+
+/// More than vSphere's 62 TiB, and few enough for the signed numbers of the API.
+const MAX_CAPACITY: u64 = 64 << 40;
 
 /// Cylinders, heads and sectors per track that a disk of `capacity` bytes claims to have.
 pub(crate) fn geometry(capacity: u64) -> (u32, u32, u32) {

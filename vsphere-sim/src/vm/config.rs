@@ -22,7 +22,7 @@ pub(crate) fn config(world: &World, vm: &Vm, snapshot: Option<&Snapshot>) -> Vir
         guest_full_name: guest_full_name(&settings.guest_id).into(),
         version: format!("vmx-{:02}", vm.hardware_version),
         uuid: vm.bios_uuid.clone(),
-        create_date: Some(vm.booted),
+        create_date: Some(vm.created),
         instance_uuid: Some(vm.instance_uuid.clone()),
         template: false,
         guest_id: settings.guest_id.clone(),
@@ -72,7 +72,7 @@ pub(crate) fn config(world: &World, vm: &Vm, snapshot: Option<&Snapshot>) -> Vir
 
 /// What names the present configuration; a reconfiguration may demand that it is still this one.
 pub(crate) fn change_version(vm: &Vm) -> String {
-    format!("{}.{}", vm.booted.unix_seconds(), vm.revision)
+    format!("{}.{}", vm.created.unix_seconds(), vm.revision)
 }
 
 /// Where the VM's files lie.

@@ -25,6 +25,8 @@ pub(crate) struct NewVm {
     pub(crate) hardware_version: u32,
     pub(crate) power: Power,
     pub(crate) tracking: bool,
+    /// Whether a folder of that name that no VM uses may be taken over, as after a restart in the same directory.
+    pub(crate) reuse_folder: bool,
 }
 
 /// Makes a VM with an id and a folder of its own; the caller puts it into the inventory.
@@ -37,8 +39,10 @@ pub(crate) fn new(world: &World, state: &mut State, new: NewVm) -> Vm {
             (highest.unwrap_or(0) + 1).to_string()
         }
     };
-    let taken =
-        |folder: &str| state.vms.values().any(|vm| vm.folder == folder) || world.datastore.root().join(folder).exists();
+    let taken = |folder: &str| {
+        let left_by_another = !new.reuse_folder && world.datastore.root().join(folder).exists();
+        left_by_another || state.vms.values().any(|vm| vm.folder == folder)
+    };
     let now = DateTime::now();
     Vm {
         id,
@@ -47,6 +51,7 @@ pub(crate) fn new(world: &World, state: &mut State, new: NewVm) -> Vm {
         folder: folder_name(&new.name, taken),
         hardware_version: new.hardware_version,
         power: new.power,
+        created: now,
         booted: now,
         modified: now,
         revision: 0,
@@ -95,6 +100,8 @@ pub(crate) fn create(world: &World, spec: &VirtualMachineConfigSpec) -> Result<S
             hardware_version: hardware,
             power: Power::Off,
             tracking: false,
+            // The files of a VM that was unregistered must stay what they are.
+            reuse_folder: false,
         };
         let mut vm = new(world, &mut state, made);
         // Somebody's identity (a restored VM's) or a fresh one: two VMs of one name may have existed.

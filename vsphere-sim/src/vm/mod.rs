@@ -119,6 +119,7 @@ pub(crate) struct Vm {
     pub(crate) bios_uuid: String,
     pub(crate) hardware_version: u32,
     pub(crate) power: Power,
+    pub(crate) created: DateTime,
     pub(crate) booted: DateTime,
     pub(crate) modified: DateTime,
     pub(crate) revision: u64,

@@ -42,6 +42,10 @@ pub(crate) fn create(world: &World, vm_id: &str, wanted: NewSnapshot) -> Result<
             Fault::new("InvalidName", "The name is empty or longer than 80 characters").field("name", &wanted.name)
         );
     }
+    if let Some(disk) = vm.settings.disks.values().find(|disk| disk.store.open_writers() > 0) {
+        let path = disk.store.paths(disk.store.current()).into_iter().next();
+        return Err(Fault::file_locked(&path.unwrap_or_default()));
+    }
     let mut points = BTreeMap::new();
     for disk in vm.settings.disks.values().filter(|disk| disk.mode == DiskMode::Persistent) {
         match disk.store.freeze() {

@@ -321,6 +321,10 @@ async fn vms_are_created_with_disks_and_destroyed_with_their_files() {
     client.power_off(&web).await;
     client.call(&web, &UnregisterVM::default()).await.unwrap();
     assert!(sim.vm("web").is_err());
+    let mut again = create.clone();
+    again.config.name = Some("web".into());
+    let again = client.done(&folder, &again).await.into_typed::<ManagedObjectReference>().unwrap();
+    assert_eq!(client.backing(&again, 2000).await.0, "[ds1] web_1/web_1.vmdk", "the other web's files are still there");
 }
 
 #[tokio::test]

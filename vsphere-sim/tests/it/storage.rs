@@ -250,3 +250,18 @@ fn a_sparse_vmdk_is_a_base_whose_holes_are_known() {
     assert!(std::fs::read(&path).unwrap() == before, "the user's file is as it was");
     assert!(store.create_disk("web", 1, &DiskSource::Vmdk("/nonexistent".into()), &DiskOptions::default()).is_err());
 }
+
+#[test]
+fn a_directory_used_before_begins_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let store = Datastore::at("ds1", dir.path()).unwrap();
+        let disk = store.create_disk("web", 0, &DiskSource::Empty(CAPACITY as u64), &DiskOptions::default()).unwrap();
+        assert!(running(&disk).iter().all(|byte| *byte == 0), "bytes of an earlier run showed up");
+        disk.guest_write(BLOCK * 2, &[1; 100]).unwrap();
+        assert_eq!(running(&disk)[BLOCK as usize * 2 + 100..].iter().filter(|byte| **byte != 0).count(), 0);
+    }
+    let store = Datastore::at("ds1", dir.path()).unwrap();
+    assert!(store.create_disk("../x", 0, &DiskSource::Empty(512), &DiskOptions::default()).is_err());
+    assert!(store.create_disk("x", 0, &DiskSource::Empty(u64::MAX), &DiskOptions::default()).is_err());
+}
