@@ -1,0 +1,7 @@
+//! The family as its users meet it: real programs, real file systems, killed processes.
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+mod crash;
+mod file_systems;
+mod memory;
+mod support;
