@@ -1,2 +1,53 @@
-//! Measured questions.
-fn main() {}
+//! Measured questions: `cargo run --release -p benches -- NAME` prints `figure:` lines.
+//!
+//! Each figure is a ratio against a limit or a peer that is measured in the same run on the same bytes. Wall
+//! times on a loaded machine mean little; the ratios hold better.
+
+mod backup;
+mod decode;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+fn main() -> ExitCode {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    println!("machine: {} threads, {}", std::thread::available_parallelism().map_or(0, usize::from), cpu());
+    match name.as_str() {
+        "vim-decode" => decode::run(),
+        "backup" => {
+            if let Err(error) = backup::run() {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
+        _ => {
+            eprintln!(
+                "questions: vim-decode (XML of a property page, against a bare scan), backup (full over nbdssl and its limit)"
+            );
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// The shortest of several runs: what disturbs a run makes it longer, never shorter.
+fn best<T>(runs: u32, mut work: impl FnMut() -> T) -> Duration {
+    let mut shortest = Duration::MAX;
+    for _ in 0..runs {
+        let begun = Instant::now();
+        std::hint::black_box(work());
+        shortest = shortest.min(begun.elapsed());
+    }
+    shortest
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures are shown with two digits")]
+fn megabytes_per_second(bytes: u64, time: Duration) -> f64 {
+    bytes as f64 / 1e6 / time.as_secs_f64()
+}
+
+fn cpu() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name"));
+    model.map_or_else(|| "unknown".into(), |line| line.trim_start_matches([' ', '\t', ':']).to_owned())
+}
