@@ -43,7 +43,7 @@ mod restore;
 mod server;
 
 pub use crate::{
-    backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Quiesce, Since},
+    backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Plan, PlannedDisk, Quiesce, Since},
     cancel::CancelToken,
     engine::RestoreMode,
     error::{DiskError, Error, Result},

@@ -1,6 +1,10 @@
 //! One disk of a backup: opened, decided upon, read, closed.
 
-use std::{ops::Range, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Instant,
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use vixdisklib::{Access, Connection};
@@ -39,6 +43,8 @@ pub(super) struct DiskJob<'a> {
     pub(super) snapshot: &'a MoRef<mo::VirtualMachineSnapshot>,
     pub(super) disk: VirtualDiskInfo,
     pub(super) base: Option<&'a RecoveryPoint>,
+    /// Disks that were restored since the base.
+    pub(super) restored: &'a BTreeSet<i32>,
     pub(super) writer: Writer,
     pub(super) budget: Budget,
 }
@@ -109,7 +115,7 @@ impl DiskJob<'_> {
     async fn read(&self, source: &RemoteDisk, transport: &str) -> Result<(BackedUpDisk, BackupMode, String)> {
         let key = self.disk.key.0;
         let base = self.base.and_then(|base| base.record(key).ok());
-        let mut decision = plan::decide(&self.disk, base);
+        let mut decision = plan::decide(&self.disk, base, self.restored.contains(&key));
         if let (Decision::Incremental { .. }, Some(base)) = (&decision, self.base)
             && let Some(damage) = base.disk(key).await?.first_damage(&self.backup.cancel).await?
         {
@@ -191,8 +197,8 @@ impl DiskJob<'_> {
     }
 
     /// The disk database as far as the transport gives it out.
-    async fn metadata(&self, source: &RemoteDisk) -> std::collections::BTreeMap<String, String> {
-        let mut found = std::collections::BTreeMap::new();
+    async fn metadata(&self, source: &RemoteDisk) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
         for key in METADATA {
             match source.0.metadata(key).await {
                 Ok(Some(value)) => drop(found.insert((*key).to_owned(), value)),

@@ -24,7 +24,7 @@ use crate::{
     event::{Event, Events},
     journal::{Job, Journal, Leftover, Record, SnapshotState},
     repository::VmId,
-    server::failed,
+    server::{failed, server_name},
 };
 
 use super::Quiesce;
@@ -69,8 +69,15 @@ impl Guard {
             return Ok(None);
         }
         self.events.send(Event::LeftoverFound(leftover.clone()));
-        self.remove_snapshot().await?;
+        let removed = self.remove_snapshot().await?;
         self.unlock().await?;
+        let (there, here) = (&leftover.job.server, server_name(&self.vim));
+        if *there != here && !removed && leftover.snapshot != SnapshotState::Absent {
+            // The machine may have moved here with or without it; nothing more can be done here.
+            let name = &leftover.job.snapshot_name;
+            let what = format!("snapshot {name:?} of an earlier job was made on server {there} and is not on {here}");
+            self.events.send(Event::LeftBehind { what });
+        }
         self.clear().await?;
         self.events.send(Event::LeftoverRemoved);
         Ok(Some(leftover))
@@ -175,11 +182,11 @@ impl Guard {
     }
 
     /// Removes the snapshot that the journal names, if there is one. It is known by the marker in
-    /// its description: ids are given again when a server is restored.
-    async fn remove_snapshot(&self) -> Result<()> {
-        let Some(leftover) = self.leftover() else { return Ok(()) };
+    /// its description: ids are given again when a server is restored. Tells whether there was one.
+    async fn remove_snapshot(&self) -> Result<bool> {
+        let Some(leftover) = self.leftover() else { return Ok(false) };
         if leftover.snapshot == SnapshotState::Absent {
-            return Ok(());
+            return Ok(false);
         }
         let mut tries = 0;
         let removed = loop {
@@ -197,7 +204,7 @@ impl Guard {
             self.events.send(Event::SnapshotRemoved);
             self.consolidate().await;
         }
-        Ok(())
+        Ok(removed)
     }
 
     async fn try_remove(&self, leftover: &Leftover) -> Result<bool> {

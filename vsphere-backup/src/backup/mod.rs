@@ -9,11 +9,11 @@ mod guard;
 mod plan;
 mod report;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use vsphere_vim::{
-    MoRef, PowerState, Vim, mo,
+    MoRef, PowerState, Vim, VirtualDiskInfo, mo,
     vm::{Snapshot, VmDetails},
 };
 
@@ -25,13 +25,13 @@ use crate::{
     event::{Event, Events},
     journal::{Job, Leftover, Record},
     repository::{
-        Consistency, DiskRecord, LeftOut, PointWriter, RecoveryPoint, Repository, VmId, VmRecord, WriterOptions,
-        storage::BoxFuture,
+        BackupMode, Consistency, DiskRecord, LeftOut, PointWriter, RecoveryPoint, Repository, VmId, VmRecord,
+        WriterOptions, storage::BoxFuture,
     },
     server,
 };
 
-pub use self::report::{BackupReport, DiskReport};
+pub use self::report::{BackupReport, DiskReport, Plan, PlannedDisk};
 
 /// A backup of one virtual machine.
 ///
@@ -223,6 +223,39 @@ impl Backup {
         done.unwrap_or_else(|error| Err(Error::WriterStopped { reason: format!("the job ended: {error}") }))
     }
 
+    /// Tells what the backup would do, without changing anything.
+    ///
+    /// The decision counts when the snapshot is there; tracking may have been reset by then.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Server`], [`Error::Storage`], [`Error::Invalid`].
+    ///
+    /// # Privileges
+    /// `System.Read` on the machine.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn plan(&self, repository: &Repository) -> Result<Plan> {
+        let wrong = server::failed("reading the configuration", self.vm.value());
+        let details = self.vim.vm_details(&self.vm).await.map_err(wrong)?;
+        let vm = check(&details)?;
+        let (base, restored) = self.base(repository, &vm).await?;
+        let left_out = self.left_out(&details);
+        let stays = |key: i32| left_out.iter().all(|left| left.key != key);
+        let planned = |disk: &VirtualDiskInfo| {
+            let record = base.as_ref().and_then(|base| base.record(disk.key.0).ok());
+            let (mode, reason) = match plan::decide(disk, record, restored.contains(&disk.key.0)) {
+                plan::Decision::Full { reason } => (BackupMode::Full, reason),
+                plan::Decision::Incremental { since, .. } => {
+                    (BackupMode::Incremental, format!("changes since {} are known", since.as_str()))
+                }
+            };
+            PlannedDisk { key: disk.key.0, label: disk.label.clone(), capacity: disk.capacity, mode, reason }
+        };
+        let disks = details.disks.iter().filter(|disk| stays(disk.key.0)).map(planned).collect();
+        Ok(Plan { vm, base: base.map(|base| base.id().clone()), disks, left_out })
+    }
+
     /// Undoes what an earlier job left on the server, and nothing else; returns it.
     ///
     /// # Errors
@@ -272,7 +305,7 @@ impl Backup {
         if details.disks.len() == left_out.len() {
             return Err(refused(details, "none of its disks can be backed up", None));
         }
-        let base = self.base(repository, vm).await?;
+        let (base, restored) = self.base(repository, vm).await?;
         let record = VmRecord {
             instance_uuid: vm.clone(),
             mo_ref: self.vm.value().to_owned(),
@@ -297,6 +330,7 @@ impl Backup {
             snapshot: &snapshot.snapshot,
             disk,
             base: base.as_ref(),
+            restored: &restored,
             writer: point.writer().clone(),
             budget: budget.clone(),
         };
@@ -306,7 +340,7 @@ impl Backup {
             stream::iter(jobs).buffered(self.parallel_disks).try_collect().await?;
 
         let mut reports = Vec::new();
-        let incremental = done.iter().any(|(_, report)| report.mode == crate::repository::BackupMode::Incremental);
+        let incremental = done.iter().any(|(_, report)| report.mode == BackupMode::Incremental);
         for (record, report) in done {
             point.add_disk(record)?;
             reports.push(report);
@@ -365,18 +399,28 @@ impl Backup {
         left_out
     }
 
-    /// Returns the point that incremental disks begin with.
-    async fn base(&self, repository: &Repository, vm: &VmId) -> Result<Option<RecoveryPoint>> {
-        match &self.since {
-            Since::Nothing => Ok(None),
-            Since::Latest => repository.latest(vm).await,
+    /// Returns the point that incremental disks begin with, and the disks that were restored since.
+    async fn base(&self, repository: &Repository, vm: &VmId) -> Result<(Option<RecoveryPoint>, BTreeSet<i32>)> {
+        let base = match &self.since {
+            Since::Nothing => None,
+            Since::Latest => repository.latest(vm).await?,
             Since::Point(point) => {
                 let manifest = point.manifest();
                 if point.repository().id() != repository.id() || manifest.vm.instance_uuid != *vm {
-                    return Err(Error::invalid(format!("{} is not a point of {vm} in this repository", point.id())));
+                    let what = format!("{} is not a point of {vm} in this repository", point.id());
+                    return Err(Error::invalid(what));
                 }
-                Ok(Some(point.clone()))
+                Some(point.clone())
             }
+        };
+        let Some(point) = base else { return Ok((None, BTreeSet::new())) };
+        match repository.restored_since(point.id()).await {
+            Ok(restored) => Ok((Some(point), restored)),
+            Err(error) if error.is_damage() => {
+                self.events.warn(format!("every disk is read in full, a mark of a restore is damaged: {error}"));
+                Ok((None, BTreeSet::new()))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -386,7 +430,7 @@ impl Backup {
         details: &VmDetails,
         snapshot: &Snapshot,
         left_out: &mut Vec<LeftOut>,
-    ) -> Result<Vec<vsphere_vim::VirtualDiskInfo>> {
+    ) -> Result<Vec<VirtualDiskInfo>> {
         let wrong = server::failed("reading the snapshot's disks", self.vm.value());
         let mut disks = self.vim.snapshot_disks(&snapshot.snapshot).await.map_err(wrong)?;
         disks.retain(|disk| left_out.iter().all(|left| left.key != disk.key.0));

@@ -58,13 +58,16 @@ pub(super) fn left_out(disk: &VirtualDiskInfo, reason: impl Into<String>) -> Lef
     LeftOut { key: disk.key.0, label: disk.label.clone(), reason: reason.into() }
 }
 
-/// Decides how a disk of a snapshot is read, given the same disk in the parent point.
+/// Decides how a disk of a snapshot is read, given the same disk in the parent point and whether it was restored since.
 ///
 /// A disk is the same when the machine, the device key and the backing's uuid are: paths change.
-pub(super) fn decide(disk: &VirtualDiskInfo, base: Option<&DiskRecord>) -> Decision {
+pub(super) fn decide(disk: &VirtualDiskInfo, base: Option<&DiskRecord>, restored: bool) -> Decision {
     let Some(base) = base else {
         return Decision::full("there is no earlier point of this disk");
     };
+    if restored {
+        return Decision::full("it was restored since the last backup, which change tracking may not have seen");
+    }
     if let (Some(then), Some(now)) = (&base.backing_uuid, &disk.backing.uuid)
         && !then.eq_ignore_ascii_case(now)
     {
@@ -147,7 +150,7 @@ mod tests {
     }
 
     fn reason(disk: &VirtualDiskInfo, base: Option<&DiskRecord>) -> String {
-        match decide(disk, base) {
+        match decide(disk, base, false) {
             Decision::Full { reason } => reason,
             other => panic!("{other:?}"),
         }
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_moved_is_still_the_same() {
-        let decision = decide(&disk(|_, _| {}), Some(&base(|_| {})));
+        let decision = decide(&disk(|_, _| {}), Some(&base(|_| {})), false);
         let since = "52 de ad/7".parse().unwrap();
         assert_eq!(decision, Decision::Incremental { since, warning: None });
     }
@@ -164,6 +167,9 @@ mod tests {
     fn every_doubt_means_a_full_backup_with_its_reason() {
         let plain = disk(|_, _| {});
         assert!(reason(&plain, None).contains("no earlier point"));
+        assert!(
+            matches!(decide(&plain, Some(&base(|_| {})), true), Decision::Full { reason } if reason.contains("restored"))
+        );
         let other = base(|base| base.backing_uuid = Some("6000c29b".into()));
         assert!(reason(&plain, Some(&other)).contains("another disk"));
         let unknown = base(|base| base.backing_uuid = None);
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn growth_within_a_border_is_incremental_with_a_warning() {
         let grown = disk(|disk, _| disk.capacity_in_kb = 2 << 20);
-        let decision = decide(&grown, Some(&base(|_| {})));
+        let decision = decide(&grown, Some(&base(|_| {})), false);
         assert!(matches!(decision, Decision::Incremental { warning: Some(_), .. }));
     }
 

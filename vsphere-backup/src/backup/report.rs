@@ -4,8 +4,38 @@ use std::time::Duration;
 
 use crate::{
     journal::Leftover,
-    repository::{BackupMode, Consistency, DiskBytes, LeftOut, RecoveryPoint, WriterTotals},
+    repository::{BackupMode, Consistency, DiskBytes, LeftOut, PointId, RecoveryPoint, VmId, WriterTotals},
 };
+
+/// What a backup would do, as things are now.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The virtual machine.
+    pub vm: VmId,
+    /// The point that incremental disks would begin with.
+    pub base: Option<PointId>,
+    /// The disks that would be backed up.
+    pub disks: Vec<PlannedDisk>,
+    /// The disks that would not, and why.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// How a disk would be backed up.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PlannedDisk {
+    /// The device key.
+    pub key: i32,
+    /// The label.
+    pub label: String,
+    /// In bytes.
+    pub capacity: u64,
+    /// All of it or the changes.
+    pub mode: BackupMode,
+    /// Why.
+    pub reason: String,
+}
 
 /// What a backup did.
 #[derive(Debug)]

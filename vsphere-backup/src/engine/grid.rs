@@ -96,6 +96,7 @@ struct State<S> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, clippy::reversed_empty_ranges)] // Odd areas are what is tested.
 mod tests {
     use futures_util::TryStreamExt;
     use proptest::prelude::*;

@@ -16,6 +16,7 @@ pub(crate) enum Kind {
     Page,
     Meta,
     Point,
+    Restored,
 }
 
 impl Kind {
@@ -26,13 +27,14 @@ impl Kind {
             Self::Page => b"PAGE",
             Self::Meta => b"META",
             Self::Point => b"PONT",
+            Self::Restored => b"RSTR",
         }
     }
 
     /// Returns the largest body that is written and read, in bytes.
     pub(crate) const fn limit(self) -> u64 {
         match self {
-            Self::Config => 1 << 16,
+            Self::Config | Self::Restored => 1 << 16,
             Self::Page => 1 << 18,
             Self::Index => 1 << 27,
             Self::Meta | Self::Point => 1 << 24,

@@ -134,6 +134,12 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
+    /// Sets room aside for chunks of `bytes` together, so that the buffer never grows by doubling.
+    pub(crate) fn with_room(bytes: usize, chunks: usize) -> Self {
+        let bytes = Vec::with_capacity(bytes + chunks * HEAD);
+        Self { bytes, entries: Vec::with_capacity(chunks) }
+    }
+
     /// Appends a chunk, compressed when that saves at least a sixteenth.
     ///
     /// # Errors

@@ -204,6 +204,11 @@ impl PointId {
         seconds * 1_000_000 + part(16..22)
     }
 
+    /// Returns the part behind the machine.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn key(&self) -> Key {
         Key::of(&["points", self.vm.as_str(), &self.name])
     }

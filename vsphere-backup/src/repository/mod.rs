@@ -35,12 +35,14 @@ mod pack;
 mod page;
 mod point;
 mod reader;
+mod restored;
 mod tree;
 mod verify;
 mod writer;
 
 use std::{
     collections::BTreeSet,
+    fmt,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::SystemTime,
@@ -80,12 +82,17 @@ pub(crate) use self::{
 };
 
 /// An opened repository. Clones share it; it is `Send` and `Sync`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Repository {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Repository({} at {})", self.id(), self.location())
+    }
+}
+
 struct Inner {
     storage: Arc<dyn Storage>,
     config: Config,
@@ -273,11 +280,7 @@ impl Repository {
     pub async fn begin(&self, vm: VmRecord, consistency: Consistency, options: WriterOptions) -> Result<PointWriter> {
         self.load_index().await?;
         let writer = Writer::new(self.clone(), options);
-        // Points sort by name: a clock that was set back must not put this one before the last.
-        let mut micros = now_micros();
-        if let Some(newest) = self.points(&vm.instance_uuid).await?.last() {
-            micros = micros.max(newest.micros().saturating_add(1));
-        }
+        let micros = self.next_micros(&vm.instance_uuid).await?;
         PointWriter::new(writer, vm, consistency, micros)
     }
 

@@ -37,14 +37,14 @@ pub struct WriterOptions {
 impl Default for WriterOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-        Self { pack_size: 32 << 20, workers, uploads: 2 }
+        Self { pack_size: 32 << 20, workers, uploads: 1 }
     }
 }
 
 impl WriterOptions {
     /// Sets the size in bytes at which a pack is closed: 32 MiB by default, 1 to 64 MiB.
     ///
-    /// One pack is being filled and `uploads` more may wait for the storage, all in memory.
+    /// In memory are one pack that is being filled, one that waits, and those being written.
     pub fn pack_size(mut self, bytes: usize) -> Self {
         self.pack_size = bytes.clamp(1 << 20, 64 << 20);
         self
@@ -56,7 +56,8 @@ impl WriterOptions {
         self
     }
 
-    /// Sets how many packs are written to the storage at once: 2 by default.
+    /// Sets how many packs are written to the storage at once: 1 by default, which is enough for a
+    /// local disk. A store that is far away needs more.
     pub fn uploads(mut self, count: usize) -> Self {
         self.uploads = count.clamp(1, 64);
         self
@@ -232,7 +233,8 @@ impl Inner {
         // A panic between claim and pack must not leave chunks that count as known.
         let mut guard = FailOnDrop { inner: self, armed: true };
         let config = self.repository.config();
-        let mut frames = Frames::default();
+        let chunks = data.len().div_ceil(config.chunk_size as usize);
+        let mut frames = Frames::with_room(data.len(), chunks);
         let mut run = Run { slots: Vec::new(), new_bytes: 0, stored_bytes: 0, zero_bytes: 0 };
         let mut encoder = self
             .repository

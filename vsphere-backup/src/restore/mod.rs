@@ -47,7 +47,6 @@ pub struct Restore {
     mode: RestoreMode,
     verify: bool,
     overwrite: bool,
-    reset_tracking: bool,
     transports: String,
     parallel_disks: usize,
     memory: u64,
@@ -92,7 +91,6 @@ impl Restore {
             mode: RestoreMode::default(),
             verify: true,
             overwrite: false,
-            reset_tracking: true,
             transports: "nbdssl".into(),
             parallel_disks: 4,
             memory: 64 << 20,
@@ -122,14 +120,6 @@ impl Restore {
     /// States whether existing files are replaced: no by default.
     pub fn overwrite(mut self, yes: bool) -> Self {
         self.overwrite = yes;
-        self
-    }
-
-    /// States whether change tracking begins anew after a restore in place, so that the next
-    /// backup reads everything: yes by default. Whether every server tracks the writes of a
-    /// restore is not known; a full read costs time and stores nothing twice.
-    pub fn reset_tracking(mut self, yes: bool) -> Self {
-        self.reset_tracking = yes;
         self
     }
 
@@ -168,6 +158,9 @@ impl Restore {
     /// The machine has to be off and without snapshots. A disk is found by its device key and the
     /// backing's uuid; it may be larger than the stored one, never smaller.
     ///
+    /// The repository notes the restore before anything is written, so that the next backup of these disks reads all
+    /// of them: whether change tracking sees a restore is up to the server.
+    ///
     /// # Errors
     /// [`Error::Refused`] before anything is written when the machine or a disk does not fit;
     /// [`Error::DamagedChunk`], [`Error::DamagedPage`], [`Error::Storage`], [`Error::Disk`],
@@ -175,8 +168,7 @@ impl Restore {
     /// is not equal.
     ///
     /// # Privileges
-    /// `VirtualMachine.Provisioning.DiskRandomAccess` on the machine;
-    /// `VirtualMachine.Config.ChangeTracking` to begin tracking anew.
+    /// `VirtualMachine.Provisioning.DiskRandomAccess` on the machine.
     ///
     /// # Cancel safety
     /// When dropped, any part of the disks may be written; run it again.
@@ -191,18 +183,16 @@ impl Restore {
             vm: vm.value().to_owned(),
             source: server::disk_error(error),
         })?;
+        let keys = disks.iter().map(|(record, _)| record.key).collect();
+        self.point.repository().note_restore(self.point.id(), keys).await?;
         let budget = Budget::new(self.memory);
         let (restore, connection, budget) = (&self, &connection, &budget);
-        let restored: Result<Vec<_>> = stream::iter(disks)
+        let restored: Vec<_> = stream::iter(disks)
             .map(|(record, path)| async move { restore.remote(connection, &record, path, budget).await })
             .buffered(self.parallel_disks)
             .try_collect()
-            .await;
-        // Also after a failure: something may have been written.
-        if self.reset_tracking && details.change_tracking_enabled {
-            self.begin_tracking_anew(vim, &vm).await;
-        }
-        Ok(RestoreReport { disks: restored?, elapsed: begun.elapsed() })
+            .await?;
+        Ok(RestoreReport { disks: restored, elapsed: begun.elapsed() })
     }
 
     /// Restores one disk into a new file.
@@ -368,19 +358,6 @@ impl Restore {
             self.events.send(Event::DiskVerified { disk });
         }
         Ok((done, self.verify))
-    }
-
-    async fn begin_tracking_anew(&self, vim: &Vim, vm: &MoRef<mo::VirtualMachine>) {
-        for enabled in [false, true] {
-            if let Err(error) = vim.set_change_tracking(vm, enabled).await {
-                self.events.warn(format!(
-                    "change tracking of {} could not be begun anew, force the next backup to be \
-                     full: {error}",
-                    vm.value()
-                ));
-                return;
-            }
-        }
     }
 
     fn started(&self, record: &DiskRecord, reason: &str, transport: &str) {

@@ -17,7 +17,7 @@ async fn a_point_reads_as_the_disk_did_and_equal_chunks_are_stored_once() {
     let (_, repository) = repository().await;
     let disk = MemoryDisk::new(sample());
     let whole = 0..sample().len() as u64;
-    let (first, done) = back_up(&repository, &disk, &[whole.clone()], None).await.unwrap();
+    let (first, done) = back_up(&repository, &disk, std::slice::from_ref(&whole), None).await.unwrap();
     assert!(content(&first).await.unwrap() == sample());
     assert_eq!(done.bytes.read, whole.end);
     assert!(done.bytes.stored < 900_000, "{:?}", done.bytes);

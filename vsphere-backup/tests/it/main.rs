@@ -1,8 +1,10 @@
 //! The crate's integration tests: one binary, a file for each theme.
 #![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+#![allow(clippy::single_range_in_vec_init)] // A list of one area is what is meant.
 
 mod damage;
 mod engine;
 mod faults;
+mod memory;
 mod vm;
 mod world;

@@ -102,6 +102,8 @@ async fn connect(sim: &Simulator) -> Vim {
 async fn full_then_incremental_then_restore_in_place_and_every_byte_is_right() {
     let site = Site::new().await;
     let before = [(2000, site.content(2000)), (2001, site.content(2001))];
+    let plan = site.backup().plan(&site.repository).await.unwrap();
+    assert_eq!((plan.disks.len(), plan.left_out.len(), plan.base), (2, 1, None));
     let full = site.backup().run(&site.repository).await.unwrap();
     site.assert_clean();
     site.assert_point_equals(&full.point, &before).await;
@@ -140,6 +142,17 @@ async fn full_then_incremental_then_restore_in_place_and_every_byte_is_right() {
     let restored = Restore::of(&incremental.point).to_vm(&site.vim, site.vm()).await.unwrap();
     assert!(site.content(2000) == after[0].1 && site.content(2001) == after[1].1);
     assert!(restored.disks.iter().all(|disk| disk.verified));
+
+    // The restore is noted: the next backup reads everything and stores nothing, the one after it only changes.
+    site.sim.vm("web").unwrap().set_power(Power::On).unwrap();
+    site.guest_writes(2001, 0, &[0; 512]);
+    let next = site.backup().run(&site.repository).await.unwrap();
+    assert!(next.disks.iter().all(|disk| disk.mode == BackupMode::Full), "{next:?}");
+    assert!(next.disks[0].reason.contains("restored"), "{next:?}");
+    assert_eq!(next.bytes().new, 0);
+    site.assert_point_equals(&next.point, &after).await;
+    let last = site.backup().run(&site.repository).await.unwrap();
+    assert!(last.disks.iter().all(|disk| disk.mode == BackupMode::Incremental), "{last:?}");
     let report = site.repository.check(VerifyLevel::Full, &CancelToken::new()).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
 }

@@ -12,39 +12,39 @@ use vsphere_backup::{
     },
 };
 
-pub const KIB: u64 = 1 << 10;
-pub const MIB: u64 = 1 << 20;
-pub const CHUNK: u64 = 64 * KIB;
+pub(crate) const KIB: u64 = 1 << 10;
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const CHUNK: u64 = 64 * KIB;
 
-pub fn vm() -> VmId {
+pub(crate) fn vm() -> VmId {
     VmId::parse("5029c440-0000-0000-0000-000000000001").unwrap()
 }
 
-pub fn record() -> VmRecord {
+pub(crate) fn record() -> VmRecord {
     VmRecord { instance_uuid: vm(), mo_ref: "vm-42".into(), name: "web".into() }
 }
 
 /// Makes an empty repository in memory, with chunks of 64 KiB.
-pub async fn repository() -> (Arc<MemoryStorage>, Repository) {
+pub(crate) async fn repository() -> (Arc<MemoryStorage>, Repository) {
     let storage = Arc::new(MemoryStorage::new());
     let options = CreateOptions::default().chunk_size(CHUNK as u32);
     let repository = Repository::create(storage.clone(), options).await.unwrap();
     (storage, repository)
 }
 
-pub async fn open(storage: Arc<dyn Storage>) -> Result<Repository> {
+pub(crate) async fn open(storage: Arc<dyn Storage>) -> Result<Repository> {
     Repository::open(storage).await
 }
 
 /// Fills a range with bytes that do not compress and depend on `seed`.
-pub fn noise(seed: u64, len: u64) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; len as usize];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
 /// A disk of 3 MiB and a bit: data that compresses, data that does not, zeros, an odd end.
-pub fn sample() -> Vec<u8> {
+pub(crate) fn sample() -> Vec<u8> {
     let mut disk = vec![0; (3 * MIB + 1536) as usize];
     disk[..700_000].copy_from_slice(&noise(1, 700_000));
     disk[1_000_000..1_400_000].fill(7);
@@ -54,7 +54,7 @@ pub fn sample() -> Vec<u8> {
 
 /// Backs up one disk of one machine and commits the point. Without a parent, `areas` are the
 /// allocated ones.
-pub async fn back_up(
+pub(crate) async fn back_up(
     repository: &Repository,
     disk: &MemoryDisk,
     areas: &[Range<u64>],
@@ -87,7 +87,7 @@ pub async fn back_up(
 }
 
 /// Reads a stored disk whole.
-pub async fn content(point: &RecoveryPoint) -> Result<Vec<u8>> {
+pub(crate) async fn content(point: &RecoveryPoint) -> Result<Vec<u8>> {
     let disk = point.disk(2000).await?;
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < disk.capacity() {
