@@ -131,8 +131,8 @@ async fn a_flipped_bit_in_a_chunk_names_disk_offset_and_chunk_and_nothing_wrong_
     let text = error.to_string();
     assert!(text.contains("disk 2000") && text.contains("131072") && text.contains(&chunk.to_string()));
     // Every byte of the target is the old or the right one; the damaged chunk's are the old ones.
-    let after = target.content();
-    assert!((0..after.len()).all(|at| after[at] == before[at] || after[at] == sample()[at]));
+    let (after, right) = (target.content(), sample());
+    assert!((0..after.len()).all(|at| after[at] == before[at] || after[at] == right[at]));
     let damaged = 2 * CHUNK as usize..3 * CHUNK as usize;
     assert_eq!(after[damaged.clone()], before[damaged]);
     // What is not damaged can still be read.
