@@ -184,6 +184,8 @@ impl<'a> Wait<'a> {
                     let info = self.vim.task_info(&self.task).await?;
                     return conclude(self.task.clone(), info, cancelled_until.is_some());
                 }
+                // The observer has gone over to asking.
+                Observation::Silent => {}
             }
         }
     }
@@ -247,13 +249,14 @@ impl Observer {
     async fn next(&mut self) -> Result<Observation> {
         if let Self::Updates(collector) = self {
             match collector.next().await {
+                Ok(Observation::Silent) => tracing::info!("the server does not report on the task; asking for it"),
                 Err(error) if reports_unsupported(&error) => {
                     tracing::info!(%error, "the server does not report updates; polling instead");
-                    let (vim, task) = collector.subject();
-                    *self = Self::Polling { vim, task, interval: POLL_INTERVAL, first: true };
                 }
                 other => return other,
             }
+            let (vim, task) = collector.subject();
+            *self = Self::Polling { vim, task, interval: POLL_INTERVAL, first: true };
         }
         let Self::Polling { vim, task, interval, first } = self else {
             unreachable!("the other variant has returned or was replaced above")

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use vsphere_vim_types::{MoRef, PropertyFilterSpec, WaitOptions, methods, mo};
 
 use super::watch::{Observation, TaskState};
@@ -24,11 +25,13 @@ pub(super) struct TaskCollector {
     generation: u64,
     state: TaskState,
     remakes: u32,
+    /// Answers in a row that said nothing and did not wait either.
+    hasty: u32,
 }
 
 impl TaskCollector {
     pub(super) fn new(vim: Vim, task: MoRef<mo::Task>) -> Self {
-        Self { vim, task, collector: None, generation: 0, state: TaskState::default(), remakes: 0 }
+        Self { vim, task, collector: None, generation: 0, state: TaskState::default(), remakes: 0, hasty: 0 }
     }
 
     pub(super) fn subject(&self) -> (Vim, MoRef<mo::Task>) {
@@ -38,12 +41,20 @@ impl TaskCollector {
     /// Waits for the next news. Cancel safe: the version advances only with a complete answer.
     pub(super) async fn next(&mut self) -> Result<Observation> {
         loop {
+            let asked = Instant::now();
             match self.wait_once().await {
                 Ok(Some(observation)) => {
-                    self.remakes = 0;
+                    (self.remakes, self.hasty) = (0, 0);
                     return Ok(observation);
                 }
-                Ok(None) => {}
+                // An expired session may be answered with nothing at once, and some proxies do not let a call wait.
+                Ok(None) if asked.elapsed() < HASTY => {
+                    self.hasty += 1;
+                    if self.hasty >= MAX_HASTY {
+                        return Ok(Observation::Silent);
+                    }
+                }
+                Ok(None) => self.hasty = 0,
                 Err(error) => self.recover(error).await?,
             }
         }
@@ -128,8 +139,10 @@ impl Drop for TaskCollector {
     }
 }
 
+/// For what makes and destroys the collector. Making it twice after a lost answer is harmless: the first one ends with
+/// the session. Giving up would not be: the task goes on, and its result would be lost.
 fn session_bound() -> CallOptions {
-    CallOptions::default().session(SessionUse::Report)
+    CallOptions::default().session(SessionUse::Report).idempotent(true)
 }
 
 /// Below the time-outs of proxies and of ours: the server answers with nothing after this long.
@@ -140,3 +153,9 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(60);
 
 /// Times in a row that the wait is set up anew without any news in between.
 const MAX_REMAKES: u32 = 5;
+
+/// An answer without news that comes sooner than this did not wait for news.
+const HASTY: Duration = Duration::from_secs(1);
+
+/// So many of them in a row, and reports are not to be had.
+const MAX_HASTY: u32 = 5;

@@ -1,6 +1,6 @@
 //! What an update says about a task: a pure function of the answers so far.
 
-use vsphere_vim_types::{Any, PropertyChange, TaskInfoState, UpdateSet};
+use vsphere_vim_types::{Any, ObjectUpdate, ObjectUpdateKind, PropertyChange, TaskInfoState, UpdateSet};
 
 use super::TaskProgress;
 
@@ -10,6 +10,8 @@ pub(super) enum Observation {
     Running(TaskProgress),
     /// Success or error; the whole `info` tells which.
     Ended,
+    /// The server will not report on this task: it is gone or may not be read. Asking for it directly says why.
+    Silent,
 }
 
 impl Observation {
@@ -40,11 +42,20 @@ impl TaskState {
     /// Takes in an update and says what it means; `None` when it says nothing about the state yet.
     pub(super) fn apply(&mut self, update: UpdateSet) -> Option<Observation> {
         self.version = update.version;
-        let objects = update.filter_set.into_iter().flat_map(|filter| filter.object_set);
-        for change in objects.flat_map(|object| object.change_set) {
-            self.change(change);
+        // The filter holds one task: whatever is missing is that task or its state.
+        let mut silent = false;
+        for filter in update.filter_set {
+            silent |= !filter.missing_set.is_empty();
+            for object in filter.object_set {
+                silent |= is_unreadable(&object);
+                object.change_set.into_iter().for_each(|change| self.change(change));
+            }
         }
-        self.state.as_ref().map(|state| Observation::of(state, self.progress))
+        match &self.state {
+            Some(state @ (TaskInfoState::Success | TaskInfoState::Error)) => Some(Observation::of(state, None)),
+            _ if silent => Some(Observation::Silent),
+            state => state.as_ref().map(|state| Observation::of(state, self.progress)),
+        }
     }
 
     /// Begins again from the first version, keeping what is known.
@@ -64,6 +75,12 @@ impl TaskState {
             _ => {}
         }
     }
+}
+
+/// The task was forgotten, or its state is withheld from this account.
+fn is_unreadable(update: &ObjectUpdate) -> bool {
+    let withheld = |path: &str| path == "info" || path == "info.state";
+    update.kind == ObjectUpdateKind::Leave || update.missing_set.iter().any(|missing| withheld(&missing.path))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{
 
 use vsphere_vim::{
     CreateSnapshotOptions, Error, MoRef, Poly,
+    error::TransportErrorKind,
     methods::{
         CancelTask, CreateFilter, CreatePropertyCollector, CreateSnapshot_Task, DestroyPropertyCollector,
         RetrievePropertiesEx, WaitForUpdatesEx,
@@ -14,8 +15,8 @@ use vsphere_vim::{
     mo,
     task::TaskProgress,
     types::{
-        Any, FileFault, LocalizedMethodFault, ObjectContent, ObjectUpdate, PropertyChange, PropertyFilterUpdate,
-        RetrieveResult, TaskInfo, TaskInfoState, UpdateSet,
+        Any, FileFault, LocalizedMethodFault, MissingObject, MissingProperty, ObjectContent, ObjectUpdate,
+        ObjectUpdateKind, PropertyChange, PropertyFilterUpdate, RetrieveResult, TaskInfo, TaskInfoState, UpdateSet,
     },
 };
 
@@ -211,6 +212,88 @@ async fn a_limit_ends_the_wait_but_not_the_task() {
     let error = vim.wait(&task()).limit(Duration::from_secs(60)).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { after, .. } if after == Duration::from_secs(60)), "{error:?}");
     assert_eq!((server.count("CancelTask"), server.count("DestroyPropertyCollector")), (0, 1));
+}
+
+#[tokio::test]
+async fn an_answer_lost_on_the_way_does_not_lose_the_task() {
+    for lost in ["CreatePropertyCollector", "CreateFilter", "WaitForUpdatesEx"] {
+        let server = Fake::new(move |call| match call.method {
+            method if method == lost && call.before == 0 => Reply::Broken(TransportErrorKind::Disconnected, true),
+            "WaitForUpdatesEx" => update(1, "success", None),
+            "RetrievePropertiesEx" => read_info(done()),
+            _ => collector(call),
+        });
+        let vim = server.connect().await;
+        vim.wait(&task()).await.unwrap_or_else(|error| panic!("lost at {lost}: {error}"));
+        assert_eq!(server.count(lost), 2);
+    }
+}
+
+fn silent(update: ObjectUpdate) -> Reply {
+    let update = ObjectUpdate { obj: task().erase(), ..update };
+    let filter = PropertyFilterUpdate { object_set: vec![update], ..Default::default() };
+    answer::<WaitForUpdatesEx>(Some(UpdateSet { version: "1".into(), filter_set: vec![filter], ..Default::default() }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_the_server_forgot_ends_the_wait() {
+    for missing in [false, true] {
+        let server = Fake::new(move |call| match (call.method, call.before) {
+            ("WaitForUpdatesEx", 0) if missing => {
+                let filter = PropertyFilterUpdate {
+                    missing_set: vec![MissingObject { obj: task().erase(), ..Default::default() }],
+                    ..Default::default()
+                };
+                let update = UpdateSet { version: "1".into(), filter_set: vec![filter], ..Default::default() };
+                answer::<WaitForUpdatesEx>(Some(update))
+            }
+            ("WaitForUpdatesEx", 0) => silent(ObjectUpdate { kind: ObjectUpdateKind::Leave, ..Default::default() }),
+            ("WaitForUpdatesEx", _) => Reply::Hang,
+            ("RetrievePropertiesEx", _) => Reply::Fault(fault("ManagedObjectNotFound"), "gone"),
+            _ => collector(call),
+        });
+        let vim = server.connect().await;
+        let wait = async { vim.wait(&task()).await };
+        let error = tokio::time::timeout(Duration::from_secs(600), wait).await.expect("it ends").unwrap_err();
+        assert!(error.is_fault("ManagedObjectNotFound"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_state_is_withheld_ends_the_wait_with_the_reason() {
+    let withheld = || MissingProperty {
+        path: "info.state".into(),
+        fault: LocalizedMethodFault { fault: fault("NoPermission"), ..Default::default() },
+        ..Default::default()
+    };
+    let server = Fake::new(move |call| match (call.method, call.before) {
+        ("WaitForUpdatesEx", 0) => silent(ObjectUpdate { missing_set: vec![withheld()], ..Default::default() }),
+        ("WaitForUpdatesEx", _) => Reply::Hang,
+        ("RetrievePropertiesEx", _) => {
+            let missing = MissingProperty { path: "info".into(), ..withheld() };
+            let content = ObjectContent { obj: task().erase(), missing_set: vec![missing], ..object("", &[]) };
+            answer::<RetrievePropertiesEx>(Some(RetrieveResult { objects: vec![content], ..Default::default() }))
+        }
+        _ => collector(call),
+    });
+    let vim = server.connect().await;
+    let wait = async { vim.wait(&task()).await };
+    let error = tokio::time::timeout(Duration::from_secs(600), wait).await.expect("it ends").unwrap_err();
+    assert!(error.is_fault("NoPermission"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_answers_that_do_not_wait_end_in_asking_not_in_a_loop() {
+    let server = Fake::new(|call| match (call.method, call.before) {
+        // As an expired session may be answered: nothing, and at once.
+        ("WaitForUpdatesEx", 0..1000) => answer::<WaitForUpdatesEx>(None),
+        ("RetrievePropertiesEx", 0) => read_info(info(TaskInfoState::Running)),
+        ("RetrievePropertiesEx", _) => read_info(done()),
+        _ => collector(call),
+    });
+    let vim = server.connect().await;
+    vim.wait(&task()).await.unwrap();
+    assert!(server.count("WaitForUpdatesEx") < 10, "{}", server.count("WaitForUpdatesEx"));
 }
 
 #[tokio::test(start_paused = true)]
