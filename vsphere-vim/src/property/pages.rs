@@ -14,7 +14,7 @@ use super::spec::{FilterSpec, ObjectSpec, PropertySpec, TraversalSpec};
 use crate::{
     call::{CallOptions, SessionUse},
     client::Vim,
-    error::{Error, Result},
+    error::{Call, Error, Result},
 };
 
 /// Where the objects come from.
@@ -37,6 +37,10 @@ pub(super) struct Walk {
     /// The login in which the current token was issued.
     generation: u64,
     delivered: HashSet<ManagedObjectReference>,
+    /// Objects that this pass may still name again: those delivered before it began.
+    repeats: usize,
+    /// Pages in a row without a new object and without one of [`repeats`](Self::repeats).
+    idle: u32,
     restarts: u32,
     state: State,
 }
@@ -58,6 +62,8 @@ impl Walk {
             token: None,
             generation: 0,
             delivered: HashSet::new(),
+            repeats: 0,
+            idle: 0,
             restarts: 0,
             state: State::Start,
         }
@@ -89,6 +95,7 @@ impl Walk {
                 }
                 Err(error) => return Err(error),
             };
+            let page = page.filter(|page| !page.objects.is_empty() || page.token.is_some());
             let Some(page) = page else {
                 // Nothing at all is also what an expired session gets to see.
                 if self.state == State::Start
@@ -105,11 +112,29 @@ impl Walk {
             self.token = page.token.filter(|token| !token.is_empty());
             self.state = if self.token.is_some() { State::Middle } else { State::End };
             let mut objects = page.objects;
+            let named = objects.len();
             objects.retain(|content| self.delivered.insert(content.obj.clone()));
             if !objects.is_empty() {
+                self.idle = 0;
                 return Ok(Some(objects));
             }
+            self.expect_progress(named)?;
         }
+    }
+
+    /// Ends a walk whose pages, `named` objects in the last one, lead nowhere; the server would be asked for ever.
+    fn expect_progress(&mut self, named: usize) -> Result<()> {
+        if named > 0 && named <= self.repeats {
+            self.repeats -= named;
+            self.idle = 0;
+            return Ok(());
+        }
+        self.idle += 1;
+        if self.idle < MAX_IDLE_PAGES || self.token.is_none() {
+            return Ok(());
+        }
+        let call = Call::on("ContinueRetrievePropertiesEx", self.vim.content().property_collector.as_untyped());
+        Err(Error::protocol(call, format!("{MAX_IDLE_PAGES} pages without a new object, and still no end")))
     }
 
     async fn fetch(&mut self) -> Result<Option<RetrieveResult>> {
@@ -170,6 +195,8 @@ impl Walk {
 
     fn restart(&mut self) {
         self.restarts += 1;
+        self.repeats = self.delivered.len();
+        self.idle = 0;
         self.token = None;
         self.view = None;
         self.state = State::Start;
@@ -220,6 +247,9 @@ fn session_bound() -> CallOptions {
 
 /// `RetrievePropertiesEx` and its pages came with vSphere 4.1.
 const PAGING_SINCE: &str = "4.1";
+
+/// Pages in a row that may bring nothing new. Servers are not known to send even one.
+const MAX_IDLE_PAGES: u32 = 16;
 
 /// Sessions lost within one walk before it is given up.
 const MAX_RESTARTS: u32 = 5;

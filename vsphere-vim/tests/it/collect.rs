@@ -114,16 +114,18 @@ async fn a_token_lost_to_another_tasks_login_restarts_the_walk() {
 
 #[tokio::test]
 async fn emptiness_of_a_dead_session_is_not_taken_for_an_empty_inventory() {
-    let mut full = inventory(4);
-    let server = Fake::new(move |call| match (call.method, call.logins) {
-        // An expired session that answers with nothing instead of a fault.
-        ("RetrievePropertiesEx", 1) => answer::<RetrievePropertiesEx>(None),
-        ("RetrieveProperties", 1) => answer::<RetrieveProperties>(vec![object("SessionManager", &[])]),
-        _ => full(call),
-    });
-    let vim = server.connect().await;
-    let rows = vim.properties::<VirtualMachine>().select(VirtualMachine::NAME).collect().await.unwrap();
-    assert_eq!((rows.len(), server.logins()), (4, 2));
+    for nothing in [None, Some(RetrieveResult::default())] {
+        let mut full = inventory(4);
+        let server = Fake::new(move |call| match (call.method, call.logins) {
+            // An expired session that answers with nothing instead of a fault.
+            ("RetrievePropertiesEx", 1) => answer::<RetrievePropertiesEx>(nothing.clone()),
+            ("RetrieveProperties", 1) => answer::<RetrieveProperties>(vec![object("SessionManager", &[])]),
+            _ => full(call),
+        });
+        let vim = server.connect().await;
+        let rows = vim.properties::<VirtualMachine>().select(VirtualMachine::NAME).collect().await.unwrap();
+        assert_eq!((rows.len(), server.logins()), (4, 2));
+    }
 }
 
 #[tokio::test]
@@ -242,4 +244,29 @@ async fn without_objects_there_is_nothing_to_ask() {
     let none: [MoRef<mo::VirtualMachine>; 0] = [];
     assert!(vim.properties().of(&none).select(VirtualMachine::NAME).collect().await.unwrap().is_empty());
     assert_eq!(server.count("RetrievePropertiesEx"), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_never_comes_to_the_end_is_an_error_and_no_loop() {
+    for repeats in [false, true] {
+        let mut calls = 0;
+        let server = Fake::new(move |call| {
+            calls += 1;
+            assert!(calls < 1000, "it goes on for ever");
+            let objects = if repeats { vec![named("vm-1", "a")] } else { Vec::new() };
+            let page = RetrieveResult { objects, token: Some("more".into()), ..Default::default() };
+            match call.method {
+                "RetrievePropertiesEx" => answer::<RetrievePropertiesEx>(Some(page)),
+                "ContinueRetrievePropertiesEx" => answer::<ContinueRetrievePropertiesEx>(page),
+                "CancelRetrievePropertiesEx" => answer::<CancelRetrievePropertiesEx>(()),
+                other => panic!("unexpected {other}"),
+            }
+        });
+        let vim = server.connect().await;
+        let query = vim.properties::<VirtualMachine>().select(VirtualMachine::NAME);
+        let error = query.collect().await.unwrap_err();
+        assert!(matches!(error, Error::Protocol(_)), "{error:?}");
+        settle().await;
+        assert_eq!(server.count("CancelRetrievePropertiesEx"), 1);
+    }
 }
