@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 mod crash;
+mod damage;
 mod file_systems;
 mod memory;
 mod support;
