@@ -93,7 +93,7 @@ impl Element {
     pub fn read(name: &str, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         reader.charge(size_of::<Self>())?;
         let mut element = Self { name: name.into(), xsi_type: reader.xsi_type().map(Into::into), ..Self::default() };
-        for (name, value) in reader.plain_attributes() {
+        for (name, value) in reader.plain_attributes()? {
             element.attributes.push((name.into(), value.as_ref().into()));
         }
         let mut text = String::new();

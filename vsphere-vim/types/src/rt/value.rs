@@ -294,6 +294,8 @@ impl<T: Value> Value for Box<T> {
         (**self).shape()
     }
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        // Lists and slots count what stands in them; this stands elsewhere.
+        reader.charge(size_of::<T>())?;
         (**self).read(reader)
     }
 }

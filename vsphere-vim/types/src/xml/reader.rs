@@ -53,6 +53,9 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
+/// How many prefixes may be in force at once. Each qualified attribute is compared with them; real answers have ten.
+const MAX_PREFIXES: usize = 512;
+
 /// The XML Schema instance namespace, and the draft that old servers still name.
 const XSI: [&str; 2] = ["http://www.w3.org/2001/XMLSchema-instance", "http://www.w3.org/1999/XMLSchema-instance"];
 
@@ -191,7 +194,9 @@ impl<'a> Reader<'a> {
         let mut qualified = false;
         while let Some((name, value)) = list.next().map_err(|what| self.error(what))? {
             if let Some(prefix) = name.strip_prefix("xmlns:") {
-                self.charge(size_of::<(usize, &str, bool)>())?;
+                if self.prefixes.len() >= MAX_PREFIXES {
+                    return Err(self.error(format!("more than {MAX_PREFIXES} namespace prefixes are in force")));
+                }
                 self.prefixes.push((self.open.len(), prefix, XSI.contains(&value)));
             } else {
                 qualified |= name.contains(':');
@@ -241,7 +246,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The attributes of the element just entered that are neither declarations nor of the instance namespace.
-    pub(crate) fn plain_attributes(&self) -> Vec<(&'a str, Cow<'a, str>)> {
+    ///
+    /// # Errors
+    /// [`Malformed`] when they claim too much memory: an attribute of five bytes takes some hundred when it is kept.
+    pub(crate) fn plain_attributes(&mut self) -> Result<Vec<(&'a str, Cow<'a, str>)>, Malformed> {
         let mut out = Vec::new();
         let mut list = Attributes::new(self.attributes);
         while let Ok(Some((name, value))) = list.next() {
@@ -251,10 +259,11 @@ impl<'a> Reader<'a> {
                 && !instance
                 && let Ok(value) = unescape(value)
             {
+                self.charge(2 * size_of::<(&str, Cow<'_, str>)>())?;
                 out.push((local(name), value));
             }
         }
-        out
+        Ok(out)
     }
 
     /// The namespace that the element just entered declares as its default, if it does.
@@ -405,6 +414,25 @@ mod tests {
         assert!(error.to_string().contains("deeper than 128"));
         let mut r = Reader::new("<a/>", Limits { memory: 10, ..Limits::default() });
         assert!(r.charge(11).is_err());
+    }
+
+    #[test]
+    fn prefixes_in_force_are_bounded_and_end_with_their_element() {
+        let declared = |count: usize| (0..count).map(|at| format!(" xmlns:p{at}=\"u\"")).collect::<String>();
+        let text = format!("<a{}/>", declared(MAX_PREFIXES + 1));
+        assert!(read(&text).next_child().unwrap_err().to_string().contains("prefixes"));
+        let text = format!("<a>{}</a>", format!("<b{}/>", declared(MAX_PREFIXES)).repeat(3));
+        let mut r = read(&text);
+        r.next_child().unwrap();
+        r.skip().unwrap();
+    }
+
+    #[test]
+    fn kept_attributes_count_against_the_memory() {
+        let text = format!("<a>{}</a>", format!("<b{}/>", " c=\"\"".repeat(1000)));
+        let mut r = Reader::new(&text, Limits { memory: 10_000, ..Limits::default() });
+        let name = r.next_child().unwrap().unwrap();
+        assert!(crate::Element::read(name, &mut r).unwrap_err().to_string().contains("memory"));
     }
 
     proptest::proptest! {

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use vsphere_vim_types::soap::{self, Limits};
+use vsphere_vim_types::xml::Reader;
 use vsphere_vim_types::*;
 
 const ANSWER: &str = r#"<?xml version="1.0"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsd="http://www.w3.org/2001/XMLSchema" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><soapenv:Body><RetrievePropertiesExResponse xmlns="urn:vim25"><returnval><token>1</token><objects><obj type="VirtualMachine">vm-1</obj><propSet><name>config.hardware.device</name><val xsi:type="ArrayOfVirtualDevice"><VirtualDevice xsi:type="VirtualDisk"><key>2000</key><backing xsi:type="VirtualDiskFlatVer2BackingInfo"><fileName>[ds] a.vmdk</fileName></backing><capacityInKB>1024</capacityInKB></VirtualDevice></val></propSet><propSet><name>name</name><val xsi:type="xsd:string">web</val></propSet><missingSet><path>snapshot</path><fault><fault xsi:type="NoPermission"><object type="VirtualMachine">vm-1</object><privilegeId>System.View</privilegeId></fault><localizedMessage/></fault></missingSet></objects></returnval></RetrievePropertiesExResponse></soapenv:Body></soapenv:Envelope>"#;
@@ -25,6 +26,14 @@ fn many_small_elements_cannot_claim_unbounded_memory() {
     let limits = Limits { memory: 1 << 20, ..Limits::default() };
     let error = soap::decode_response::<methods::RetrievePropertiesEx>(text.as_bytes(), limits).unwrap_err();
     assert!(error.to_string().contains("memory"), "{error}");
+}
+
+#[test]
+fn what_stands_behind_a_box_counts_too() {
+    let mut config: Option<Box<VirtualMachineConfigInfo>> = None;
+    let mut reader = Reader::new("<config/>", Limits { memory: 100, ..Limits::default() });
+    reader.next_child().unwrap();
+    assert!(config.read(&mut reader).is_err());
 }
 
 proptest! {
