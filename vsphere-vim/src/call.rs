@@ -149,6 +149,10 @@ impl Vim {
         }
         match decode(&response.body) {
             Ok(()) => Ok(response.body.len()),
+            // A service that is starting, or whatever stands before it, knows no typed faults.
+            Err(soap::Error::Fault(fault)) if fault.detail.is_none() && matches!(response.status, 500 | 503) => {
+                Err(not_soap(fault.to_string()))
+            }
             Err(soap::Error::Fault(fault)) => Err(Failure::Fault(fault)),
             Err(other) if response.status != 200 => Err(not_soap(other.to_string())),
             Err(other) => Err(Failure::Malformed(other.to_string())),

@@ -70,7 +70,8 @@ impl Vim {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the server has no such service or its host is too old, `NoPermission`,
-    /// [`Error::Protocol`] when the ticket names neither thumbprint nor certificate in a readable form.
+    /// [`Error::Protocol`] when the ticket's thumbprint, port, service or session id is not usable. A ticket with
+    /// neither thumbprint nor certificate is none of these: whoever dials has to refuse it.
     ///
     /// # Privileges
     /// `VirtualMachine.Provisioning.DiskRandomRead` to read, `...DiskRandomAccess` to write.

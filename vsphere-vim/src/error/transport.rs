@@ -18,7 +18,7 @@ pub enum TransportErrorKind {
     Timeout,
     /// The connection broke.
     Disconnected,
-    /// An HTTP status without a SOAP envelope: a proxy, or a server that is starting.
+    /// An HTTP status without a SOAP envelope, or with a fault that has no detail: a proxy, or a server that is starting.
     HttpStatus(u16),
     /// The answer is larger than the configured limit.
     BodyTooLarge,
@@ -92,7 +92,7 @@ impl fmt::Display for TransportError {
             Kind::Untrusted => f.write_str("the server is not trusted")?,
             Kind::Timeout => f.write_str("time-out")?,
             Kind::Disconnected => f.write_str("the connection broke")?,
-            Kind::HttpStatus(status) => write!(f, "HTTP status {status} without a SOAP answer")?,
+            Kind::HttpStatus(status) => write!(f, "HTTP status {status} without a usable SOAP answer")?,
             Kind::BodyTooLarge => f.write_str("the answer is too large")?,
             Kind::Malformed => f.write_str("the HTTP exchange is malformed")?,
         }

@@ -14,6 +14,11 @@ fn vm() -> MoRef<mo::VirtualMachine> {
     MoRef::new("vm-42")
 }
 
+/// What a service answers that is not up yet: a fault, but of no type.
+const NO_DETAIL: &str = "<soapenv:Envelope xmlns:soapenv=\"http://schemas.xmlsoap.org/soap/envelope/\"><soapenv:Body>\
+    <soapenv:Fault><faultcode>ServerFaultCode</faultcode><faultstring>starting</faultstring></soapenv:Fault>\
+    </soapenv:Body></soapenv:Envelope>";
+
 fn failing_first(failures: usize, reply: fn() -> Reply) -> Fake {
     Fake::new(move |call| match (call.method, call.before < failures) {
         (_, true) => reply(),
@@ -25,11 +30,12 @@ fn failing_first(failures: usize, reply: fn() -> Reply) -> Fake {
 
 #[tokio::test]
 async fn reads_are_tried_again_when_the_network_or_a_proxy_fails() {
-    let failures: [fn() -> Reply; 4] = [
+    let failures: [fn() -> Reply; 5] = [
         || Reply::Broken(TransportErrorKind::Disconnected, true),
         || Reply::Broken(TransportErrorKind::Connect, false),
         || Reply::Http(503, "text/html", "<html>Service Unavailable</html>"),
         || Reply::Http(500, "text/xml", "<html><body>not SOAP</body></html>"),
+        || Reply::Http(503, "text/xml", NO_DETAIL),
     ];
     for failure in failures {
         let server = failing_first(2, failure);
