@@ -12,7 +12,7 @@ pub enum Growth {
     Grown {
         /// The new bytes.
         tail: Range<u64>,
-        /// A multiple of 128 GiB was crossed. ESX 4.x and 5.x report wrong areas from then on, until tracking is reset
+        /// A multiple of 128 GiB lies between the old and the new end, or is one of them. ESX 4.x and 5.x report wrong areas from then on, until tracking is reset
         /// (VMware KB 2090639): take a full backup there.
         crosses_128_gib: bool,
     },
@@ -28,7 +28,7 @@ impl Growth {
             std::cmp::Ordering::Equal => Self::Same,
             std::cmp::Ordering::Greater => Self::Shrunk,
             std::cmp::Ordering::Less => {
-                Self::Grown { tail: before..now, crosses_128_gib: before / BORDER != now / BORDER }
+                Self::Grown { tail: before..now, crosses_128_gib: before.div_ceil(BORDER) <= now / BORDER }
             }
         }
     }
@@ -51,5 +51,8 @@ mod tests {
         grown(gib(130), gib(200), false);
         grown(gib(200), gib(300), true);
         grown(gib(127), gib(128), true);
+        // The old end is the border: what was added lies beyond it.
+        grown(gib(128), gib(200), true);
+        grown(gib(128) + 512, gib(200), false);
     }
 }
