@@ -3,7 +3,13 @@
 use vsphere_vim_types::{MoRef, PropertyPath, VirtualMachineConnectionState, mo};
 
 use super::{PowerState, SnapshotTree};
-use crate::{client::Vim, device::VirtualDiskInfo, error::Result, inventory::VmRef, property::single::required};
+use crate::{
+    client::Vim,
+    device::VirtualDiskInfo,
+    error::Result,
+    inventory::VmRef,
+    property::single::{property_error, required},
+};
 
 /// A virtual machine, as far as a backup is concerned.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +49,8 @@ impl Vim {
     /// Reads everything that a backup plan needs, in one call.
     ///
     /// # Errors
-    /// [`Error::Property`](crate::Error::Property) when configuration or runtime cannot be read (the machine is
-    /// inaccessible or the account may not), `ManagedObjectNotFound` when it is gone.
+    /// [`Error::Property`](crate::Error::Property) when configuration, runtime or snapshots cannot be read (the machine
+    /// is inaccessible or the account may not), `ManagedObjectNotFound` when it is gone.
     ///
     /// # Privileges
     /// `System.Read` on the machine.
@@ -65,6 +71,8 @@ impl Vim {
         let (name, config, runtime, snapshots, tracking, disabled) = self.read(vm, selection).await?;
         let config = required(vm, "config", config)?;
         let runtime = required(vm, "runtime", runtime)?;
+        // None and "not to be read" are not the same: a restore must not write beneath snapshots that it does not see.
+        let snapshots = snapshots.optional().map_err(|fault| property_error(vm, "snapshot", *fault))?;
         Ok(VmDetails {
             power_state: PowerState::from(&runtime.power_state),
             connected: runtime.connection_state == VirtualMachineConnectionState::Connected,
@@ -74,7 +82,7 @@ impl Vim {
             change_tracking_supported: tracking.present().unwrap_or(false),
             change_tracking_enabled: config.change_tracking_enabled.unwrap_or(false),
             is_template: config.template,
-            snapshots: snapshots.present().map(SnapshotTree::from).unwrap_or_default(),
+            snapshots: snapshots.map(SnapshotTree::from).unwrap_or_default(),
             disks: VirtualDiskInfo::all_of(&config.hardware.device),
             disabled_methods: disabled.present().unwrap_or_default(),
             identity: VmRef {

@@ -3,12 +3,17 @@
 use vsphere_vim::{
     CallOptions, Error, ManagedObjectReference, MoRef, Poly,
     error::TransportErrorKind,
-    methods::{self, CreateSnapshot_Task, CurrentTime, FindByInventoryPath, QueryChangedDiskAreas},
+    methods::{
+        self, CreateSnapshot_Task, CurrentTime, FindByInventoryPath, QueryChangedDiskAreas, RetrievePropertiesEx,
+    },
     mo,
-    types::{Any, DateTime, InvalidPowerState, NoPermission, VirtualMachinePowerState, soap},
+    types::{
+        Any, DateTime, InvalidPowerState, LocalizedMethodFault, MissingProperty, NoPermission, ObjectContent,
+        RetrieveResult, VirtualMachineConfigInfo, VirtualMachinePowerState, VirtualMachineRuntimeInfo, soap,
+    },
 };
 
-use crate::fake::{Fake, Reply, answer, fault};
+use crate::fake::{Fake, Reply, answer, fault, object};
 
 fn vm() -> MoRef<mo::VirtualMachine> {
     MoRef::new("vm-42")
@@ -159,4 +164,25 @@ async fn each_call_carries_an_operation_id_of_its_own() {
         let request = soap::Request::parse(body.as_bytes(), soap::Limits::default()).unwrap();
         assert!(ids.insert(request.operation_id.unwrap()));
     }
+}
+
+#[tokio::test]
+async fn snapshots_that_may_not_be_seen_are_not_taken_for_none() {
+    let server = Fake::new(|_| {
+        let config = Any::Object(Box::new(VirtualMachineConfigInfo::default()));
+        let runtime = Any::Object(Box::new(VirtualMachineRuntimeInfo::default()));
+        let missing = MissingProperty {
+            path: "snapshot".into(),
+            fault: LocalizedMethodFault { fault: fault("NoPermission"), ..Default::default() },
+            ..Default::default()
+        };
+        let content = ObjectContent {
+            missing_set: vec![missing],
+            ..object("vm-42", &[("config", config), ("runtime", runtime)])
+        };
+        answer::<RetrievePropertiesEx>(Some(RetrieveResult { objects: vec![content], ..Default::default() }))
+    });
+    let vim = server.connect().await;
+    let error = vim.vm_details(&vm()).await.unwrap_err();
+    assert!(matches!(error, Error::Property(_)) && error.is_fault("NoPermission"), "{error:?}");
 }
