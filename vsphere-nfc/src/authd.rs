@@ -29,7 +29,7 @@ use crate::wire::authd::{Banner, Command, LineBuffer, Reply, SSL_SUFFIX};
 pub(crate) struct HandedOver {
     pub(crate) tcp: TcpStream,
     /// `None`: THUMBPRINT_SHA2 was not sent or not accepted. `Some(None)`: accepted, but the reply
-    /// is no thumbprint.
+    /// is no SHA-256 thumbprint.
     pub(crate) announced: Option<Option<Pin>>,
 }
 
@@ -89,6 +89,11 @@ fn refused(blame: &Blame, command: &'static str, line: String) -> Error {
     Error::AuthdRefused { endpoint: Arc::clone(&blame.endpoint), command, line }
 }
 
+/// The SHA-256 thumbprint in a reply. Anything shorter would weaken what the ticket says.
+fn thumbprint_of(reply: &Reply) -> Option<Pin> {
+    reply.text.parse::<Pin>().ok().filter(|pin| matches!(pin, Pin::Sha256(_)))
+}
+
 /// Commands and replies inside the daemon's TLS session.
 struct Dialogue<'a> {
     blame: &'a Blame,
@@ -110,7 +115,7 @@ impl Dialogue<'_> {
             let line = self.ask(&Command::ThumbprintSha2(options.quirks.client_random.clone())).await?;
             let reply = self.reply(&line)?;
             if reply.code == 200 {
-                announced = Some(reply.text.parse::<Pin>().ok());
+                announced = Some(thumbprint_of(&reply));
             } else {
                 tracing::debug!(endpoint = %self.blame.endpoint, %line, "THUMBPRINT_SHA2 refused");
             }
@@ -161,5 +166,19 @@ impl Dialogue<'_> {
 
     fn failed(&self, error: &io::Error) -> Error {
         dial::tls_error(self.blame, Phase::Authd, &tls::Seen::default(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_sha_256_thumbprint_takes_the_place_of_the_tickets() {
+        let reply = |text: &str| Reply { code: 200, text: text.to_owned() };
+        let (long, short) = (Pin::sha256_of(b"certificate"), Pin::sha1_of(b"certificate"));
+        assert_eq!(thumbprint_of(&reply(&long.to_string())), Some(long));
+        assert_eq!(thumbprint_of(&reply(&short.to_string())), None);
+        assert_eq!(thumbprint_of(&reply("Connect ha-nfc")), None);
     }
 }
