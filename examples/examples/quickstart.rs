@@ -95,8 +95,8 @@ impl Run {
             bytes(self.guest.counters().nfc_read - before)
         );
 
-        for report in [&first, &second] {
-            let mut step = Progress::begin(&format!("verifying point {}", report.point.id()));
+        for (name, report) in [("first", &first), ("second", &second)] {
+            let mut step = Progress::begin(&format!("verifying the {name} point"));
             let never = CancelToken::new();
             let checked = report.point.verify(VerifyLevel::Full, &never, |done, all| step.at(done, all)).await?;
             step.end();
@@ -147,12 +147,7 @@ impl Run {
         vm: &MoRef<mo::VirtualMachine>,
     ) -> Result<BackupReport> {
         let step = Arc::new(Mutex::new(Progress::begin(name)));
-        let shown = step.clone();
-        let job = Backup::of(&self.vim, vm.clone()).journal(self.work.join("journal")).on_event(move |event| {
-            if let (Event::DiskProgress { progress, .. }, Ok(mut shown)) = (&event, shown.lock()) {
-                shown.at(progress.position, progress.capacity);
-            }
-        });
+        let job = Backup::of(&self.vim, vm.clone()).journal(self.work.join("journal")).on_event(watch(&step));
         let report = job.run(repository).await?;
         if !report.leftovers.is_empty() {
             return Err(format!("left behind: {:?}", report.leftovers).into());
@@ -189,10 +184,10 @@ impl Run {
 
     async fn restore_in_place(&mut self, point: &RecoveryPoint, vm: &MoRef<mo::VirtualMachine>) -> Result<()> {
         let name = "first point in place";
-        let step = Progress::begin(name);
-        let restore = Restore::of(point).mode(RestoreMode::OnlyDifferences);
+        let step = Arc::new(Mutex::new(Progress::begin(name)));
+        let restore = Restore::of(point).mode(RestoreMode::OnlyDifferences).on_event(watch(&step));
         let report = restore.to_vm(&self.vim, vm.clone()).await?;
-        step.end();
+        end(step);
         let sum = |pick: fn(&vsphere_backup::RestoredDiskReport) -> u64| report.disks.iter().map(pick).sum();
         let written = sum(|disk| disk.bytes.written + disk.bytes.zeroed);
         self.row(name, [written, sum(|disk| disk.bytes.compared), 0, written], report.elapsed);
@@ -200,9 +195,10 @@ impl Run {
     }
 
     async fn restore_file(&mut self, point: &RecoveryPoint, name: &str, path: &Path, format: FileFormat) -> Result<()> {
-        let step = Progress::begin(name);
-        let report = Restore::of(point).overwrite(true).to_file(DISK, path, format).await?;
-        step.end();
+        let step = Arc::new(Mutex::new(Progress::begin(name)));
+        let restore = Restore::of(point).overwrite(true).on_event(watch(&step));
+        let report = restore.to_file(DISK, path, format).await?;
+        end(step);
         let written = report.disks.iter().map(|disk| disk.bytes.written).sum();
         self.row(name, [0, 0, 0, written], report.elapsed);
         Ok(())
@@ -211,6 +207,16 @@ impl Run {
     fn row(&mut self, name: &str, figures: [u64; 4], time: Duration) {
         let figures = figures.map(|figure| if figure == 0 { "-".to_owned() } else { bytes(figure) });
         self.rows.push([name.to_owned()].into_iter().chain(figures).chain([seconds(time)]).collect());
+    }
+}
+
+/// Shows a job's progress events.
+fn watch(step: &Arc<Mutex<Progress>>) -> impl Fn(Event) + Send + Sync + 'static {
+    let step = step.clone();
+    move |event| {
+        if let (Event::DiskProgress { progress, .. }, Ok(mut step)) = (&event, step.lock()) {
+            step.at(progress.position, progress.capacity);
+        }
     }
 }
 
@@ -227,7 +233,7 @@ fn is_vmdk(disk: &Disk) -> bool {
 
 /// Compares every byte of an image with the guest's disk.
 fn compare(what: &str, image: &Disk, guest: &DiskHandle) -> Result<()> {
-    let step = Progress::begin(&format!("comparing {what} byte by byte"));
+    let mut step = Progress::begin(&format!("comparing {what} byte by byte"));
     let capacity = GuestDisk::capacity(guest);
     if image.capacity() != capacity {
         return Err(format!("{what} has {} bytes, not {capacity}", image.capacity()).into());
@@ -243,6 +249,7 @@ fn compare(what: &str, image: &Disk, guest: &DiskHandle) -> Result<()> {
             return Err(format!("{what} differs at byte {}", at + byte as u64).into());
         }
         at += len as u64;
+        step.at(at, capacity);
     }
     step.end();
     Ok(())

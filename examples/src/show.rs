@@ -8,37 +8,29 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Progress of one step.
 pub struct Progress {
     name: String,
+    terminal: bool,
     bar: Option<ProgressBar>,
     begun: Instant,
-    last_line: Option<Instant>,
+    last_line: Instant,
 }
 
 impl Progress {
     /// Begins a step.
     #[must_use]
     pub fn begin(name: &str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{prefix:<28} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec}");
-            if let Ok(style) = style {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            bar.set_prefix(name.to_owned());
-            bar
-        });
-        if bar.is_none() {
-            println!("{name} ...");
-        }
-        Self { name: name.to_owned(), bar, begun: Instant::now(), last_line: None }
+        println!("{name} ...");
+        let now = Instant::now();
+        Self { name: name.to_owned(), terminal: std::io::stderr().is_terminal(), bar: None, begun: now, last_line: now }
     }
 
-    /// Says how far it is, in bytes.
+    /// Says how far it is, in bytes: the bar moves, or now and then a line appears.
     pub fn at(&mut self, done: u64, total: u64) {
-        if let Some(bar) = &self.bar {
+        if self.terminal {
+            let bar = self.bar.get_or_insert_with(new_bar);
             bar.set_length(total);
             bar.set_position(done);
-        } else if self.last_line.is_none_or(|last| last.elapsed() >= Duration::from_secs(2)) {
-            self.last_line = Some(Instant::now());
+        } else if self.last_line.elapsed() >= Duration::from_secs(2) {
+            self.last_line = Instant::now();
             println!("  {}: {} of {}", self.name, bytes(done), bytes(total));
         }
     }
@@ -48,10 +40,17 @@ impl Progress {
         let took = self.begun.elapsed();
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
-            println!("{} ...", self.name);
         }
         println!("  done in {}", seconds(took));
         took
+    }
+}
+
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    match ProgressStyle::with_template("  [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}") {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
     }
 }
 
