@@ -237,7 +237,7 @@ fn checksum(head: &[u8], stored: &[u8]) -> u32 {
 const LEVEL: i32 = 1;
 const POOL: usize = 16;
 /// The largest chunk size of the format, in bytes.
-const MAX_PLAIN: u32 = 4 << 20;
+pub(crate) const MAX_PLAIN: u32 = 4 << 20;
 const MAGIC: &[u8; 4] = b"CHNK";
 const STORED: u8 = 0;
 const ZSTD: u8 = 1;

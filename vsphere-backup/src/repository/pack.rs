@@ -88,6 +88,7 @@ impl PackEntries {
                 && self.entries.iter().all(|entry| {
                     entry.offset >= HEADER as u64
                         && entry.stored <= entry.plain
+                        && entry.plain <= frame::MAX_PLAIN
                         && entry
                             .offset
                             .checked_add((frame::HEAD as u64) + u64::from(entry.stored))
@@ -255,6 +256,9 @@ mod tests {
     #[test]
     fn entries_that_point_outside_are_refused() {
         let good = sample().entries;
+        let large = PackEntry { stored: 5 << 20, plain: 5 << 20, ..good.entries[0] };
+        let roomy = PackEntries { size: 1 << 29, entries: vec![large], ..good.clone() };
+        assert!(roomy.check().is_err(), "no chunk is so large: reading it would take memory for nothing");
         for (offset, stored, plain) in [(0, 10, 10), (u64::MAX, 10, 10), (32, u32::MAX, u32::MAX), (32, 11, 10)] {
             let mut bad = good.clone();
             bad.entries[0] = PackEntry { offset, stored, plain, ..bad.entries[0] };

@@ -16,7 +16,7 @@ use super::{
     page::{SLOTS, Slot},
     point::RecoveryPoint,
     reader::DiskReader,
-    storage::StorageErrorKind,
+    storage::{StorageError, StorageErrorKind},
     tree::Visited,
 };
 
@@ -132,8 +132,8 @@ impl RecoveryPoint {
                 Err(error) => return Err(error),
             }
         }
-        let total: u64 = self.disks().iter().map(|disk| disk.capacity).sum();
-        let mut before = 0;
+        let total = self.disks().iter().fold(0u64, |sum, disk| sum.saturating_add(disk.capacity));
+        let mut before = 0u64;
         for record in self.disks() {
             let disk = self.disk(record.key).await?;
             let size = u64::from(disk.tree().shape().chunk_size);
@@ -155,9 +155,9 @@ impl RecoveryPoint {
                     .collect();
                 disk.verify_chunks(level, &refs, known_bad, &mut report).await?;
                 let done = ((first + SLOTS as u64) * size).min(record.capacity);
-                progress(before + done, total);
+                progress(before.saturating_add(done), total);
             }
-            before += record.capacity;
+            before = before.saturating_add(record.capacity);
             progress(before, total);
         }
         Ok(report)
@@ -327,7 +327,13 @@ impl Repository {
     }
 
     async fn check_pack(&self, id: PackId, bad: &mut HashSet<ChunkId>) -> Result<()> {
-        let bytes = self.storage().get(&pack::key(id), pack::MAX_SIZE).await?;
+        let key = pack::key(id);
+        let bytes = match self.storage().get(&key, pack::MAX_SIZE).await {
+            Err(StorageError { kind: StorageErrorKind::TooLarge, .. }) => {
+                return Err(Error::damaged(key, "it is larger than a pack can be"));
+            }
+            other => other?,
+        };
         let repository = self.clone();
         let work = tokio::task::spawn_blocking(move || {
             let whole = pack::check_whole(id, &bytes);

@@ -7,7 +7,7 @@ use vsphere_backup::{
     CancelToken, Error,
     engine::{DiskRestore, MemoryDisk},
     repository::{
-        RecoveryPoint, Repository, VerifyLevel,
+        Consistency, RecoveryPoint, Repository, VerifyLevel,
         storage::{Key, MemoryStorage, Storage},
     },
 };
@@ -220,4 +220,29 @@ async fn a_manifest_under_another_name_is_refused() {
     let repository = world.reopen().await.unwrap();
     let report = repository.check(VerifyLevel::Structure, &CancelToken::new()).await.unwrap();
     assert_eq!((report.damage.len(), report.points.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn disks_that_together_are_larger_than_numbers_go_are_verified_all_the_same() {
+    let (_, repository) = repository().await;
+    let mut point = repository.begin(record(), Consistency::Crash, Default::default()).await.unwrap();
+    for key in 0..17 {
+        let disk = serde_json::json!({ "key": key, "capacity": 1u64 << 60, "root": "zero", "mode": "full" });
+        point.add_disk(serde_json::from_value(disk).unwrap()).unwrap();
+    }
+    let (point, _) = point.commit().await.unwrap();
+    let report = point.verify(VerifyLevel::Full, &CancelToken::new(), |_, _| {}).await.unwrap();
+    assert!(report.is_sound());
+}
+
+#[tokio::test]
+async fn a_file_that_no_pack_can_be_is_damage_and_does_not_end_a_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = Repository::create_local(folder.path(), Default::default()).await.unwrap();
+    std::fs::create_dir_all(folder.path().join("packs/00")).unwrap();
+    let pack = std::fs::File::create(folder.path().join("packs/00").join("0".repeat(64))).unwrap();
+    pack.set_len((1 << 30) + 1).unwrap();
+    let report = repository.check(VerifyLevel::Full, &CancelToken::new()).await.unwrap();
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    assert!(report.damage[0].is_damage(), "{report:?}");
 }

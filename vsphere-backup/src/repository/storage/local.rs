@@ -75,8 +75,9 @@ impl Storage for LocalStorage {
             let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
             let answer = match self.store.get_opts(&path(key), options).await {
                 Ok(answer) => answer,
-                // A range that begins behind the end is an error of the store's own kind.
-                Err(object_store::Error::Generic { .. }) => return Err(short()),
+                // A range that begins behind the end is an error of the store's own kind. So is what the operating
+                // system says (no descriptors left, a disk that fails), which must not pass for a short object.
+                Err(error @ object_store::Error::Generic { .. }) if find_io(&error).is_none() => return Err(short()),
                 Err(error) => return Err(wrong(error)),
             };
             // A range that only ends behind the end is cut short in silence.
@@ -200,6 +201,17 @@ mod tests {
         storage.delete(&a).await.unwrap();
         storage.delete(&a).await.unwrap();
         assert_eq!(storage.list("packs").try_collect::<Vec<_>>().await.unwrap().len(), 0);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_failure_of_the_operating_system_is_not_taken_for_a_short_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = LocalStorage::open(folder.path()).unwrap();
+        // A link to itself cannot be opened: ELOOP stands for EMFILE and EIO, which tests cannot make.
+        std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
+        let error = storage.get_range(&key("loop"), 0..10).await.unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Other, "{error:?}");
     }
 
     #[tokio::test]
