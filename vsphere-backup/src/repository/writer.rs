@@ -177,7 +177,9 @@ impl Writer {
                 }
                 drop(permit);
             });
-            while tasks.try_join_next().is_some() {}
+            while let Some(done) = tasks.try_join_next() {
+                self.inner.note(done);
+            }
         }
         self.inner.check()
     }
@@ -192,13 +194,16 @@ impl Writer {
     /// # Cancel safety
     /// When dropped, what is stored stays and the rest is in memory; call it again.
     pub async fn finish(&self) -> Result<WriterTotals> {
+        // A run whose caller went away may still be on its way: its chunks count as known to this writer and are in
+        // no pack yet. Each run holds a permit until it is in one.
+        let all = u32::try_from(self.inner.options.workers).unwrap_or(u32::MAX);
+        let idle = self.inner.workers.acquire_many(all).await;
+        drop(idle.expect("the semaphore is never closed"));
         self.inner.close_pack();
         self.store_sealed().await?;
         let mut tasks = self.inner.tasks.lock().await;
         while let Some(done) = tasks.join_next().await {
-            if done.is_err() {
-                self.inner.fail("a task that stores packs panicked".into());
-            }
+            self.inner.note(done);
         }
         drop(tasks);
         self.inner.check()?;
@@ -225,6 +230,13 @@ impl Inner {
         let mut state = self.state();
         let reason = state.failure.get_or_insert(reason).clone();
         Error::WriterStopped { reason }
+    }
+
+    /// Notes how a task that stored a pack ended: one that panicked has not stored it.
+    fn note(&self, done: Result<(), tokio::task::JoinError>) {
+        if done.is_err() {
+            self.fail("a task that stores packs panicked".into());
+        }
     }
 
     /// The CPU's part, on a thread for blocking work. Runs to its end even when nobody waits, so
@@ -364,3 +376,92 @@ const SLACK: usize = 5 << 20;
 const MAX_CHUNKS: usize = 1 << 16;
 /// Packs that one segment of the index names.
 const SEGMENT_PACKS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ops::Range,
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::repository::{
+        CreateOptions,
+        storage::{BoxFuture, BoxStream, Key, MemoryStorage, ObjectInfo, Storage, StorageError},
+    };
+
+    fn noise(len: usize) -> Bytes {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes.into()
+    }
+
+    async fn writer(storage: Arc<dyn Storage>) -> Writer {
+        let options = CreateOptions::default().chunk_size(64 << 10);
+        let repository = Repository::create(storage, options).await.unwrap();
+        Writer::new(repository, WriterOptions::default().pack_size(1 << 20))
+    }
+
+    #[test]
+    fn finish_waits_for_a_run_whose_caller_went_away() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let writer = writer(Arc::new(MemoryStorage::new())).await;
+            // The one thread is busy: the run is begun and waits behind it.
+            let busy = tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(200)));
+            let mut run = Box::pin(writer.put_run(noise(64 << 10), ()));
+            assert!(futures_util::FutureExt::now_or_never(&mut run).is_none());
+            drop(run);
+            assert_eq!(writer.finish().await.unwrap().packs, 1);
+            busy.await.unwrap();
+        });
+    }
+
+    /// Panics at its first pack.
+    #[derive(Debug, Default)]
+    struct Panicking(MemoryStorage, AtomicUsize);
+
+    impl Storage for Panicking {
+        fn get<'a>(&'a self, key: &'a Key, limit: u64) -> BoxFuture<'a, Result<Bytes, StorageError>> {
+            self.0.get(key, limit)
+        }
+        fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> BoxFuture<'a, Result<Bytes, StorageError>> {
+            self.0.get_range(key, range)
+        }
+        fn put<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>> {
+            Box::pin(async move {
+                let first = key.is_below("packs") && self.1.fetch_add(1, Ordering::Relaxed) == 0;
+                assert!(!first, "a storage with a bug");
+                self.0.put(key, parts).await
+            })
+        }
+        fn put_new<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>> {
+            self.0.put_new(key, parts)
+        }
+        fn list<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<ObjectInfo, StorageError>> {
+            self.0.list(prefix)
+        }
+        fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StorageError>> {
+            self.0.delete(key)
+        }
+        fn location(&self) -> String {
+            self.0.location()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pack_lost_to_a_panic_of_the_storage_stops_the_writer() {
+        let writer = writer(Arc::new(Panicking::default())).await;
+        let data = noise(4 << 20);
+        for run in 0..4 {
+            // Each run fills a pack. The first is lost; which call tells so depends on when its task runs.
+            let told = writer.put_run(data.slice(run << 20..(run + 1) << 20), ()).await.is_err();
+            tokio::task::yield_now().await;
+            if told {
+                break;
+            }
+        }
+        assert!(matches!(writer.finish().await, Err(Error::WriterStopped { .. })));
+    }
+}
