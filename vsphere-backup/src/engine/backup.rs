@@ -20,7 +20,7 @@ pub struct Parent {
 }
 
 impl Parent {
-    /// Begins with a disk of an earlier point, of the same repository.
+    /// Begins with a disk of an earlier point, of the repository that is written to.
     pub fn new(disk: DiskReader) -> Self {
         Self { disk }
     }
@@ -101,7 +101,8 @@ impl<'a> DiskBackup<'a> {
     /// # Errors
     /// [`Error::Disk`] when the source fails, [`Error::Areas`] when the areas do,
     /// [`Error::DamagedPage`] of the parent's index, [`Error::WriterStopped`], [`Error::Storage`],
-    /// [`Error::Cancelled`]; [`Error::Invalid`] when the disk is smaller than its parent.
+    /// [`Error::Cancelled`]; [`Error::Invalid`] when the disk is smaller than its parent,
+    /// or that is in another repository.
     ///
     /// # Cancel safety
     /// When dropped, chunks may be stored that no recovery point refers to.
@@ -113,7 +114,11 @@ impl<'a> DiskBackup<'a> {
             return Err(Error::invalid(format!("a disk of {capacity} bytes is too large")));
         }
         let mut tree = match &self.parent {
-            Some(parent) => TreeUpdate::from_parent(shape, parent.disk.tree())?,
+            Some(parent) if parent.disk.repository().id() != repository.id() => {
+                let what = format!("the parent of disk {} is in another repository", self.key);
+                return Err(Error::invalid(what));
+            }
+            Some(parent) => TreeUpdate::from_parent(repository.pages().clone(), shape, parent.disk.tree())?,
             None => TreeUpdate::new(repository.pages().clone(), shape),
         };
         let size = u64::from(shape.chunk_size);

@@ -255,18 +255,19 @@ impl TreeUpdate {
         Self::over(pages, shape, Slot::Unallocated)
     }
 
-    /// Begins with the index of a parent of the same disk, which may be smaller, never larger.
+    /// Begins with the index of a parent of the same disk, which may be smaller, never larger. All pages are read
+    /// from and written to `pages`: the parent may have been opened through a copy of the repository.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the parent is larger or has chunks of another size.
-    pub(crate) fn from_parent(shape: Shape, parent: &Tree) -> Result<Self> {
+    pub(crate) fn from_parent(pages: PageStore, shape: Shape, parent: &Tree) -> Result<Self> {
         if parent.shape.capacity > shape.capacity || parent.shape.chunk_size != shape.chunk_size {
             return Err(Error::invalid(format!(
                 "disk {}: an index of {} bytes cannot begin as that of {} bytes",
                 shape.disk, shape.capacity, parent.shape.capacity
             )));
         }
-        let mut update = Self::over(parent.pages.clone(), shape, parent.root.into());
+        let mut update = Self::over(pages, shape, parent.root.into());
         // The old root becomes the first slot of a new page; what is behind it is unallocated.
         // New pages have no stored form yet: they are open from the start.
         let (old, new) = (parent.shape.top(), shape.top());
@@ -413,7 +414,7 @@ mod tests {
         changes: &BTreeMap<u64, Slot>,
     ) -> (Tree, u64) {
         let mut update = match parent {
-            Some(parent) => TreeUpdate::from_parent(shape, parent).unwrap(),
+            Some(parent) => TreeUpdate::from_parent(pages.clone(), shape, parent).unwrap(),
             None => TreeUpdate::new(pages.clone(), shape),
         };
         for (&index, &slot) in changes {
@@ -471,7 +472,7 @@ mod tests {
             let end = change.get(&last).copied().unwrap_or(Slot::Unallocated);
             assert_eq!(slot_at(&child, last).await, end);
         }
-        let smaller = TreeUpdate::from_parent(shape(9), &parent);
+        let smaller = TreeUpdate::from_parent(pages.clone(), shape(9), &parent);
         assert!(matches!(smaller, Err(Error::Invalid { .. })));
     }
 

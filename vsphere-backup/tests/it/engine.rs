@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use vsphere_backup::{
     CancelToken, DiskError, Error,
     engine::{Budget, DiskBackup, DiskRestore, MemoryDisk, RestoreMode, compare_disk},
-    repository::{Consistency, ExtentKind, Repository, VerifyLevel, WriterOptions},
+    repository::{Consistency, ExtentKind, Repository, VerifyLevel, WriterOptions, storage::MemoryStorage},
 };
 
 use crate::world::*;
@@ -81,6 +81,33 @@ async fn a_disk_that_grew_has_its_new_part_read_whatever_the_areas_say() {
     let smaller = MemoryDisk::new(vec![0; 512]);
     let error = back_up(&repository, &smaller, &[], Some(&full)).await.unwrap_err();
     assert!(matches!(error, Error::Invalid { .. }));
+}
+
+#[tokio::test]
+async fn a_parent_of_another_repository_is_refused() {
+    let ((_, here), (_, there)) = (repository().await, repository().await);
+    let disk = MemoryDisk::new(sample());
+    let (parent, _) = back_up(&there, &disk, &[0..sample().len() as u64], None).await.unwrap();
+    let error = back_up(&here, &disk, &[0..1], Some(&parent)).await.unwrap_err();
+    assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn pages_go_where_chunks_go_when_the_parent_was_opened_through_a_copy() {
+    let (storage, repository) = repository().await;
+    let disk = MemoryDisk::new(sample());
+    let (full, _) = back_up(&repository, &disk, &[0..sample().len() as u64], None).await.unwrap();
+    let copy = std::sync::Arc::new(MemoryStorage::new());
+    for key in storage.keys() {
+        copy.tamper(&key, storage.object(&key));
+    }
+    let parent = open(copy.clone()).await.unwrap().point(full.id()).await.unwrap();
+    let objects = copy.keys().len();
+    disk.edit(|bytes| bytes[0] ^= 1);
+    let (point, _) = back_up(&repository, &disk, &[0..1], Some(&parent)).await.unwrap();
+    assert_eq!(copy.keys().len(), objects, "something was written to the copy");
+    let fresh = open(storage).await.unwrap().point(point.id()).await.unwrap();
+    assert!(content(&fresh).await.unwrap() == disk.content());
 }
 
 #[tokio::test]
