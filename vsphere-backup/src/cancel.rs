@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken {
     shared: Arc<Shared>,
+    /// Whose cancelling cancels this one too.
+    parent: Option<Arc<Shared>>,
 }
 
 #[derive(Debug, Default)]
@@ -24,10 +26,31 @@ struct Shared {
     wake: Notify,
 }
 
+impl Shared {
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    async fn cancelled(&self) {
+        // The waiter is registered before the flag is read, so that no wake-up is missed.
+        let mut woken = std::pin::pin!(self.wake.notified());
+        woken.as_mut().enable();
+        if !self.is_cancelled() {
+            woken.await;
+        }
+    }
+}
+
 impl CancelToken {
     /// Makes a token that is not cancelled.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes a token that is cancelled with this one, and whose own cancelling leaves this one alone.
+    pub(crate) fn child(&self) -> Self {
+        debug_assert!(self.parent.is_none(), "a child has no children");
+        Self { shared: Arc::default(), parent: Some(self.shared.clone()) }
     }
 
     /// Cancels; there is no way back.
@@ -38,7 +61,7 @@ impl CancelToken {
 
     /// Tells whether the token was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.shared.cancelled.load(Ordering::Acquire)
+        self.shared.is_cancelled() || self.parent.as_ref().is_some_and(|parent| parent.is_cancelled())
     }
 
     /// Waits until the token is cancelled.
@@ -46,11 +69,12 @@ impl CancelToken {
     /// # Cancel safety
     /// Dropping the future has no effect.
     pub async fn cancelled(&self) {
-        // The waiter is registered before the flag is read, so that no wake-up is missed.
-        let mut woken = std::pin::pin!(self.shared.wake.notified());
-        woken.as_mut().enable();
-        if !self.is_cancelled() {
-            woken.await;
+        match &self.parent {
+            None => self.shared.cancelled().await,
+            Some(parent) => tokio::select! {
+                () = self.shared.cancelled() => {}
+                () = parent.cancelled() => {}
+            },
         }
     }
 
@@ -89,5 +113,21 @@ mod tests {
         assert!(matches!(waiter.await.unwrap(), Err(Error::Cancelled)));
         token.cancelled().await;
         assert!(token.check().is_err());
+    }
+    #[tokio::test]
+    async fn a_child_is_cancelled_with_its_parent_and_not_the_other_way_round() {
+        let parent = CancelToken::new();
+        let (one, other) = (parent.child(), parent.child());
+        one.cancel();
+        one.cancelled().await;
+        assert!(!parent.is_cancelled() && !other.is_cancelled());
+        let waiter = {
+            let other = other.clone();
+            tokio::spawn(async move { other.cancelled().await })
+        };
+        tokio::task::yield_now().await;
+        parent.cancel();
+        waiter.await.unwrap();
+        assert!(other.check().is_err());
     }
 }

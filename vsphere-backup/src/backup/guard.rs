@@ -223,7 +223,7 @@ impl Guard {
             match gone {
                 Ok(()) => removed = true,
                 // Someone else was faster.
-                Err(error) if error.is_fault("ManagedObjectNotFound") => {}
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(failed("removing the snapshot", &self.name)(error)),
             }
         }
@@ -240,16 +240,22 @@ impl Guard {
             .map_err(wrong())?
             .unwrap_or_default();
         for task in tasks {
-            // A task that the server has forgotten is over.
-            let Ok(info) = self.vim.task_info(&task).await else { continue };
+            let info = match self.vim.task_info(&task).await {
+                Ok(info) => info,
+                // A task that the server has forgotten is over.
+                Err(error) if is_gone(&error) => continue,
+                // One that cannot be asked for may still make a snapshot: to call it over would forget that one.
+                Err(error) => return Err(wrong()(error)),
+            };
             let over = matches!(info.state, TaskInfoState::Success | TaskInfoState::Error);
             let makes_one = info.description_id.contains("createSnapshot")
                 || info.name.as_deref().is_some_and(|name| name.starts_with("CreateSnapshot"));
             if makes_one && !over {
-                // Whether it succeeds is seen in the tree of snapshots.
-                let waited = self.vim.wait(&task).limit(SNAPSHOT_LIMIT).await;
-                if let Err(error @ vsphere_vim::Error::TimedOut { .. }) = waited {
-                    return Err(failed("waiting for a snapshot of an earlier job", &self.name)(error));
+                match self.vim.wait(&task).limit(SNAPSHOT_LIMIT).await {
+                    // Whether it succeeded is seen in the tree of snapshots.
+                    Ok(_) | Err(vsphere_vim::Error::TaskFailed(_)) => {}
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) => return Err(failed("waiting for a snapshot of an earlier job", &self.name)(error)),
                 }
             }
         }
@@ -313,6 +319,11 @@ impl Guard {
         })
         .await
     }
+}
+
+/// Tells whether the object that was asked for is no longer there.
+fn is_gone(error: &vsphere_vim::Error) -> bool {
+    error.is_fault("ManagedObjectNotFound")
 }
 
 fn method_lock(vm: &MoRef<mo::VirtualMachine>, job: &Job) -> MethodLock {

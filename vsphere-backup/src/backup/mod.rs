@@ -215,7 +215,9 @@ impl Backup {
     /// When dropped, the job is cancelled and goes on in the background, on the runtime, until
     /// the server is as it was.
     pub async fn run(self, repository: &Repository) -> Result<BackupReport> {
-        let job = Arc::new(self);
+        // A token of its own: the caller's may be shared with other jobs, which a drop of this one is nothing to.
+        let cancel = self.cancel.child();
+        let job = Arc::new(Self { cancel, ..self });
         let (worker, repository) = (job.clone(), repository.clone());
         let mut guard = CancelOnDrop { token: job.cancel.clone(), armed: true };
         let done = tokio::spawn(async move { worker.work(&repository).await }).await;
@@ -239,7 +241,8 @@ impl Backup {
         let wrong = server::failed("reading the configuration", self.vm.value());
         let details = self.vim.vm_details(&self.vm).await.map_err(wrong)?;
         let vm = check(&details)?;
-        let (base, restored) = self.base(repository, &vm).await?;
+        let base = self.base(repository, &vm).await?;
+        let (base, restored) = self.restored(repository, base).await?;
         let left_out = self.left_out(&details);
         let stays = |key: i32| left_out.iter().all(|left| left.key != key);
         let planned = |disk: &VirtualDiskInfo| {
@@ -305,7 +308,7 @@ impl Backup {
         if details.disks.len() == left_out.len() {
             return Err(refused(details, "none of its disks can be backed up", None));
         }
-        let (base, restored) = self.base(repository, vm).await?;
+        let base = self.base(repository, vm).await?;
         let record = VmRecord {
             instance_uuid: vm.clone(),
             mo_ref: self.vm.value().to_owned(),
@@ -317,6 +320,8 @@ impl Backup {
         guard.begin(job.clone()).await?;
         guard.lock(&job).await?;
         let snapshot = guard.snapshot(&job, self.quiesce, &self.cancel).await?;
+        // Asked now and not before: while there is a snapshot no restore begins, so no mark is missed.
+        let (base, restored) = self.restored(repository, base).await?;
         let consistency = consistency(&snapshot, details);
         point.set_consistency(consistency);
         self.store_config(&mut point, &snapshot).await?;
@@ -351,7 +356,10 @@ impl Backup {
         point.set_parent(base.filter(|_| incremental).map(|base| base.id().clone()));
         self.cancel.check()?;
         let (point, stored) = point.commit().await?;
-        guard.record(Record::Committed { point: point.id().clone() }).await?;
+        // The point is there, whatever becomes of the journal.
+        if let Err(error) = guard.record(Record::Committed { point: point.id().clone() }).await {
+            self.events.warn(format!("{}: {}", point.id(), crate::error::in_one_line(&error)));
+        }
         self.events.send(Event::Committed { point: point.id().clone() });
         Ok(BackupReport {
             point,
@@ -399,20 +407,29 @@ impl Backup {
         left_out
     }
 
-    /// Returns the point that incremental disks begin with, and the disks that were restored since.
-    async fn base(&self, repository: &Repository, vm: &VmId) -> Result<(Option<RecoveryPoint>, BTreeSet<i32>)> {
-        let base = match &self.since {
-            Since::Nothing => None,
-            Since::Latest => repository.latest(vm).await?,
+    /// Returns the point that incremental disks begin with.
+    async fn base(&self, repository: &Repository, vm: &VmId) -> Result<Option<RecoveryPoint>> {
+        match &self.since {
+            Since::Nothing => Ok(None),
+            Since::Latest => repository.latest(vm).await,
             Since::Point(point) => {
                 let manifest = point.manifest();
                 if point.repository().id() != repository.id() || manifest.vm.instance_uuid != *vm {
                     let what = format!("{} is not a point of {vm} in this repository", point.id());
                     return Err(Error::invalid(what));
                 }
-                Some(point.clone())
+                // Opened again: the caller's may be of a copy elsewhere, whose pages and chunks need not be here.
+                repository.point(point.id()).await.map(Some)
             }
-        };
+        }
+    }
+
+    /// Returns the disks that were restored since the base; without the base when that cannot be told.
+    async fn restored(
+        &self,
+        repository: &Repository,
+        base: Option<RecoveryPoint>,
+    ) -> Result<(Option<RecoveryPoint>, BTreeSet<i32>)> {
         let Some(point) = base else { return Ok((None, BTreeSet::new())) };
         match repository.restored_since(point.id()).await {
             Ok(restored) => Ok((Some(point), restored)),

@@ -159,7 +159,9 @@ impl Restore {
     /// backing's uuid; it may be larger than the stored one, never smaller.
     ///
     /// The repository notes the restore before anything is written, so that the next backup of these disks reads all
-    /// of them: whether change tracking sees a restore is up to the server.
+    /// of them: whether change tracking sees a restore is up to the server. Only this repository knows: when the
+    /// machine is backed up to another one too, its next backup there has to be one
+    /// [since nothing](crate::Since::Nothing).
     ///
     /// # Errors
     /// [`Error::Refused`] before anything is written when the machine or a disk does not fit;
@@ -185,6 +187,9 @@ impl Restore {
         })?;
         let keys = disks.iter().map(|(record, _)| record.key).collect();
         self.point.repository().note_restore(self.point.id(), keys).await?;
+        // Again, now that the mark is there: a backup that snapshots the machine from now on reads the mark, and one
+        // that did so before is seen here.
+        let disks = self.match_disks(&vim.vm_details(&vm).await.map_err(wrong())?)?;
         let budget = Budget::new(self.memory);
         let (restore, connection, budget) = (&self, &connection, &budget);
         let restored: Vec<_> = stream::iter(disks)
@@ -271,6 +276,9 @@ impl Restore {
                 && !then.eq_ignore_ascii_case(now)
             {
                 return Err(format!("another disk is attached as disk {}", record.key));
+            }
+            if record.backing_uuid.is_some() != disk.backing.uuid.is_some() {
+                return Err(format!("it cannot be told whether its disk {} is the one of the point", record.key));
             }
             if disk.capacity < record.capacity {
                 return Err(format!(

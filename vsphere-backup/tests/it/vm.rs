@@ -253,7 +253,9 @@ async fn a_cancelled_backup_undoes_the_snapshot_and_leaves_no_point() {
 async fn a_dropped_backup_cleans_up_in_the_background() {
     let site = Site::new().await;
     let (seen, mut wait) = tokio::sync::mpsc::unbounded_channel();
-    let run = site.backup().on_event(move |event| drop(seen.send(format!("{event:?}")))).run(&site.repository);
+    let token = CancelToken::new();
+    let backup = site.backup().cancel(&token).on_event(move |event| drop(seen.send(format!("{event:?}"))));
+    let run = backup.run(&site.repository);
     let mut run = Box::pin(run);
     loop {
         tokio::select! {
@@ -269,6 +271,7 @@ async fn a_dropped_backup_cleans_up_in_the_background() {
     drop(run);
     while wait.recv().await.is_some() {}
     site.assert_clean();
+    assert!(!token.is_cancelled(), "it may be that of other jobs too");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -353,4 +356,61 @@ async fn two_backups_of_one_machine_at_once_are_refused_and_a_running_machine_is
     let running = Restore::of(&point).to_vm(&site.vim, site.vm()).await;
     assert!(matches!(&running, Err(error @ Error::Refused { .. }) if error.hint().is_some()));
     site.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_slips_in_before_the_snapshot_makes_a_full_backup() {
+    let site = Site::new().await;
+    let full = site.backup().run(&site.repository).await.unwrap().point;
+    site.guest_writes(2000, 0, b"to be undone by the restore");
+    site.sim.vm("web").unwrap().set_power(Power::Off).unwrap();
+    let (point, vim, vm) = (full.clone(), site.vim.clone(), site.vm());
+    let slip_in = move |event: Event| {
+        if matches!(event, Event::Locked) {
+            let restore = Restore::of(&point).to_vm(&vim, vm.clone());
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(restore)).unwrap();
+        }
+    };
+    let next = site.backup().on_event(slip_in).run(&site.repository).await.unwrap();
+    assert!(next.disks.iter().all(|disk| disk.reason.contains("restored")), "{next:?}");
+    site.assert_point_equals(&next.point, &[(2000, site.content(2000)), (2001, site.content(2001))]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_cannot_be_told_to_be_the_same_is_not_written() {
+    let site = Site::new().await;
+    let full = site.backup().run(&site.repository).await.unwrap().point;
+    let vm = full.manifest().vm.clone();
+    let mut point = site.repository.begin(vm, Consistency::Crash, Default::default()).await.unwrap();
+    let mut disk = full.disks()[0].clone();
+    disk.backing_uuid = None;
+    point.add_disk(disk).unwrap();
+    let (point, _) = point.commit().await.unwrap();
+    site.sim.vm("web").unwrap().set_power(Power::Off).unwrap();
+    let refused = Restore::of(&point).to_vm(&site.vim, site.vm()).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_cannot_be_asked_for_is_not_taken_for_one_that_is_over() {
+    let site = Site::new().await;
+    site.backup().run(&site.repository).await.unwrap();
+    let sim = Arc::new(site.sim);
+    let faults = sim.clone();
+    let fail = move |event: Event| {
+        if matches!(event, Event::Locked) {
+            let faults = faults.faults();
+            faults.fail_next("CreateSnapshot_Task", Fault::new("SystemError", "injected"));
+            // The machine's tasks are told, the first of them is not.
+            faults.delay_next("RetrievePropertiesEx", std::time::Duration::ZERO);
+            faults.fail_next("RetrievePropertiesEx", Fault::new("SystemError", "injected"));
+        }
+    };
+    let journals = site.folder.path().join("journal");
+    let backup = Backup::of(&site.vim, MoRef::new(sim.vm("web").unwrap().id())).journal(&journals);
+    backup.clone().on_event(fail).run(&site.repository).await.unwrap_err();
+    assert_eq!(Journal::leftovers(&journals).unwrap().len(), 1, "a snapshot may be on its way");
+    assert!(backup.clean_up().await.unwrap().is_some());
+    assert_eq!(Journal::leftovers(&journals).unwrap(), []);
+    assert!(sim.leftovers().locks.is_empty());
 }
