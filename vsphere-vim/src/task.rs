@@ -18,7 +18,7 @@ mod watch;
 
 use std::{fmt, future::IntoFuture, pin::pin, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use vsphere_vim_types::{Any, DateTime, FromAny, MethodFault, MoRef, Poly, TaskInfo, TaskInfoState, methods, mo};
 
 use self::{collector::TaskCollector, watch::Observation};
@@ -141,7 +141,10 @@ impl<'a> Wait<'a> {
         let deadline = self.limit.map(|limit| (limit, Instant::now() + limit));
         let mut observer = Observer::new(self.vim.clone(), self.task.clone(), self.polling);
         let outcome = self.observe(&mut observer, deadline).await;
-        observer.finish().await;
+        // A server that does not answer must not hold up what is known already.
+        if timeout(FAREWELL, observer.finish()).await.is_err() {
+            tracing::debug!("a property collector was left to the end of the session");
+        }
         outcome
     }
 
@@ -160,7 +163,9 @@ impl<'a> Wait<'a> {
                 () = fired(cancel.as_mut()), if cancelled_until.is_none() => {
                     cancel.set(None);
                     cancelled_until = Some(Instant::now() + self.grace);
-                    request_cancel(&self.vim, &self.task).await;
+                    if timeout(self.grace, request_cancel(&self.vim, &self.task)).await.is_err() {
+                        tracing::warn!(task = %self.task, "no answer to the cancellation");
+                    }
                     continue;
                 }
                 () = sleep_until(give_up) => {
@@ -199,11 +204,11 @@ async fn request_cancel(vim: &Vim, task: &MoRef<mo::Task>) {
     }
 }
 
-/// The task's method for messages; its reference when the server does not say.
+/// The task's method for messages; its reference when the server does not say, or not soon.
 async fn name_of(vim: &Vim, task: &MoRef<mo::Task>) -> Box<str> {
-    match vim.task_info(task).await {
-        Ok(info) => operation_of(&info).into(),
-        Err(_) => task.to_string().into(),
+    match timeout(FAREWELL, vim.task_info(task)).await {
+        Ok(Ok(info)) => operation_of(&info).into(),
+        Ok(Err(_)) | Err(_) => task.to_string().into(),
     }
 }
 
@@ -317,6 +322,9 @@ fn conclude(task: MoRef<mo::Task>, info: TaskInfo, cancel_requested: bool) -> Re
     let call = Call { object, ..Call::named(&operation) };
     Err(Error::TaskFailed(Box::new(ServerFault { call, fault, message: message.into() })))
 }
+
+/// How long a wait that has ended may still talk to the server.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Between two questions when the server does not report by itself.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -297,6 +297,28 @@ async fn empty_answers_that_do_not_wait_end_in_asking_not_in_a_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn limit_and_cancellation_hold_for_a_server_that_answers_nothing_any_more() {
+    for cancel in [false, true] {
+        let server = Fake::new(|call| match call.method {
+            "CreatePropertyCollector" | "CreateFilter" => collector(call),
+            _ => Reply::Hang,
+        });
+        let vim = server.connect().await;
+        let begun = tokio::time::Instant::now();
+        let seconds = Duration::from_secs;
+        let wait = async {
+            match cancel {
+                false => vim.wait(&task()).limit(seconds(60)).await,
+                true => vim.wait(&task()).cancel_on(tokio::time::sleep(seconds(60))).await,
+            }
+        };
+        let error = tokio::time::timeout(seconds(600), wait).await.expect("it ends").unwrap_err();
+        assert!(matches!(error, Error::TimedOut { .. } | Error::Cancelled { still_running: true, .. }), "{error:?}");
+        assert!(begun.elapsed() < seconds(120), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn servers_without_own_collectors_are_polled() {
     let server = Fake::new(|call| match (call.method, call.before) {
         ("CreatePropertyCollector", _) => Reply::Fault(fault("NotSupported"), ""),
