@@ -47,7 +47,8 @@ impl Place {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     packs: Vec<PackId>,
-    numbers: HashMap<PackId, u32>,
+    /// Each pack's number and its size in bytes.
+    numbers: HashMap<PackId, (u32, u64)>,
     segments: HashSet<SegmentId>,
     /// Sorted by id.
     sorted: Vec<(ChunkId, Place)>,
@@ -70,7 +71,7 @@ impl Index {
 
     /// Returns the chunks of one pack and the bytes of their frames. Looks at every chunk.
     pub(crate) fn frames_in(&self, pack: PackId) -> Vec<(ChunkId, Range<u64>)> {
-        let Some(&number) = self.numbers.get(&pack) else { return Vec::new() };
+        let Some(&(number, _)) = self.numbers.get(&pack) else { return Vec::new() };
         let sorted = self.sorted.iter().map(|(id, place)| (*id, *place));
         let fresh = self.fresh.iter().map(|(id, place)| (*id, *place));
         sorted
@@ -95,7 +96,7 @@ impl Index {
         }
         let Ok(number) = u32::try_from(self.packs.len()) else { return };
         self.packs.push(entries.id);
-        self.numbers.insert(entries.id, number);
+        self.numbers.insert(entries.id, (number, entries.size));
         for entry in &entries.entries {
             if self.contains(&entry.id) {
                 continue;
@@ -123,7 +124,10 @@ impl Index {
 
     /// Returns what need not be loaded again.
     pub(crate) fn known(&self) -> Known {
-        Known { segments: self.segments.clone(), packs: self.numbers.keys().copied().collect() }
+        Known {
+            segments: self.segments.clone(),
+            packs: self.numbers.iter().map(|(&id, &(_, size))| (id, size)).collect(),
+        }
     }
 }
 
@@ -131,7 +135,8 @@ impl Index {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     segments: HashSet<SegmentId>,
-    packs: HashSet<PackId>,
+    /// With their sizes in bytes.
+    packs: HashMap<PackId, u64>,
 }
 
 /// What loading the index found, to be merged into an [`Index`].
@@ -141,6 +146,8 @@ pub(crate) struct Loaded {
     packs: Vec<PackEntries>,
     /// Damaged segments and packs; their sound parts are in `packs` where that was possible.
     pub(crate) damage: Vec<Error>,
+    /// How many packs that were known are gone or have another size now: what is in memory is not to be believed then.
+    pub(crate) lost: usize,
 }
 
 impl Loaded {
@@ -176,15 +183,17 @@ pub(crate) async fn load(storage: &dyn Storage, known: &Known) -> Result<Loaded>
     }
     drop(listing);
     let mut waiting = HashMap::new();
+    let mut still_there = 0;
     let mut listing = storage.list("packs");
     while let Some(object) = listing.try_next().await? {
         match named::<PackId>(&object.key) {
-            Some(id) if known.packs.contains(&id) => {}
+            Some(id) if known.packs.get(&id) == Some(&object.size) => still_there += 1,
             Some(id) => drop(waiting.insert(id, object.size)),
             None => loaded.damage.push(stray(&object.key)),
         }
     }
     drop(listing);
+    loaded.lost = known.packs.len().saturating_sub(still_there);
 
     let mut segments = stream::iter(new_segments)
         .map(|id| async move { (id, read_segment(storage, id).await) })

@@ -278,7 +278,8 @@ impl Repository {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn begin(&self, vm: VmRecord, consistency: Consistency, options: WriterOptions) -> Result<PointWriter> {
-        self.load_index().await?;
+        // Again for each point: others write too, and what is gone must be stored again.
+        self.refresh_index().await?;
         let writer = Writer::new(self.clone(), options);
         let micros = self.next_micros(&vm.instance_uuid).await?;
         PointWriter::new(writer, vm, consistency, micros)
@@ -348,7 +349,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Loads what other writers added to the chunk index since.
+    /// Loads what other writers added to the chunk index since, and forgets packs that are gone.
     pub(crate) async fn refresh_index(&self) -> Result<()> {
         let mut loaded = self.inner.loaded.lock().await;
         self.load_new_segments().await?;
@@ -358,11 +359,21 @@ impl Repository {
 
     async fn load_new_segments(&self) -> Result<()> {
         let known = self.read_index().known();
-        let found = index::load(self.storage(), &known).await?;
+        let mut found = index::load(self.storage(), &known).await?;
+        let lost = found.lost;
+        if lost > 0 {
+            // Their chunks must not count as known, or new points would be built on them; some may be in other packs.
+            tracing::warn!(packs = lost, "packs are gone or have another size: the chunk index is loaded afresh");
+            found = index::load(self.storage(), &Default::default()).await?;
+        }
         for error in &found.damage {
             tracing::warn!(%error, "damage met while the chunk index was loaded");
         }
-        found.merge_into(&mut self.write_index());
+        let mut index = self.write_index();
+        if lost > 0 {
+            *index = Index::default();
+        }
+        found.merge_into(&mut index);
         Ok(())
     }
 

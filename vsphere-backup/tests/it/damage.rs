@@ -187,6 +187,26 @@ async fn a_full_backup_stores_again_what_a_missing_pack_held() {
 }
 
 #[tokio::test]
+async fn a_pack_that_goes_missing_under_an_open_repository_is_stored_again() {
+    let (storage, repository) = repository().await;
+    let disk = MemoryDisk::new(sample());
+    let whole = 0..sample().len() as u64;
+    let (first, _) = back_up(&repository, &disk, std::slice::from_ref(&whole), None).await.unwrap();
+    for cut in [None, Some(100)] {
+        for key in storage.keys().into_iter().filter(|key| key.is_below("packs")) {
+            let shorter = cut.map(|len| storage.object(&key).unwrap().slice(..len));
+            storage.tamper(&key, shorter);
+        }
+        // The same handle, whose index was loaded when the packs were there.
+        let (_, done) = back_up(&repository, &disk, std::slice::from_ref(&whole), None).await.unwrap();
+        assert!(done.bytes.new > 0, "{done:?}");
+        let fresh = open(storage.clone()).await.unwrap();
+        assert!(content(&fresh.point(first.id()).await.unwrap()).await.unwrap() == sample());
+        assert!(content(&first).await.unwrap() == sample());
+    }
+}
+
+#[tokio::test]
 async fn future_versions_of_each_object_are_refused_as_such() {
     for class in ["config", "index", "pages", "meta", "points"] {
         let world = stored().await;
