@@ -4,6 +4,7 @@
 mod authorization_manager;
 mod datastore;
 mod event_manager;
+mod extensible_managed_object;
 mod file_manager;
 mod folder;
 mod host_datastore_browser;
@@ -28,6 +29,7 @@ mod virtual_machine_snapshot;
 pub use authorization_manager::*;
 pub use datastore::*;
 pub use event_manager::*;
+pub use extensible_managed_object::*;
 pub use file_manager::*;
 pub use folder::*;
 pub use host_datastore_browser::*;

@@ -558,6 +558,42 @@ impl Method for RetrieveSnapshotDetails {
     type Output = crate::generated::data::vim_vslm::VStorageObjectSnapshotDetails;
 }
 
+/// Arguments of `VcenterVStorageObjectManager.VstorageObjectVCenterQueryChangedDiskAreas`. Since API 6.7.
+/// # Errors
+/// Declared faults: `InvalidDatastore`, `NotFound`, `FileFault`, `InvalidState`, `InvalidArgument`.
+/// # Privileges
+/// `System.View`.
+#[derive(Clone, Default, PartialEq)]
+pub struct VstorageObjectVCenterQueryChangedDiskAreas {
+    /// `id`. Since API 6.7.
+    pub id: crate::generated::data::vim_vslm::ID,
+    /// `datastore`. Since API 6.7.
+    pub datastore: MoRef<crate::generated::mo::Datastore>,
+    /// `snapshotId`. Since API 6.7.
+    pub snapshot_id: crate::generated::data::vim_vslm::ID,
+    /// `startOffset`. Since API 6.7.
+    pub start_offset: i64,
+    /// `changeId`. Since API 6.7.
+    pub change_id: String,
+    /// Arguments beyond this model.
+    pub unknown: Unknown,
+}
+data_object! { VstorageObjectVCenterQueryChangedDiskAreas, "VstorageObjectVCenterQueryChangedDiskAreas", "VstorageObjectVCenterQueryChangedDiskAreas", [6, 7, 0, 0];
+id: "id" "ID" [6, 7, 0, 0] public,
+datastore: "datastore" "ManagedObjectReference" [6, 7, 0, 0] public,
+snapshot_id: "snapshotId" "ID" [6, 7, 0, 0] public,
+start_offset: "startOffset" "long" [6, 7, 0, 0] public,
+change_id: "changeId" "string" [6, 7, 0, 0] public,
+ }
+impl Method for VstorageObjectVCenterQueryChangedDiskAreas {
+    const NAME: &'static str = "VstorageObjectVCenterQueryChangedDiskAreas";
+    const NAMESPACE: &'static str = "urn:vim25";
+    const SINCE: ApiVersion = VstorageObjectVCenterQueryChangedDiskAreas::INFO.since;
+    const RETURNS: &'static str = "DiskChangeInfo";
+    type Target = crate::generated::mo::VcenterVStorageObjectManager;
+    type Output = crate::generated::data::vim_virtual_machine::DiskChangeInfo;
+}
+
 /// Arguments of `VcenterVStorageObjectManager.VCenterUpdateVStorageObjectMetadataEx_Task`. Since API 7.0.2.0.
 ///
 /// The task's result: `vim.vslm.VStorageObject`.
