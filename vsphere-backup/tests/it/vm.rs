@@ -392,7 +392,7 @@ async fn a_disk_that_cannot_be_told_to_be_the_same_is_not_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_cannot_be_asked_for_is_not_taken_for_one_that_is_over() {
+async fn a_failure_while_a_snapshot_is_looked_for_leaves_it_in_the_journal() {
     let site = Site::new().await;
     site.backup().run(&site.repository).await.unwrap();
     let sim = Arc::new(site.sim);
@@ -401,7 +401,7 @@ async fn a_task_that_cannot_be_asked_for_is_not_taken_for_one_that_is_over() {
         if matches!(event, Event::Locked) {
             let faults = faults.faults();
             faults.fail_next("CreateSnapshot_Task", Fault::new("SystemError", "injected"));
-            // The machine's tasks are told, the first of them is not.
+            // The first read of the search succeeds, the second does not.
             faults.delay_next("RetrievePropertiesEx", std::time::Duration::ZERO);
             faults.fail_next("RetrievePropertiesEx", Fault::new("SystemError", "injected"));
         }
