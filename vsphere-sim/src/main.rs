@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use vsphere_sim::{DiskSpec, Personality, Power, Simulator, SimulatorBuilder, VmSpec};
 
 const USAGE: &str = "\
@@ -29,12 +29,13 @@ usage: vsphere-sim [options]
   --control               serve /sim/... for tests in other processes, without a login
   --thumbprint-file FILE  write url=, user=, password=, sha1=, sha256=, nfc= lines to FILE once it listens
   --help
-Logs go to standard error; RUST_LOG=vsphere_sim=debug shows every call. SIGINT and SIGTERM end it.
+Logs go to standard error; RUST_LOG=debug shows every call. SIGINT and SIGTERM end it.
 ";
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // One level for all: filters by target would pull in a regular expression engine.
+    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::WARN);
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
         print!("{USAGE}");
