@@ -10,8 +10,8 @@ use std::error::Error;
 use examples::args::Args;
 use examples::show::bytes;
 use examples::world::{WORLD_ARGS, World};
-use vsphere_backup::repository::{CreateOptions, Repository, VerifyLevel};
-use vsphere_backup::{Backup, CancelToken};
+use vsphere_backup::CancelToken;
+use vsphere_backup::repository::{Repository, VerifyLevel};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -19,9 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let repository = if args.has("simulate") {
         let world = World::open(&args).await?;
-        let repository = Repository::create_local(scratch.path().join("repository"), CreateOptions::default()).await?;
-        let job = Backup::of(&world.vim, world.vm.moref.clone()).journal(scratch.path().join("journal"));
-        job.run(&repository).await?;
+        let repository = world.back_up_once(scratch.path()).await?;
         world.close().await?;
         repository
     } else {

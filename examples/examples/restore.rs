@@ -11,8 +11,8 @@ use std::error::Error;
 use examples::args::Args;
 use examples::show::{bytes, seconds};
 use examples::world::{WORLD_ARGS, World};
-use vsphere_backup::repository::{CreateOptions, PointId, RecoveryPoint, Repository, VmId};
-use vsphere_backup::{Backup, FileFormat, Restore, RestoreMode};
+use vsphere_backup::repository::{PointId, RecoveryPoint, Repository, VmId};
+use vsphere_backup::{FileFormat, Restore, RestoreMode};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -20,10 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let world = World::open(&args).await?;
     let repository = if args.has("simulate") {
-        let repository = Repository::create_local(scratch.path().join("repository"), CreateOptions::default()).await?;
-        let job = Backup::of(&world.vim, world.vm.moref.clone()).journal(scratch.path().join("journal"));
-        job.run(&repository).await?;
-        repository
+        world.back_up_once(scratch.path()).await?
     } else {
         Repository::open_local(args.need("repository")?).await?
     };

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::Path;
 
+use vsphere_backup::Backup;
+use vsphere_backup::repository::{CreateOptions, Repository};
 use vsphere_sim::{DiskHandle, DiskSpec, Simulator, VmSpec};
 use vsphere_vim::{Credentials, Vim, VmLookup, VmRef};
 
@@ -55,6 +57,16 @@ impl World {
         let vim = connect(&simulator).await?;
         let vm = vim.find_vm(&VmLookup::InventoryPath(simulator.vm("web")?.inventory_path())).await?;
         Ok(Self { vim, vm, simulator: Some(simulator), _folder: Some(folder) })
+    }
+
+    /// Makes a repository in `folder` with one backup of the machine: what the examples that need one begin with.
+    ///
+    /// # Errors
+    /// What the backup says.
+    pub async fn back_up_once(&self, folder: &Path) -> Result<Repository, Box<dyn Error>> {
+        let repository = Repository::create_local(folder.join("repository"), CreateOptions::default()).await?;
+        Backup::of(&self.vim, self.vm.moref.clone()).journal(folder.join("journal")).run(&repository).await?;
+        Ok(repository)
     }
 
     /// Logs out, and stops the simulator where there is one.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::MethodFault;
-use crate::rt::{Any, ApiVersion, DataObject, Element, ManagedObjectReference, Method, Poly, Value as _};
+use crate::rt::{Any, ApiVersion, Element, ManagedObjectReference, Method, Poly, Value as _};
 use crate::xml::{Malformed, Reader, Writer};
 
 pub use crate::xml::Limits;
@@ -157,12 +157,7 @@ fn enter_body<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
 /// [`Error::Fault`] when the server refused, [`Error::Malformed`] when the text is no answer.
 pub fn decode_response<M: Method>(body: &[u8], limits: Limits) -> Result<M::Output, Error> {
     let mut output = M::Output::default();
-    let mut reader = Reader::new(utf8(body)?, limits);
-    answer(&mut reader)?;
-    while let Some(child) = reader.next_child()? {
-        if child == "returnval" { output.read(&mut reader)? } else { reader.skip()? }
-    }
-    reader.finish()?;
+    each_returnval(body, limits, |reader| output.read(reader))?;
     Ok(output)
 }
 
@@ -171,14 +166,27 @@ pub fn decode_response<M: Method>(body: &[u8], limits: Limits) -> Result<M::Outp
 /// # Errors
 /// As [`decode_response`].
 pub fn decode_dynamic(body: &[u8], limits: Limits) -> Result<Vec<Element>, Error> {
+    let mut out = Vec::new();
+    each_returnval(body, limits, |reader| {
+        out.push(Element::read("returnval", reader)?);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Hands every `returnval` of an answer to `take`, and checks that the answer is whole.
+fn each_returnval(
+    body: &[u8],
+    limits: Limits,
+    mut take: impl FnMut(&mut Reader<'_>) -> Result<(), Malformed>,
+) -> Result<(), Error> {
     let mut reader = Reader::new(utf8(body)?, limits);
     answer(&mut reader)?;
-    let mut out = Vec::new();
     while let Some(child) = reader.next_child()? {
-        if child == "returnval" { out.push(Element::read(child, &mut reader)?) } else { reader.skip()? }
+        if child == "returnval" { take(&mut reader)? } else { reader.skip()? }
     }
     reader.finish()?;
-    Ok(out)
+    Ok(())
 }
 
 /// Enters the answer's element; a fault is an error.
@@ -196,22 +204,10 @@ fn read_fault(reader: &mut Reader<'_>) -> Result<SoapFault, Malformed> {
             "faultcode" => fault.code.read(reader)?,
             "faultstring" => fault.string.read(reader)?,
             "detail" => {
-                while let Some(name) = reader.next_child()? {
+                while let Some(element) = reader.next_child()? {
                     let mut detail = Poly::<MethodFault>::default();
                     // The type is trusted first; without it the element's name says it.
-                    let named = reader.xsi_type().is_none().then(|| name.strip_suffix("Fault").unwrap_or(name));
-                    if let Some(named) = named
-                        && let Some(made) = crate::rt::new_object(named).or_else(|| crate::rt::new_object(name))
-                        && let Some(slot) = Poly::from_boxed(made)
-                    {
-                        detail = slot;
-                    } else if let Some(named) = named {
-                        let known = crate::rt::fault_parent(name).is_some();
-                        let mut base = MethodFault::default();
-                        base.unknown_mut().set_type_name(if known { name } else { named });
-                        detail = Poly::new(base);
-                    }
-                    detail.read(reader)?;
+                    detail.read_named(reader.xsi_type().unwrap_or(fault_name(element)), reader)?;
                     fault.detail = Some(detail);
                 }
             }
@@ -219,6 +215,15 @@ fn read_fault(reader: &mut Reader<'_>) -> Result<SoapFault, Malformed> {
         }
     }
     Ok(fault)
+}
+
+/// The fault that a detail's element is named after: `NotFoundFault` holds a `NotFound`, `FileFaultFault` a `FileFault`.
+fn fault_name(element: &str) -> &str {
+    let known = |name| crate::rt::fault_is_a(name, "MethodFault");
+    match element.strip_suffix("Fault") {
+        Some(stripped) if known(stripped) || !known(element) => stripped,
+        _ => element,
+    }
 }
 
 /// A request as a server sees it: the method and its object, the arguments still text.

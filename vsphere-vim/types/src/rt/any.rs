@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::poly::nearest;
+use super::poly::named;
 use super::{
     DataObject, DateTime, Element, FromAny, Item, ManagedObjectReference, Mismatch, Shape, Uri, Value, new_object,
 };
@@ -57,15 +57,6 @@ pub enum Any {
     },
     /// A value of a type that the model does not know.
     Dynamic(Element),
-}
-
-/// The `xsi:type` with which a value is written inside anyType.
-pub struct AnyType(pub(crate) String);
-
-impl fmt::Display for AnyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 impl Any {
@@ -204,11 +195,8 @@ impl Any {
                 if let Some(type_name) = crate::generated::enum_name(name) {
                     return Ok(Any::Enum { type_name, value: reader.text()?.as_ref().into() });
                 }
-                if let Some(mut object) = nearest(name).or_else(|| new_object(declared?)) {
+                if let Some(mut object) = named(name, |_| true, || new_object(declared?)) {
                     reader.charge(size_of_val(&*object))?;
-                    if object.info().name != name {
-                        object.unknown_mut().set_type_name(name);
-                    }
                     super::object::read_fields(&mut *object, reader)?;
                     return Ok(Any::Object(object));
                 }

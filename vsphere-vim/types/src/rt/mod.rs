@@ -16,7 +16,7 @@ mod path;
 mod poly;
 mod value;
 
-pub use any::{Any, AnyType};
+pub use any::Any;
 pub use datetime::{DateTime, DateTimeError};
 pub use element::Element;
 pub use enums::VimEnum;

@@ -134,24 +134,47 @@ impl<B: DataObject + Default> Value for Poly<B> {
     }
 
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
-        if let Some(name) = reader.xsi_type()
-            && name != self.inner.info().name
-        {
-            match nearest(name).filter(|made| made.upcast(TypeId::of::<B>()).is_some()) {
-                Some(made) => self.inner = made,
-                None => self.inner = Box::new(B::default()),
-            }
-            if self.inner.info().name != name {
-                self.inner.unknown_mut().set_type_name(name);
+        match reader.xsi_type() {
+            Some(name) => self.read_named(name, reader),
+            None => self.read_content(reader),
+        }
+    }
+}
+
+impl<B: DataObject + Default> Poly<B> {
+    /// Takes in the current element as an object of the named type.
+    pub(crate) fn read_named(&mut self, name: &str, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        if name != self.inner.info().name {
+            let fits = |made: &dyn DataObject| made.upcast(TypeId::of::<B>()).is_some();
+            if let Some(made) = named(name, fits, || Some(Box::new(B::default()))) {
+                self.inner = made;
             }
         }
+        self.read_content(reader)
+    }
+
+    fn read_content(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         reader.charge(size_of_val(&*self.inner))?;
         super::object::read_fields(&mut *self.inner, reader)
     }
 }
 
+/// An empty object of the named type: of the nearest type that the model has and that fits, or else what `otherwise`
+/// makes. A name that is not the object's own type is kept with it.
+pub(super) fn named(
+    name: &str,
+    fits: impl Fn(&dyn DataObject) -> bool,
+    otherwise: impl FnOnce() -> Option<Box<dyn DataObject>>,
+) -> Option<Box<dyn DataObject>> {
+    let mut made = nearest(name).filter(|made| fits(&**made)).or_else(otherwise)?;
+    if made.info().name != name {
+        made.unknown_mut().set_type_name(name);
+    }
+    Some(made)
+}
+
 /// The type of that name, or for a fault outside the model's set its nearest ancestor inside.
-pub(super) fn nearest(name: &str) -> Option<Box<dyn DataObject>> {
+fn nearest(name: &str) -> Option<Box<dyn DataObject>> {
     let mut at = name;
     loop {
         if let Some(made) = new_object(at) {

@@ -65,6 +65,13 @@ fn faults_keep_their_type_and_their_ancestors() {
     assert_eq!(without_struct.type_name(), "LargeRDMNotSupportedOnDatastore");
     assert!(without_struct.is_a("VmConfigFault"));
 
+    let by_element =
+        fault("<LargeRDMNotSupportedOnDatastoreFault><device>d</device></LargeRDMNotSupportedOnDatastoreFault>");
+    let by_element = by_element.detail.unwrap();
+    assert_eq!(by_element.type_name(), "LargeRDMNotSupportedOnDatastore");
+    assert!(by_element.downcast_ref::<VmConfigFault>().is_some(), "held as its nearest ancestor with a struct");
+    assert_eq!(fault("<FileFault><file>f</file></FileFault>").detail.unwrap().type_name(), "FileFault");
+
     let new =
         fault("<FaultOfTomorrowFault xsi:type='FaultOfTomorrow'><why>x</why></FaultOfTomorrowFault>").detail.unwrap();
     assert_eq!(new.type_name(), "FaultOfTomorrow");
