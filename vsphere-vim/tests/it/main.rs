@@ -9,3 +9,4 @@ mod network;
 mod sessions;
 mod simulator;
 mod tasks;
+mod vcsim;
