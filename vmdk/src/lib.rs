@@ -31,7 +31,8 @@
 //! | `monolithicSparse`, `twoGbMaxExtentSparse` (KDMV) | yes | yes | `monolithicSparse` |
 //! | `custom` with flat, sparse and `ZERO` extents | yes | yes, but not into `ZERO` | no |
 //! | children of the above (snapshot chains) | yes | yes, flat excepted | no |
-//! | `streamOptimized`, `vmfsSparse` (COWD), `seSparse`, `vsanSparse`, device mappings | refused by name | | |
+//! | `streamOptimized` | as a stream ([`stream`]) | no | as a stream |
+//! | `vmfsSparse` (COWD), `seSparse`, `vsanSparse`, device mappings | refused by name | | |
 //!
 //! # Modules
 //! - [`descriptor`]: the text descriptor, edited without loss
@@ -39,6 +40,7 @@
 //! - [`source`]: positioned byte sources ([`ReadAt`], [`WriteAt`])
 //! - [`Disk`]: one virtual disk with its extents and parents
 //! - [`create`](create()): new disks
+//! - [`stream`]: `streamOptimized` disks, written and read forward
 //! - [`Image`]: the object-safe view of a disk that other crates take
 //!
 //! Everything in an image file is taken as hostile: header fields bound no allocation unchecked, arithmetic
@@ -58,6 +60,7 @@ mod grains;
 mod image;
 pub mod layout;
 pub mod source;
+pub mod stream;
 
 pub use crate::{
     create::{CreateKind, CreateSpec, MAX_CAPACITY, create},

@@ -1,9 +1,11 @@
 //! Binary headers: parsed, checked and encoded without any I/O.
 
+mod marker;
 mod sparse;
 
-pub use self::sparse::{
-    ENTRIES_PER_TABLE, HEADER_BYTES, MAX_DIRECTORY_ENTRIES, SparseFlags, SparseHeader, TABLE_BYTES,
+pub use self::{
+    marker::{GRAIN_MARKER_BYTES, Marker, MetadataKind},
+    sparse::{ENTRIES_PER_TABLE, HEADER_BYTES, MAX_DIRECTORY_ENTRIES, SparseFlags, SparseHeader, TABLE_BYTES},
 };
 
 /// What the first bytes of a file say that it is.

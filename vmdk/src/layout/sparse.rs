@@ -28,9 +28,6 @@ const MIN_GRAIN_SECTORS: u64 = 8;
 
 const NEWLINES: [u8; 4] = *b"\n \r\n";
 
-/// `gdOffset` of streams, whose directory is known only at their end.
-const DIRECTORY_AT_END: u64 = u64::MAX;
-
 /// Flag bits of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SparseFlags(pub u32);
@@ -81,6 +78,9 @@ pub struct SparseHeader {
 }
 
 impl SparseHeader {
+    /// `gdOffset` of streams, whose directory is known only at their end.
+    pub const DIRECTORY_AT_END: u64 = u64::MAX;
+
     /// Offset of the unclean-shutdown byte in the header.
     pub const UNCLEAN_OFFSET: u64 = 72;
 
@@ -168,7 +168,7 @@ impl SparseHeader {
     pub fn is_stream_optimized(&self) -> bool {
         self.flags.0 & (SparseFlags::COMPRESSED | SparseFlags::MARKERS) != 0
             || self.compression != 0
-            || self.directory_sector == DIRECTORY_AT_END
+            || self.directory_sector == Self::DIRECTORY_AT_END
     }
 
     /// Number of entries of the grain directory: one for each table.

@@ -9,4 +9,5 @@ mod in_place;
 mod limits;
 mod peers;
 mod props;
+mod stream;
 mod support;

@@ -1,0 +1,39 @@
+//! `streamOptimized` disks as streams: written to a sink that cannot seek, read from a source that cannot either.
+//!
+//! This is the form in which vSphere exports and imports disks (HttpNfcLease, OVA). Grains of 64 KiB are deflated
+//! one by one, each behind a marker that says where it belongs; grains of zeros are left out. The tables come after
+//! the data, so that a writer needs no seek; a reader that only goes forward needs none of them.
+//!
+//! ```
+//! use vmdk::stream::{StreamReader, StreamSpec, StreamWriter};
+//!
+//! # fn main() -> vmdk::Result<()> {
+//! let mut writer = StreamWriter::new(Vec::new(), &StreamSpec::new(1 << 20))?;
+//! writer.write_at(65536, b"some data")?;
+//! let stream = writer.finish()?;
+//!
+//! let mut reader = StreamReader::open(stream.as_slice(), "disk.vmdk")?;
+//! assert_eq!(reader.capacity(), 1 << 20);
+//! while let Some(grain) = reader.next_grain()? {
+//!     assert_eq!((grain.offset, &grain.data[..9]), (65536, &b"some data"[..]));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//! Sans I/O, for those who move the bytes themselves: [`StreamDecoder`] takes pieces of a stream as they come, and a
+//! [`StreamWriter`] over a `Vec` gives them as they are made ([`StreamWriter::sink_mut`]).
+
+mod copy;
+mod decode;
+mod read;
+mod write;
+
+pub use self::{
+    copy::{export, import},
+    decode::{Grain, StreamDecoder, StreamEnd},
+    read::StreamReader,
+    write::{StreamSpec, StreamWriter},
+};
+
+/// Bytes of a grain as this crate writes them.
+const GRAIN: u64 = 64 << 10;
