@@ -37,7 +37,7 @@ pub mod xml;
 
 pub use generated::*;
 pub use rt::{
-    Any, ApiVersion, DataObject, DateTime, DateTimeError, Element, FieldInfo, FromAny, Item, List, Managed,
-    ManagedObjectReference, Method, Mismatch, MoRef, Poly, PropertyPath, Shape, TypeInfo, TypeTag, Unknown, Uri, Value,
-    VimEnum, fault_is_a, fault_parent, new_object, type_info,
+    Any, ApiVersion, DataObject, DateTime, DateTimeError, Edit, Element, FieldInfo, FromAny, Item, List, Managed,
+    ManagedObjectReference, Method, Mismatch, MoRef, NotApplied, Place, Poly, PropertyPath, Shape, TypeInfo, TypeTag,
+    Unknown, Uri, Value, VimEnum, fault_is_a, fault_parent, new_object, type_info,
 };

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::poly::named;
 use super::{
-    DataObject, DateTime, Element, FromAny, Item, ManagedObjectReference, Mismatch, Shape, Uri, Value, new_object,
+    DataObject, DateTime, Element, FromAny, Item, ManagedObjectReference, Mismatch, Place, Shape, Uri, Value,
+    new_object,
 };
 use crate::xml::{Malformed, Reader};
 
@@ -287,6 +288,21 @@ impl Value for Any {
             None => Any::Dynamic(Element::read("val", reader)?),
         };
         Ok(())
+    }
+
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        *self = any;
+        Ok(())
+    }
+
+    fn place(&mut self) -> Place<'_> {
+        match self {
+            Any::Null => Place::Unset,
+            Any::Object(object) => Place::Object(&mut **object),
+            Any::Array { items, .. } => Place::List(items),
+            Any::Dynamic(element) => Place::Element(element),
+            _ => Place::Whole,
+        }
     }
 }
 

@@ -80,6 +80,15 @@ impl Element {
         &self.children
     }
 
+    /// The same content under another name.
+    pub(super) fn renamed(&self, name: &str) -> Self {
+        Self { name: name.into(), ..self.clone() }
+    }
+
+    pub(super) fn children_mut(&mut self) -> &mut Vec<Element> {
+        &mut self.children
+    }
+
     /// The first child of that name.
     #[must_use]
     pub fn child(&self, name: &str) -> Option<&Element> {

@@ -58,6 +58,10 @@ macro_rules! enum_value {
                 *self = Self::from(&*reader.text()?);
                 Ok(())
             }
+            fn assign(&mut self, any: $crate::rt::Any) -> Result<(), $crate::rt::Mismatch> {
+                *self = $crate::rt::FromAny::from_any(any)?;
+                Ok(())
+            }
         }
         #[cfg(feature = "serde")]
         impl ::serde::Serialize for $type {

@@ -107,6 +107,10 @@ impl Value for ManagedObjectReference {
         *self = Self { server_guid, ..Self::of(&type_name, &value) };
         Ok(())
     }
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        *self = Self::from_any(any)?;
+        Ok(())
+    }
 }
 
 impl Item for ManagedObjectReference {
@@ -222,6 +226,10 @@ impl<T: Managed> Value for MoRef<T> {
     }
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         self.inner.read(reader)
+    }
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        *self = Self::from_any(any)?;
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod any;
 mod datetime;
+mod edit;
 mod element;
 mod enums;
 mod fault;
@@ -18,6 +19,7 @@ mod value;
 
 pub use any::Any;
 pub use datetime::{DateTime, DateTimeError};
+pub use edit::{Edit, NotApplied};
 pub use element::Element;
 pub use enums::VimEnum;
 pub use fault::{fault_is_a, fault_parent};
@@ -26,7 +28,7 @@ pub use managed::{Managed, ManagedObjectReference, MoRef, TypeTag};
 pub use object::{DataObject, Unknown, new_object, type_info};
 pub use path::PropertyPath;
 pub use poly::Poly;
-pub use value::{FromAny, Item, List, Mismatch, Shape, Uri, Value};
+pub use value::{FromAny, Item, List, Mismatch, Place, Shape, Uri, Value};
 
 pub(crate) use any::array_item_name;
 pub(crate) use enums::enum_value;

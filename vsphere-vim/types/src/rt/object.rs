@@ -38,6 +38,10 @@ impl Unknown {
         self.0.is_none()
     }
 
+    pub(super) fn elements_mut(&mut self) -> &mut Vec<Element> {
+        &mut self.0.get_or_insert_default().elements
+    }
+
     /// Names the object's type, for a type that the model does not have.
     pub fn set_type_name(&mut self, name: &str) {
         self.0.get_or_insert_default().type_name = Some(name.into());
@@ -250,6 +254,13 @@ macro_rules! data_object {
             }
             fn read(&mut self, reader: &mut $crate::xml::Reader<'_>) -> Result<(), $crate::xml::Malformed> {
                 $crate::rt::read_plain(self, reader)
+            }
+            fn assign(&mut self, any: $crate::rt::Any) -> Result<(), $crate::rt::Mismatch> {
+                *self = $crate::rt::object_from_any(any)?;
+                Ok(())
+            }
+            fn place(&mut self) -> $crate::rt::Place<'_> {
+                $crate::rt::Place::Object(self)
             }
         }
         impl $crate::rt::FromAny for $type {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use super::{Any, DataObject, FromAny, Item, Mismatch, Shape, Value, fault_parent, new_object};
+use super::{Any, DataObject, FromAny, Item, Mismatch, Place, Shape, Value, fault_parent, new_object};
 use crate::xml::{Malformed, Reader};
 
 /// A `B` or any subtype of it, the ones that this model does not know included.
@@ -138,6 +138,15 @@ impl<B: DataObject + Default> Value for Poly<B> {
             Some(name) => self.read_named(name, reader),
             None => self.read_content(reader),
         }
+    }
+
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        *self = Self::from_any(any)?;
+        Ok(())
+    }
+
+    fn place(&mut self) -> Place<'_> {
+        Place::Object(&mut *self.inner)
     }
 }
 

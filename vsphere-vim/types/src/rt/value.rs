@@ -100,6 +100,33 @@ pub trait Value: StdAny + Send + Sync {
     fn to_any(&self) -> Any {
         Any::from_shape(self.shape())
     }
+
+    /// Takes an untyped value in the place of the present one; [`Any::Null`] unsets what can be unset.
+    ///
+    /// # Errors
+    /// [`Mismatch`] when it is of another type; the present value is kept.
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        Err(Mismatch::new("nothing", any.kind()))
+    }
+
+    /// What of it can be changed part by part.
+    fn place(&mut self) -> Place<'_> {
+        Place::Whole
+    }
+}
+
+/// The parts of a value, to be changed.
+pub enum Place<'a> {
+    /// None: it is replaced as a whole.
+    Whole,
+    /// None, because it is not set.
+    Unset,
+    /// Fields.
+    Object(&'a mut dyn DataObject),
+    /// Items.
+    List(&'a mut dyn List),
+    /// Elements that the model has no type for.
+    Element(&'a mut Element),
 }
 
 /// Repeated elements, seen by a visitor.
@@ -114,6 +141,15 @@ pub trait List {
     fn item(&self, at: usize) -> &dyn Value;
     /// The wire name of the items' declared type: `VirtualDevice` in `ArrayOfVirtualDevice`.
     fn item_name(&self) -> &'static str;
+    /// The item at that place, to be changed.
+    fn item_mut(&mut self, at: usize) -> &mut dyn Value;
+    /// Takes the item at that place out.
+    fn remove(&mut self, at: usize);
+    /// Adds an item at the end.
+    ///
+    /// # Errors
+    /// [`Mismatch`] when it is of another type.
+    fn push_any(&mut self, item: Any) -> Result<(), Mismatch>;
 }
 
 /// A value that can stand in a list.
@@ -167,6 +203,10 @@ macro_rules! scalar {
                 let text = reader.text()?;
                 let parse: fn(&str) -> Option<$type> = $parse;
                 *self = parse(&text).ok_or_else(|| reader.bad_value($name, &text))?;
+                Ok(())
+            }
+            fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+                *self = Self::from_any(any)?;
                 Ok(())
             }
         }
@@ -223,6 +263,10 @@ impl Value for String {
         *self = reader.text()?.into_owned();
         Ok(())
     }
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        *self = Self::from_any(any)?;
+        Ok(())
+    }
 }
 
 impl Item for String {
@@ -247,6 +291,10 @@ impl Value for Vec<u8> {
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         let text = reader.text()?;
         *self = crate::xml::decode_base64(&text).ok_or_else(|| reader.bad_value("base64Binary", &text))?;
+        Ok(())
+    }
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        *self = Self::from_any(any)?;
         Ok(())
     }
 }
@@ -278,6 +326,16 @@ impl<T: Value + Default> Value for Option<T> {
         *self = Some(value);
         Ok(())
     }
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        *self = match any {
+            Any::Null => None,
+            any => Some(assigned(any)?),
+        };
+        Ok(())
+    }
+    fn place(&mut self) -> Place<'_> {
+        self.as_mut().map_or(Place::Unset, Value::place)
+    }
 }
 
 impl<T: FromAny> FromAny for Option<T> {
@@ -298,6 +356,12 @@ impl<T: Value> Value for Box<T> {
         reader.charge(size_of::<T>())?;
         (**self).read(reader)
     }
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        (**self).assign(any)
+    }
+    fn place(&mut self) -> Place<'_> {
+        (**self).place()
+    }
 }
 
 impl<T: FromAny> FromAny for Box<T> {
@@ -317,6 +381,17 @@ impl<T: Item> Value for Vec<T> {
         self.push(item);
         Ok(())
     }
+    fn assign(&mut self, any: Any) -> Result<(), Mismatch> {
+        *self = match any {
+            Any::Null => Vec::new(),
+            Any::Array { items, .. } => items.into_iter().map(assigned).collect::<Result<_, _>>()?,
+            other => return Err(Mismatch::new(T::NAME, other.kind())),
+        };
+        Ok(())
+    }
+    fn place(&mut self) -> Place<'_> {
+        Place::List(self)
+    }
 }
 
 impl<T: Item> List for Vec<T> {
@@ -329,6 +404,23 @@ impl<T: Item> List for Vec<T> {
     fn item_name(&self) -> &'static str {
         T::NAME
     }
+    fn item_mut(&mut self, at: usize) -> &mut dyn Value {
+        &mut self[at]
+    }
+    fn remove(&mut self, at: usize) {
+        self.remove(at);
+    }
+    fn push_any(&mut self, item: Any) -> Result<(), Mismatch> {
+        self.push(assigned(item)?);
+        Ok(())
+    }
+}
+
+/// A new value from an untyped one.
+fn assigned<T: Value + Default>(any: Any) -> Result<T, Mismatch> {
+    let mut value = T::default();
+    value.assign(any)?;
+    Ok(value)
 }
 
 impl<T: Item + FromAny> FromAny for Vec<T> {
