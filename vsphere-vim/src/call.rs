@@ -7,7 +7,7 @@ use tracing::Instrument as _;
 use vsphere_vim_types::{ManagedObjectReference, soap};
 
 use crate::{
-    client::Vim,
+    client::{Service, Vim},
     error::{Call, CallError, Error, Result, ServerFault, TransportError, TransportErrorKind},
     retry::is_harmless_to_repeat,
     transport::{Request, Verb},
@@ -62,7 +62,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) operation: &'a str,
     pub(crate) object: &'a ManagedObjectReference,
     pub(crate) operation_id: &'a str,
-    pub(crate) soap_action: String,
+    pub(crate) service: &'a Service,
     pub(crate) body: Bytes,
     pub(crate) options: CallOptions,
 }
@@ -128,17 +128,21 @@ impl Vim {
     }
 
     async fn attempt(&self, outgoing: &Outgoing<'_>, generation: u64, decode: Decode<'_>) -> Result<usize, Failure> {
+        let cookie = self.session().cookie_for_use();
+        let service = outgoing.service;
         let request = Request {
             verb: Verb::Post,
-            path: self.endpoint().path().to_owned(),
-            soap_action: Some(outgoing.soap_action.clone()),
-            cookie: self.session().cookie_for_use(),
-            body: outgoing.body.clone(),
+            path: service.path().to_owned(),
+            soap_action: Some(service.soap_action().to_owned()),
+            body: service.dress(&outgoing.body, cookie.as_ref()),
+            cookie,
             timeout: outgoing.options.timeout.unwrap_or(self.settings().request_timeout),
             long_poll: outgoing.options.long_poll,
         };
         let response = self.transport().send(request).await.map_err(Failure::Transport)?;
-        self.session().accept_cookie(response.cookie.clone(), generation);
+        if service.issues_session() {
+            self.session().accept_cookie(response.cookie.clone(), generation);
+        }
         // Without an envelope this is not the SOAP service speaking but a proxy, or a service that is starting.
         let not_soap = |text: String| {
             Failure::Transport(TransportError::new(TransportErrorKind::HttpStatus(response.status), text))

@@ -3,6 +3,7 @@
 mod invoke;
 mod login;
 mod negotiate;
+mod service;
 
 use std::{
     fmt,
@@ -12,6 +13,7 @@ use std::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 use vsphere_vim_types::{MoRef, ServiceContent, internal::NfcService, methods, mo};
 
+pub(crate) use self::service::Service;
 use self::{login::keep_alive, negotiate::negotiate};
 use crate::{
     builder::{Settings, VimBuilder},
@@ -40,7 +42,8 @@ struct Inner {
     credentials: Credentials,
     settings: Settings,
     version: WireVersion,
-    soap_action: String,
+    /// Where calls go unless they name another service of this server.
+    service: Service,
     content: ServiceContent,
     session: Session,
     operation_prefix: String,
@@ -65,7 +68,7 @@ impl Vim {
             None => negotiate(&*transport, &endpoint, &settings).await?,
         };
         let mut inner = Inner {
-            soap_action: version.soap_action(),
+            service: Service::main(endpoint.path(), &version),
             version,
             endpoint,
             transport,

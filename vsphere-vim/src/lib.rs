@@ -61,6 +61,7 @@ pub mod transport;
 pub mod trust;
 pub mod version;
 pub mod vm;
+pub mod vslm;
 
 pub use vsphere_vim_types as types;
 pub use vsphere_vim_types::{Any, DateTime, ManagedObjectReference, Method, MoRef, Poly, PropertyPath, methods, mo};
@@ -78,4 +79,5 @@ pub use self::{
     secret::{Credentials, Secret},
     trust::{Thumbprint, TlsTrust},
     vm::{CreateSnapshotOptions, PowerState, RemoveSnapshotOptions},
+    vslm::Vslm,
 };

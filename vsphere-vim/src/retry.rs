@@ -72,7 +72,7 @@ fn jitter() -> u8 {
 /// The public model does not say so; VMware's names do. A new ticket that nobody redeems simply expires.
 pub(crate) fn is_harmless_to_repeat(method: &str) -> bool {
     const PREFIXES: [&str; 6] = ["Retrieve", "Query", "Find", "List", "Fetch", "HasPrivilege"];
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 20] = [
         "AcquireGenericServiceTicket",
         "CancelRetrievePropertiesEx",
         "CancelTask",
@@ -81,6 +81,7 @@ pub(crate) fn is_harmless_to_repeat(method: &str) -> bool {
         "CurrentTime",
         "EstimateStorageForConsolidateSnapshots_Task",
         "HasUserPrivilegeOnEntities",
+        "HostVStorageObjectRetrieveSnapshotInfo",
         "HttpNfcLeaseGetManifest",
         "HttpNfcLeaseProgress",
         "NfcGetServerNfcLibVersion",
@@ -89,10 +90,13 @@ pub(crate) fn is_harmless_to_repeat(method: &str) -> bool {
         "NfcRandomAccessOpenReadonly",
         "SessionIsActive",
         "ValidateHost",
+        "VstorageObjectVCenterQueryChangedDiskAreas",
         "WaitForUpdates",
         "WaitForUpdatesEx",
     ];
-    NAMES.contains(&method) || (PREFIXES.iter().any(|prefix| method.starts_with(prefix)) && !method.ends_with("_Task"))
+    // Services beside the main one, and ESXi's own variants, put their name before the usual ones.
+    let usual = method.strip_prefix("Vslm").or_else(|| method.strip_prefix("Host")).unwrap_or(method);
+    NAMES.contains(&method) || (PREFIXES.iter().any(|prefix| usual.starts_with(prefix)) && !method.ends_with("_Task"))
 }
 
 #[cfg(test)]
@@ -138,10 +142,20 @@ mod tests {
             "CreateFilter",
             "ContinueRetrievePropertiesEx",
             "DisableMethods",
+            "HostCreateDisk_Task",
+            "VslmRegisterDisk",
+            "ReadNextEvents",
         ] {
             assert!(!is_harmless_to_repeat(method), "{method}");
         }
-        for method in ["RetrievePropertiesEx", "QueryChangedDiskAreas", "FindByUuid", "WaitForUpdatesEx"] {
+        for method in [
+            "RetrievePropertiesEx",
+            "QueryChangedDiskAreas",
+            "FindByUuid",
+            "WaitForUpdatesEx",
+            "VslmQueryInfo",
+            "HostListVStorageObject",
+        ] {
             assert!(is_harmless_to_repeat(method), "{method}");
         }
     }

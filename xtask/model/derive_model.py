@@ -6,8 +6,8 @@ usage: derive_model.py [--check]      (needs: pip install pyvmomi==9.1.1.0)
 Reads curated.json (the methods and properties that a backup product uses), takes every data type
 that can be reached from them, with the subtypes of each polymorphic type except the trees of faults
 and events, and writes vim.json beside itself: one line per type, sorted, so that a change is reviewed
-as a diff. Faults outside the set are kept as a table from name to parent, so that `is_a` works for
-all of them. Same input, same bytes.
+as a diff. Faults and events outside the set are kept as a table from name to parent, so that `is_a` works
+for all of them; methods outside the set are listed as uncovered. Same input, same bytes.
 """
 import json
 import sys
@@ -30,7 +30,7 @@ NoDiskSpace NoPermission NotAuthenticated NotEnoughLicenses NotFound NotSupporte
 RestrictedVersion RuntimeFault SecurityError SessionNotFound SnapshotFault SnapshotNoChange SystemError
 TaskInProgress Timedout ToolsUnavailable UnexpectedFault VimFault VmConfigFault ApplicationQuiesceFault
 FilesystemQuiesceFault MemorySnapshotOnIndependentDisk SnapshotCopyNotSupported TooManySnapshotLevels
-DatacenterMismatch ResourceInUse HostConfigFault
+DatacenterMismatch ResourceInUse HostConfigFault VslmFault VslmSyncFault
 """.split()
 
 PRIMITIVES = {
@@ -43,12 +43,21 @@ data, managed, enums = V._dataDefMap, V._managedDefMap, V._enumDefMap
 MANAGED_ROOT = "vmodl.ManagedObject"
 
 
+# The services that are modelled. Storage lifecycle management (VSLM) is a service of vCenter beside the main one; its
+# versions are numbered like those of the main API.
+NAMESPACES = {"urn:vim25": "vim.", "urn:vslm": "vslm."}
+
+
 def since(version):
-    return V.versionIdMap.get(version, "") if version.startswith("vim.") else ""
+    return V.versionIdMap.get(version, "") if version.startswith(tuple(NAMESPACES.values())) else ""
 
 
-def in_vim(version):
-    return V.GetInternedWsdlNamespace(version) == "urn:vim25"
+def namespace(version):
+    return V.GetInternedWsdlNamespace(version)
+
+
+def modelled(version):
+    return namespace(version) in NAMESPACES
 
 
 def field(name, type_, version, flags, privilege=None):
@@ -84,15 +93,19 @@ def subtree(root):
 NOT_EXPANDED = subtree("vmodl.MethodFault") | subtree("vim.event.Event")
 
 
+def wanted(curated):
+    return set(curated["methods"] + curated["vslm"])
+
+
 def closure(curated):
     methods, props = [], []
-    wanted = set(curated["methods"])
+    names = wanted(curated)
     for name, m in sorted(managed.items()):
-        if not in_vim(m[3]):
+        if not modelled(m[3]):
             continue
         keep = set(curated["props"].get(name, []))
         props += [(name, p) for p in m[4] or [] if p[0] in keep]
-        methods += [(name, x) for x in m[5] or [] if x[1] in wanted]
+        methods += [(name, x) for x in m[5] or [] if x[1] in names]
         inherited, base = set(), m[2]
         while base in managed:
             inherited |= {p[0] for p in managed[base][4] or []}
@@ -100,9 +113,9 @@ def closure(curated):
         missing = keep - inherited - {p[0] for p in m[4] or []}
         if missing:
             sys.exit(f"curated.json names properties that {name} does not have: {sorted(missing)}")
-    unknown = wanted - {x[1] for _, x in methods}
+    unknown = names - {x[1] for _, x in methods}
     if unknown:
-        sys.exit(f"curated.json names methods that urn:vim25 does not have: {sorted(unknown)}")
+        sys.exit(f"curated.json names methods that the model does not have: {sorted(unknown)}")
 
     reached, reached_enums, todo = set(), set(), []
 
@@ -120,11 +133,11 @@ def closure(curated):
             reach(p[1])
         if x[4]:
             reach(x[4][1])
-    by_wsdl = {d[1]: n for n, d in data.items() if in_vim(d[3])}
+    by_wsdl = {d[1]: n for n, d in data.items() if modelled(d[3])}
     for f in TYPED_FAULTS + ["HostServiceTicket", "LocalizedMethodFault"]:
         reach(by_wsdl[f])
     # Values that arrive only inside anyType, or that a converted configuration is sent back with.
-    for t in ["SessionManagerGenericServiceTicket", "OptionValue", "HostDatastoreBrowserSearchResults",
+    for t in ["SessionManagerGenericServiceTicket", "EventEx", "OptionValue", "HostDatastoreBrowserSearchResults",
               "ElementDescription", "ExtendedElementDescription", "KeyValue", "Permission", "TaskInfo", "EnvironmentBrowserConfigOptionQuerySpec"]:
         if t in by_wsdl:
             reach(by_wsdl[t])
@@ -138,7 +151,7 @@ def closure(curated):
             reach(p[1])
         if t not in NOT_EXPANDED:
             for c in children.get(t, []):
-                if in_vim(data[c][3]):
+                if modelled(data[c][3]):
                     reach(c)
     return methods, props, reached, reached_enums
 
@@ -164,7 +177,7 @@ def main():
             row["base"] = None
         if since(version):
             row["since"] = since(version)
-        if any(in_vim(data[c][3]) for c in children.get(n, [])):
+        if any(modelled(data[c][3]) for c in children.get(n, [])):
             row["poly"] = True
         row["fields"] = fields
         rows.append(f'"{n}":{line(row)}')
@@ -174,11 +187,13 @@ def main():
     out.append('},\n"managed":{')
     rows = []
     for n, m in sorted(managed.items()):
-        if not in_vim(m[3]):
+        if not modelled(m[3]):
             continue
         row = {"wsdl": m[1], "base": None if m[2] in (MANAGED_ROOT, None) else m[2]}
         if since(m[3]):
             row["since"] = since(m[3])
+        if namespace(m[3]) != "urn:vim25":
+            row["namespace"] = namespace(m[3])
         row["props"] = [field(*p[:5]) for o, p in props if o == n]
         row["methods"] = []
         for o, x in methods:
@@ -198,14 +213,20 @@ def main():
             row["methods"].append(e)
         rows.append(f'"{n}":{line(row)}')
     out.append(",\n".join(rows))
-    out.append('},\n"faults":{')
+    out.append('},\n"open":{')
     pairs = {}
-    for n in faults:
-        if in_vim(data[n][3]):
-            base = data[n][2]
-            pairs[data[n][1]] = data[base][1] if base in faults else ""
+    for tree in (faults, subtree("vim.event.Event")):
+        for n in tree:
+            if modelled(data[n][3]):
+                base = data[n][2]
+                pairs[data[n][1]] = data[base][1] if base in tree else ""
     out.append(",\n".join(f'"{k}":"{v}"' for k, v in sorted(pairs.items())))
-    out.append("}\n}\n")
+    uncovered = [
+        f"{m[1]}.{x[1]}" for _, m in managed.items() if modelled(m[3]) for x in m[5] or [] if x[1] not in wanted(curated)
+    ]
+    out.append('},\n"uncovered":[')
+    out.append(",\n".join(f'"{name}"' for name in sorted(uncovered)))
+    out.append("]\n}\n")
     text = "\n".join(out)
     json.loads(text)
     target = HERE / "vim.json"
@@ -215,7 +236,7 @@ def main():
         print("vim.json is up to date")
     else:
         target.write_text(text)
-        print({"types": len(reached), "enums": len(reached_enums), "methods": len(methods), "faults": len(pairs)})
+        print({"types": len(reached), "enums": len(reached_enums), "methods": len(methods), "open": len(pairs), "uncovered": len(uncovered)})
 
 
 main()

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use vsphere_vim_types::{Any, ApiVersion, Element, ManagedObjectReference, Method, MoRef, soap};
+use vsphere_vim_types::{Any, Element, ManagedObjectReference, Method, MoRef, soap};
 
-use super::Vim;
+use super::{Service, Vim};
 use crate::{
     call::{CallOptions, Outgoing},
     error::{Call, Error, Result},
@@ -40,15 +40,27 @@ impl Vim {
         args: M,
         options: CallOptions,
     ) -> Result<M::Output> {
+        self.invoke_at(&self.inner.service, this, args, options).await
+    }
+
+    /// The same on a service beside the main one, in the same session.
+    pub(crate) async fn invoke_at<M: Method>(
+        &self,
+        service: &Service,
+        this: &MoRef<M::Target>,
+        args: M,
+        options: CallOptions,
+    ) -> Result<M::Output> {
         let operation_id = self.next_operation_id();
-        let body = soap::encode_request(this.as_untyped(), &args, self.request_options(&operation_id));
+        let body = soap::encode_request(this.as_untyped(), &args, service.request_options(&operation_id));
         drop(args);
-        self.invoke_encoded::<M>(this.as_untyped(), body.into(), &operation_id, options).await
+        self.invoke_encoded::<M>(service, this.as_untyped(), body.into(), &operation_id, options).await
     }
 
     /// The same for a request that is written already.
     pub(super) async fn invoke_encoded<M: Method>(
         &self,
+        service: &Service,
         this: &ManagedObjectReference,
         body: Bytes,
         operation_id: &str,
@@ -60,15 +72,7 @@ impl Vim {
             output = Some(soap::decode_response::<M>(answer, limits)?);
             Ok(())
         };
-        let outgoing = Outgoing {
-            operation: M::NAME,
-            object: this,
-            operation_id,
-            // Also for the few methods of other namespaces: the service and its version are the same.
-            soap_action: self.inner.soap_action.clone(),
-            body,
-            options,
-        };
+        let outgoing = Outgoing { operation: M::NAME, object: this, operation_id, service, body, options };
         self.perform(outgoing, &mut decode).await?;
         output.ok_or_else(|| Error::protocol(Call::on(M::NAME, this), "the answer was lost"))
     }
@@ -95,7 +99,8 @@ impl Vim {
             return Err(Error::invalid_input("method", "not the wire name of a method"));
         }
         let operation_id = self.next_operation_id();
-        let body = soap::encode_dynamic(VIM_NAMESPACE, method, this, args, self.request_options(&operation_id));
+        let service = &self.inner.service;
+        let body = soap::encode_dynamic(VIM_NAMESPACE, method, this, args, service.request_options(&operation_id));
         let limits = self.limits();
         let mut output = Vec::new();
         let mut decode = |answer: &[u8]| -> Result<(), soap::Error> {
@@ -106,7 +111,7 @@ impl Vim {
             operation: method,
             object: this,
             operation_id: &operation_id,
-            soap_action: self.inner.soap_action.clone(),
+            service,
             body: body.into(),
             options,
         };
@@ -117,14 +122,6 @@ impl Vim {
     /// The decoded values may take some times the memory of their text, and no more.
     fn limits(&self) -> soap::Limits {
         soap::Limits { memory: self.inner.settings.max_answer.saturating_mul(4), ..soap::Limits::default() }
-    }
-
-    /// Names the call in the server's log and leaves out what the negotiated version does not know.
-    pub(super) fn request_options<'a>(&self, operation_id: &'a str) -> soap::RequestOptions<'a> {
-        soap::RequestOptions {
-            operation_id: Some(operation_id),
-            version: ApiVersion::parse(self.inner.version.as_str()),
-        }
     }
 
     /// Short, unique, and found again in the server's logs.

@@ -103,12 +103,15 @@ impl Vim {
         };
         let operation_id = self.next_operation_id();
         let body = Zeroizing::new(
-            soap::encode_request(manager.as_untyped(), &args, self.request_options(&operation_id)).into_bytes(),
+            soap::encode_request(manager.as_untyped(), &args, self.inner.service.request_options(&operation_id))
+                .into_bytes(),
         );
         args.password.zeroize();
         let body = Bytes::from_owner(body);
-        let outcome =
-            self.invoke_encoded::<methods::Login>(manager.as_untyped(), body, &operation_id, options).await.map(drop);
+        let outcome = self
+            .invoke_encoded::<methods::Login>(&self.inner.service, manager.as_untyped(), body, &operation_id, options)
+            .await
+            .map(drop);
         self.inner.session.logged_in(&outcome);
         outcome
     }

@@ -125,6 +125,9 @@ fn request(
         writer.raw("</soapenv:Header>");
     }
     writer.raw(BODY);
+    if let Some(service) = beside_the_main_one(namespace) {
+        writer = writer.within(service);
+    }
     writer.raw(&format!("<{method} xmlns=\"{namespace}\">"));
     writer.value("_this", "ManagedObjectReference", this.shape());
     args(&mut writer);
@@ -132,6 +135,37 @@ fn request(
     writer.raw(TAIL);
     writer.finish()
 }
+
+/// The namespace of a service beside the main one, whose data types have to be told from those of the main one.
+fn beside_the_main_one(namespace: &str) -> Option<&'static str> {
+    (namespace == "urn:vslm").then_some("urn:vslm")
+}
+
+/// Puts the session into the envelope of a request, as services beside the main one want it: their HTTP cookie is
+/// another. `cookie` is the value of the main service's session cookie, with or without its quotes.
+///
+/// For requests that [`encode_request`] or [`encode_dynamic`] has written; others come back as they are.
+#[must_use]
+pub fn with_session_header(request: &str, cookie: &str) -> String {
+    let Some((head, body)) = request.split_once(BODY) else { return request.to_owned() };
+    let mut writer = Writer::new();
+    // The operation's id may have opened the header already.
+    match head.strip_suffix("</soapenv:Header>") {
+        Some(open) => writer.raw(open),
+        None => {
+            writer.raw(head);
+            writer.raw("<soapenv:Header>");
+        }
+    }
+    writer.text_element(SESSION_HEADER, cookie.trim_matches('"'));
+    writer.raw("</soapenv:Header>");
+    writer.raw(BODY);
+    writer.raw(body);
+    writer.finish()
+}
+
+/// The header that carries the main service's session to a service beside it.
+const SESSION_HEADER: &str = "vcSessionCookie";
 
 fn utf8(body: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(body).map_err(|error| Malformed::at(error.valid_up_to(), "the text is not UTF-8"))
@@ -219,7 +253,7 @@ fn read_fault(reader: &mut Reader<'_>) -> Result<SoapFault, Malformed> {
 
 /// The fault that a detail's element is named after: `NotFoundFault` holds a `NotFound`, `FileFaultFault` a `FileFault`.
 fn fault_name(element: &str) -> &str {
-    let known = |name| crate::rt::fault_is_a(name, "MethodFault");
+    let known = |name| crate::rt::open_is_a(name, "MethodFault");
     match element.strip_suffix("Fault") {
         Some(stripped) if known(stripped) || !known(element) => stripped,
         _ => element,
@@ -227,7 +261,6 @@ fn fault_name(element: &str) -> &str {
 }
 
 /// A request as a server sees it: the method and its object, the arguments still text.
-#[derive(Debug)]
 pub struct Request<'a> {
     /// The method's wire name.
     pub method: &'a str,
@@ -237,8 +270,17 @@ pub struct Request<'a> {
     pub this: ManagedObjectReference,
     /// The `operationID` header, where sent.
     pub operation_id: Option<String>,
+    /// The `vcSessionCookie` header, where sent: the session of a call to a service beside the main one.
+    pub session: Option<String>,
     body: &'a str,
     limits: Limits,
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the session nor the arguments: both are somebody's secret.
+        f.debug_struct("Request").field("method", &self.method).field("this", &self.this).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Request<'a> {
@@ -249,7 +291,7 @@ impl<'a> Request<'a> {
     pub fn parse(body: &'a [u8], limits: Limits) -> Result<Self, Malformed> {
         let body = utf8(body)?;
         let mut reader = Reader::new(body, limits);
-        let mut operation_id = None;
+        let (mut operation_id, mut session) = (None, None);
         if reader.next_child()? != Some("Envelope") {
             return Err(Malformed::at(0, "no SOAP envelope"));
         }
@@ -257,10 +299,10 @@ impl<'a> Request<'a> {
             match part {
                 "Header" => {
                     while let Some(header) = reader.next_child()? {
-                        if header == "operationID" {
-                            operation_id = Some(reader.text()?.into_owned());
-                        } else {
-                            reader.skip()?;
+                        match header {
+                            "operationID" => operation_id = Some(reader.text()?.into_owned()),
+                            SESSION_HEADER => session = Some(reader.text()?.into_owned()),
+                            _ => reader.skip()?,
                         }
                     }
                 }
@@ -271,7 +313,7 @@ impl<'a> Request<'a> {
                     while let Some(child) = reader.next_child()? {
                         if child == "_this" { this.read(&mut reader)? } else { reader.skip()? }
                     }
-                    return Ok(Self { method, namespace, this, operation_id, body, limits });
+                    return Ok(Self { method, namespace, this, operation_id, session, body, limits });
                 }
                 _ => reader.skip()?,
             }
@@ -321,6 +363,9 @@ fn response(namespace: &str, method: &str, content: impl FnOnce(&mut Writer)) ->
     let mut writer = Writer::new();
     writer.raw(HEAD);
     writer.raw(BODY);
+    if let Some(service) = beside_the_main_one(namespace) {
+        writer = writer.within(service);
+    }
     writer.raw(&format!("<{method}Response xmlns=\"{namespace}\">"));
     content(&mut writer);
     writer.raw(&format!("</{method}Response>"));
@@ -337,7 +382,8 @@ pub fn encode_fault(fault: &Poly<MethodFault>, message: &str) -> String {
     writer.raw("<soapenv:Fault><faultcode>ServerFaultCode</faultcode>");
     writer.text_element("faultstring", message);
     let name = format!("{}Fault", fault.type_name());
-    writer.raw(&format!("<detail><{name} xmlns=\"urn:vim25\" xsi:type=\"{}\">", fault.type_name()));
+    let namespace = fault.as_object().info().namespace().unwrap_or("urn:vim25");
+    writer.raw(&format!("<detail><{name} xmlns=\"{namespace}\" xsi:type=\"{}\">", fault.type_name()));
     writer.fields(fault.as_object());
     writer.raw(&format!("</{name}></detail></soapenv:Fault>"));
     writer.raw(TAIL);

@@ -122,12 +122,13 @@ fn method(model: &Model, managed: &Managed, method: &Method) -> Result<String, S
          data_object! {{ {name}, {wire:?}, {wire:?}, {version};\n{rows} }}\n\
          impl Method for {name} {{\n\
              const NAME: &'static str = {wire:?};\n\
-             const NAMESPACE: &'static str = \"urn:vim25\";\n\
+             const NAMESPACE: &'static str = {namespace:?};\n\
              const SINCE: ApiVersion = {name}::INFO.since;\n\
              const RETURNS: &'static str = {returns:?};\n\
              type Target = crate::generated::mo::{};\n\
              type Output = {output};\n}}\n\n",
         managed.wsdl,
+        namespace = managed.namespace.as_deref().unwrap_or("urn:vim25"),
         version = names::version(&method.since),
     ))
 }

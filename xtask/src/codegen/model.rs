@@ -9,7 +9,10 @@ pub(super) struct Model {
     pub(super) types: BTreeMap<String, DataType>,
     pub(super) enums: BTreeMap<String, Enumeration>,
     pub(super) managed: BTreeMap<String, Managed>,
-    pub(super) faults: BTreeMap<String, String>,
+    /// Faults and events, with or without a struct, and their parents.
+    pub(super) open: BTreeMap<String, String>,
+    /// Methods without a struct, as `Type.Method`.
+    pub(super) uncovered: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +55,9 @@ pub(super) struct Enumeration {
 #[derive(Deserialize)]
 pub(super) struct Managed {
     pub(super) wsdl: String,
+    /// Of the methods; that of the main service unless stated.
+    #[serde(default)]
+    pub(super) namespace: Option<String>,
     pub(super) base: Option<String>,
     #[serde(default)]
     pub(super) since: String,

@@ -94,6 +94,19 @@ impl ClusterComputeResource {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<ClusterComputeResource, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<
+        ClusterComputeResource,
+        Vec<crate::generated::data::vim_alarm::AlarmState>,
+    > = PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<
+        ClusterComputeResource,
+        Vec<crate::generated::data::vim_alarm::AlarmState>,
+    > = PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<ClusterComputeResource, bool> =
+        PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<ClusterComputeResource, Vec<crate::generated::data::vim::Tag>> =
         PropertyPath::new("tag");
@@ -173,6 +186,14 @@ impl ComputeResource {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<ComputeResource, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<ComputeResource, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<ComputeResource, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<ComputeResource, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<ComputeResource, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `resourcePool`. Since API 2.0. Privilege: `System.View`.
@@ -263,6 +284,14 @@ impl Datacenter {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<Datacenter, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<Datacenter, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<Datacenter, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<Datacenter, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<Datacenter, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `vmFolder`. Since API 2.0. Privilege: `System.View`.
@@ -329,6 +358,14 @@ impl Datastore {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<Datastore, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<Datastore, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<Datastore, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<Datastore, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<Datastore, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `info`. Since API 2.0.
@@ -435,6 +472,19 @@ impl DistributedVirtualSwitch {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<DistributedVirtualSwitch, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<
+        DistributedVirtualSwitch,
+        Vec<crate::generated::data::vim_alarm::AlarmState>,
+    > = PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<
+        DistributedVirtualSwitch,
+        Vec<crate::generated::data::vim_alarm::AlarmState>,
+    > = PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<DistributedVirtualSwitch, bool> =
+        PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<DistributedVirtualSwitch, Vec<crate::generated::data::vim::Tag>> =
         PropertyPath::new("tag");
@@ -546,6 +596,14 @@ impl Folder {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<Folder, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<Folder, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<Folder, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<Folder, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<Folder, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `childType`. Since API 2.0. Privilege: `System.View`.
@@ -621,6 +679,14 @@ impl HostSystem {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<HostSystem, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<HostSystem, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<HostSystem, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<HostSystem, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<HostSystem, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `runtime`. Since API 2.0.
@@ -771,6 +837,14 @@ impl ManagedEntity {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<ManagedEntity, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<ManagedEntity, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<ManagedEntity, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<ManagedEntity, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<ManagedEntity, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
 }
@@ -820,6 +894,14 @@ impl Network {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<Network, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<Network, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<Network, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<Network, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<Network, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `summary`. Since API 2.0.
@@ -883,6 +965,14 @@ impl OpaqueNetwork {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<OpaqueNetwork, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<OpaqueNetwork, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<OpaqueNetwork, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<OpaqueNetwork, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<OpaqueNetwork, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `summary`. Since API 2.0.
@@ -993,6 +1083,14 @@ impl ResourcePool {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<ResourcePool, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<ResourcePool, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<ResourcePool, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<ResourcePool, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<ResourcePool, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `runtime`. Since API 2.0.
@@ -1133,6 +1231,14 @@ impl StoragePod {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<StoragePod, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<StoragePod, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<StoragePod, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<StoragePod, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<StoragePod, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `childType`. Since API 2.0. Privilege: `System.View`.
@@ -1191,6 +1297,12 @@ pub enum TaskHistoryCollector {}
 impl Managed for TaskHistoryCollector {
     const TYPE: &'static str = "TaskHistoryCollector";
     const BASES: &'static [&'static str] = &["HistoryCollector"];
+}
+
+impl TaskHistoryCollector {
+    /// `latestPage`. Since API 2.0.
+    pub const LATEST_PAGE: PropertyPath<TaskHistoryCollector, Vec<crate::generated::data::vim::TaskInfo>> =
+        PropertyPath::new("latestPage");
 }
 
 /// `TaskManager`: `vim.TaskManager`. Since API 2.0.
@@ -1262,6 +1374,14 @@ impl TransitGateway {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<TransitGateway, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<TransitGateway, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<TransitGateway, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<TransitGateway, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<TransitGateway, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
 }
@@ -1323,6 +1443,14 @@ impl VirtualApp {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<VirtualApp, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<VirtualApp, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<VirtualApp, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<VirtualApp, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<VirtualApp, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `runtime`. Since API 2.0.
@@ -1417,6 +1545,14 @@ impl VirtualMachine {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<VirtualMachine, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<VirtualMachine, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<VirtualMachine, Vec<crate::generated::data::vim_alarm::AlarmState>> =
+        PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<VirtualMachine, bool> = PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<VirtualMachine, Vec<crate::generated::data::vim::Tag>> = PropertyPath::new("tag");
     /// `capability`. Since API 2.0.
@@ -1706,6 +1842,19 @@ impl DistributedVirtualPortgroup {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<DistributedVirtualPortgroup, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<
+        DistributedVirtualPortgroup,
+        Vec<crate::generated::data::vim_alarm::AlarmState>,
+    > = PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<
+        DistributedVirtualPortgroup,
+        Vec<crate::generated::data::vim_alarm::AlarmState>,
+    > = PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<DistributedVirtualPortgroup, bool> =
+        PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<DistributedVirtualPortgroup, Vec<crate::generated::data::vim::Tag>> =
         PropertyPath::new("tag");
@@ -1792,6 +1941,19 @@ impl VmwareDistributedVirtualSwitch {
     /// `recentTask`. Since API 2.0.
     pub const RECENT_TASK: PropertyPath<VmwareDistributedVirtualSwitch, Vec<MoRef<crate::generated::mo::Task>>> =
         PropertyPath::new("recentTask");
+    /// `declaredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const DECLARED_ALARM_STATE: PropertyPath<
+        VmwareDistributedVirtualSwitch,
+        Vec<crate::generated::data::vim_alarm::AlarmState>,
+    > = PropertyPath::new("declaredAlarmState");
+    /// `triggeredAlarmState`. Since API 2.0. Privilege: `System.View`.
+    pub const TRIGGERED_ALARM_STATE: PropertyPath<
+        VmwareDistributedVirtualSwitch,
+        Vec<crate::generated::data::vim_alarm::AlarmState>,
+    > = PropertyPath::new("triggeredAlarmState");
+    /// `alarmActionsEnabled`. Since API 4.0. Privilege: `System.Read`.
+    pub const ALARM_ACTIONS_ENABLED: PropertyPath<VmwareDistributedVirtualSwitch, bool> =
+        PropertyPath::new("alarmActionsEnabled");
     /// `tag`. Since API 4.0. Privilege: `System.View`.
     pub const TAG: PropertyPath<VmwareDistributedVirtualSwitch, Vec<crate::generated::data::vim::Tag>> =
         PropertyPath::new("tag");
@@ -1854,6 +2016,14 @@ impl Managed for EventHistoryCollector {
     const BASES: &'static [&'static str] = &["HistoryCollector"];
 }
 
+impl EventHistoryCollector {
+    /// `latestPage`. Since API 2.0.
+    pub const LATEST_PAGE: PropertyPath<EventHistoryCollector, Vec<Poly<crate::generated::data::vim_event::Event>>> =
+        PropertyPath::new("latestPage");
+    /// `initialized`. Since API 8.0.3.0.
+    pub const INITIALIZED: PropertyPath<EventHistoryCollector, bool> = PropertyPath::new("initialized");
+}
+
 /// `EventManager`: `vim.event.EventManager`. Since API 2.0.
 #[doc(alias = "vim.event.EventManager")]
 #[derive(Debug, Clone, Copy)]
@@ -1861,6 +2031,14 @@ pub enum EventManager {}
 impl Managed for EventManager {
     const TYPE: &'static str = "EventManager";
     const BASES: &'static [&'static str] = &[];
+}
+
+impl EventManager {
+    /// `latestEvent`. Since API 2.0. Privilege: `System.View`.
+    pub const LATEST_EVENT: PropertyPath<EventManager, Poly<crate::generated::data::vim_event::Event>> =
+        PropertyPath::new("latestEvent");
+    /// `maxCollector`. Since API 2.0. Privilege: `System.View`.
+    pub const MAX_COLLECTOR: PropertyPath<EventManager, i32> = PropertyPath::new("maxCollector");
 }
 
 /// `HostActiveDirectoryAuthentication`: `vim.host.ActiveDirectoryAuthentication`. Since API 4.1.
@@ -2792,6 +2970,57 @@ impl PropertyFilter {
     pub const PARTIAL_UPDATES: PropertyPath<PropertyFilter, bool> = PropertyPath::new("partialUpdates");
 }
 
+/// `VslmServiceInstance`: `vslm.ServiceInstance`. Since API 6.7.2.
+#[doc(alias = "vslm.ServiceInstance")]
+#[derive(Debug, Clone, Copy)]
+pub enum VslmServiceInstance {}
+impl Managed for VslmServiceInstance {
+    const TYPE: &'static str = "VslmServiceInstance";
+    const BASES: &'static [&'static str] = &[];
+}
+
+impl VslmServiceInstance {
+    /// `content`. Since API 6.7.2. Privilege: `System.Anonymous`.
+    pub const CONTENT: PropertyPath<VslmServiceInstance, crate::generated::data::vslm::VslmServiceInstanceContent> =
+        PropertyPath::new("content");
+}
+
+/// `VslmStorageLifecycleManager`: `vslm.StorageLifecycleManager`. Since API 6.7.2.
+#[doc(alias = "vslm.StorageLifecycleManager")]
+#[derive(Debug, Clone, Copy)]
+pub enum VslmStorageLifecycleManager {}
+impl Managed for VslmStorageLifecycleManager {
+    const TYPE: &'static str = "VslmStorageLifecycleManager";
+    const BASES: &'static [&'static str] = &[];
+}
+
+/// `VslmTask`: `vslm.Task`. Since API 6.7.2.
+#[doc(alias = "vslm.Task")]
+#[derive(Debug, Clone, Copy)]
+pub enum VslmTask {}
+impl Managed for VslmTask {
+    const TYPE: &'static str = "VslmTask";
+    const BASES: &'static [&'static str] = &[];
+}
+
+/// `VslmSessionManager`: `vslm.auth.SessionManager`. Since API 6.7.2.
+#[doc(alias = "vslm.auth.SessionManager")]
+#[derive(Debug, Clone, Copy)]
+pub enum VslmSessionManager {}
+impl Managed for VslmSessionManager {
+    const TYPE: &'static str = "VslmSessionManager";
+    const BASES: &'static [&'static str] = &[];
+}
+
+/// `VslmVStorageObjectManager`: `vslm.vso.VStorageObjectManager`. Since API 6.7.2.
+#[doc(alias = "vslm.vso.VStorageObjectManager")]
+#[derive(Debug, Clone, Copy)]
+pub enum VslmVStorageObjectManager {}
+impl Managed for VslmVStorageObjectManager {
+    const TYPE: &'static str = "VslmVStorageObjectManager";
+    const BASES: &'static [&'static str] = &[];
+}
+
 static TYPES: &[(&str, &[&str])] = &[
     ("Alarm", &["ExtensibleManagedObject"]),
     ("AlarmManager", &[]),
@@ -2949,6 +3178,11 @@ static TYPES: &[(&str, &[&str])] = &[
     ("VsanVcClusterConfigSystem", &[]),
     ("VsanVcClusterHealthSystem", &[]),
     ("VsanVcsaDeployerSystem", &[]),
+    ("VslmServiceInstance", &[]),
+    ("VslmSessionManager", &[]),
+    ("VslmStorageLifecycleManager", &[]),
+    ("VslmTask", &[]),
+    ("VslmVStorageObjectManager", &[]),
 ];
 
 fn row(name: &str) -> Option<&'static (&'static str, &'static [&'static str])> {

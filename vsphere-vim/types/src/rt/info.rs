@@ -80,6 +80,16 @@ pub struct TypeInfo {
 }
 
 impl TypeInfo {
+    /// The namespace that the type belongs to, by its package; `None` for the argument list of a method, which lies in
+    /// that of the method.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&'static str> {
+        match self.vmodl.split_once('.')?.0 {
+            "vslm" => Some("urn:vslm"),
+            _ => Some("urn:vim25"),
+        }
+    }
+
     /// Whether this is `name` or extends it.
     #[must_use]
     pub fn is_a(&self, name: &str) -> bool {
@@ -98,7 +108,7 @@ impl TypeInfo {
 pub trait Method: DataObject + Default {
     /// The name on the wire: `CreateSnapshot_Task`.
     const NAME: &'static str;
-    /// The namespace of the request: `urn:vim25` for all public methods.
+    /// The namespace of the request: `urn:vim25`, or that of the service beside the main one.
     const NAMESPACE: &'static str;
     /// The namespace of the answer; it differs for methods outside the public model.
     const ANSWER_NAMESPACE: &'static str = Self::NAMESPACE;

@@ -22,7 +22,7 @@ pub use datetime::{DateTime, DateTimeError};
 pub use edit::{Edit, NotApplied};
 pub use element::Element;
 pub use enums::VimEnum;
-pub use fault::{fault_is_a, fault_parent};
+pub use fault::{open_is_a, open_parent};
 pub use info::{ApiVersion, FieldInfo, Method, TypeInfo};
 pub use managed::{Managed, ManagedObjectReference, MoRef, TypeTag};
 pub use object::{DataObject, Unknown, new_object, type_info};

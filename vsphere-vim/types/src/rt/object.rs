@@ -102,7 +102,7 @@ impl dyn DataObject {
     /// Whether the object is of that type or extends it.
     #[must_use]
     pub fn is_a(&self, name: &str) -> bool {
-        self.unknown().type_name().is_some_and(|own| super::fault_is_a(own, name)) || self.info().is_a(name)
+        self.unknown().type_name().is_some_and(|own| super::open_is_a(own, name)) || self.info().is_a(name)
     }
 
     /// The object, or its embedded base, as `T`.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use super::{Any, DataObject, FromAny, Item, Mismatch, Place, Shape, Value, fault_parent, new_object};
+use super::{Any, DataObject, FromAny, Item, Mismatch, Place, Shape, Value, open_parent, new_object};
 use crate::xml::{Malformed, Reader};
 
 /// A `B` or any subtype of it, the ones that this model does not know included.
@@ -189,7 +189,7 @@ fn nearest(name: &str) -> Option<Box<dyn DataObject>> {
         if let Some(made) = new_object(at) {
             return Some(made);
         }
-        at = fault_parent(at)?;
+        at = open_parent(at)?;
     }
 }
 

@@ -10,6 +10,10 @@ pub struct Writer {
     out: String,
     gate: Option<ApiVersion>,
     keep_control: bool,
+    /// The default namespace at this place; `None` where all is of one namespace and nobody asks.
+    namespace: Option<&'static str>,
+    /// What the next element declares as its default namespace.
+    declare: Option<&'static str>,
 }
 
 impl Writer {
@@ -23,6 +27,16 @@ impl Writer {
     #[must_use]
     pub fn for_version(mut self, version: ApiVersion) -> Self {
         self.gate = Some(version);
+        self
+    }
+
+    /// Qualifies what belongs to another namespace than `namespace`, in which the text will stand.
+    ///
+    /// Requests to services beside the main one carry data types of the main one: a field belongs to the namespace of
+    /// the type that declares it.
+    #[must_use]
+    pub fn within(mut self, namespace: &'static str) -> Self {
+        self.namespace = Some(namespace);
         self
     }
 
@@ -59,7 +73,9 @@ impl Writer {
         match shape {
             Shape::Absent => {}
             Shape::List(list) => {
+                let declare = self.declare;
                 for at in 0..list.len() {
+                    self.declare = declare;
                     self.value(name, declared, list.item(at).shape());
                 }
             }
@@ -68,7 +84,7 @@ impl Writer {
                 self.start(name);
                 let type_name = object.type_name();
                 if type_name != declared {
-                    self.attribute("xsi:type", type_name);
+                    self.type_attribute(type_name, object.info().namespace());
                 }
                 self.out.push('>');
                 self.fields(object);
@@ -92,11 +108,16 @@ impl Writer {
 
     /// Appends the fields of an object, and what the model does not know of it.
     pub fn fields(&mut self, object: &dyn DataObject) {
+        let outer = self.namespace;
+        let switch = outer.and(object.info().namespace()).filter(|own| Some(*own) != outer);
+        (self.namespace, self.declare) = (switch.or(outer), switch);
         object.visit(&mut |info, value| {
             if self.gate.is_none_or(|newest| info.since <= newest) {
                 self.value(info.name, info.declared, value.shape());
             }
+            self.declare = switch;
         });
+        (self.namespace, self.declare) = (outer, None);
         for element in object.unknown().elements() {
             self.element(element);
         }
@@ -131,8 +152,11 @@ impl Writer {
             return self.element_as(name, element);
         }
         self.start(name);
-        if let Some(xsi_type) = any.xsi_type() {
-            self.attribute("xsi:type", &xsi_type);
+        match (any, any.xsi_type()) {
+            (Any::Object(object), _) => self.type_attribute(object.type_name(), object.info().namespace()),
+            (_, Some(scalar)) if scalar.starts_with("xsd:") => self.attribute("xsi:type", &scalar),
+            (_, Some(other)) => self.type_attribute(&other, Some("urn:vim25")),
+            (_, None) => {}
         }
         match any {
             Any::Array { item, items } => {
@@ -194,6 +218,20 @@ impl Writer {
     fn start(&mut self, name: &str) {
         self.out.push('<');
         self.out.push_str(name);
+        if let Some(namespace) = self.declare.take() {
+            self.attribute("xmlns", namespace);
+        }
+    }
+
+    /// States the type of a value, with the type's own namespace where that is not the default one of this place.
+    fn type_attribute(&mut self, name: &str, own: Option<&'static str>) {
+        match own.filter(|own| self.namespace.is_some_and(|here| here != *own)) {
+            None => self.attribute("xsi:type", name),
+            Some(own) => {
+                self.attribute("xmlns:t", own);
+                self.attribute("xsi:type", &format!("t:{name}"));
+            }
+        }
     }
 
     fn open(&mut self, name: &str) {

@@ -126,3 +126,55 @@ fn texts_that_are_no_answer_are_errors() {
     }
     assert!(soap::decode_response::<methods::CurrentTime>(&[0xff, 0xfe], Limits::default()).is_err());
 }
+
+#[test]
+fn a_service_beside_the_main_one_gets_each_field_in_the_namespace_of_its_type() {
+    use vsphere_vim_types::{
+        DataObject as _, Poly, VirtualMachineDefinedProfileSpec, VslmCreateSpec, VslmCreateSpecDiskFileBackingSpec,
+        methods,
+    };
+    let mut backing = VslmCreateSpecDiskFileBackingSpec::default();
+    backing.datastore = MoRef::new("datastore-1");
+    let profile = VirtualMachineDefinedProfileSpec { profile_id: "gold".into(), ..Default::default() };
+    let spec = VslmCreateSpec {
+        name: "data".into(),
+        backing_spec: Poly::new(backing),
+        capacity_in_mb: 64,
+        profile: vec![Poly::new(profile)],
+        ..Default::default()
+    };
+    let args = methods::VslmCreateDisk_Task { spec, ..Default::default() };
+    assert_eq!(args.info().namespace(), None);
+    let this = ManagedObjectReference::of("VslmVStorageObjectManager", "VStorageObjectManager");
+    let text = soap::encode_request(&this, &args, soap::RequestOptions::default());
+    for expected in [
+        "<VslmCreateDisk_Task xmlns=\"urn:vslm\"><_this type=\"VslmVStorageObjectManager\">",
+        "<spec><name xmlns=\"urn:vim25\">data</name>",
+        "<backingSpec xmlns=\"urn:vim25\" xsi:type=\"VslmCreateSpecDiskFileBackingSpec\"><datastore type",
+        "<capacityInMB xmlns=\"urn:vim25\">64</capacityInMB>",
+        "<profile xmlns=\"urn:vim25\" xsi:type=\"VirtualMachineDefinedProfileSpec\"><profileId>gold</profileId>",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    let request = soap::Request::parse(text.as_bytes(), soap::Limits::default()).unwrap();
+    assert_eq!(request.args::<methods::VslmCreateDisk_Task>().unwrap(), args);
+    assert_eq!(request.namespace, "urn:vslm");
+
+    let update = methods::VslmAttachDisk_Task::default();
+    let direct = soap::encode_request(&this, &update, soap::RequestOptions::default());
+    assert!(direct.contains("<id><id xmlns=\"urn:vim25\"></id></id><vm type=\"VirtualMachine\"></vm>"), "{direct}");
+}
+
+#[test]
+fn the_session_travels_in_the_envelope_beside_the_operation_id() {
+    let this = ManagedObjectReference::of("VslmServiceInstance", "ServiceInstance");
+    let args = vsphere_vim_types::methods::RetrieveContent::default();
+    for operation_id in [None, Some("op-1")] {
+        let text = soap::encode_request(&this, &args, soap::RequestOptions { operation_id, ..Default::default() });
+        let text = soap::with_session_header(&text, "\"52ab&\"");
+        let request = soap::Request::parse(text.as_bytes(), soap::Limits::default()).unwrap();
+        assert_eq!(request.session.as_deref(), Some("52ab&"));
+        assert_eq!(request.operation_id.as_deref(), operation_id);
+        assert!(!format!("{request:?}").contains("52ab"));
+    }
+}

@@ -146,6 +146,40 @@ pub struct EventArgument {
 data_object! { EventArgument, "EventArgument", "vim.event.EventArgument", [2, 0, 0, 0];
 }
 
+/// `EventEx`: `vim.event.EventEx`. Since API 4.0.
+#[doc(alias = "vim.event.EventEx")]
+#[derive(Clone, Default, PartialEq)]
+pub struct EventEx {
+    /// `eventTypeId`. Since API 4.0.
+    pub event_type_id: String,
+    /// `severity`. Since API 4.0.
+    pub severity: Option<String>,
+    /// `message`. Since API 4.0.
+    pub message: Option<String>,
+    /// `arguments`. Since API 4.0.
+    pub arguments: Vec<crate::generated::data::vmodl::KeyAnyValue>,
+    /// `objectId`. Since API 4.0.
+    pub object_id: Option<String>,
+    /// `objectType`. Since API 4.0.
+    pub object_type: Option<String>,
+    /// `objectName`. Since API 4.1.
+    pub object_name: Option<String>,
+    /// `fault`. Since API 4.1.
+    pub fault: Option<crate::generated::data::vmodl::LocalizedMethodFault>,
+    /// The part that it extends: `Event`.
+    pub base: crate::generated::data::vim_event::Event,
+}
+data_object! { EventEx extends crate::generated::data::vim_event::Event, "EventEx", "vim.event.EventEx", [4, 0, 0, 0];
+event_type_id: "eventTypeId" "string" [4, 0, 0, 0] public,
+severity: "severity" "string" [4, 0, 0, 0] public,
+message: "message" "string" [4, 0, 0, 0] public,
+arguments: "arguments" "KeyAnyValue" [4, 0, 0, 0] public,
+object_id: "objectId" "string" [4, 0, 0, 0] public,
+object_type: "objectType" "string" [4, 0, 0, 0] public,
+object_name: "objectName" "string" [4, 1, 0, 0] public,
+fault: "fault" "LocalizedMethodFault" [4, 1, 0, 0] public,
+ }
+
 /// `EventFilterSpec`: `vim.event.EventFilterSpec`. Since API 2.0.
 #[doc(alias = "vim.event.EventFilterSpec")]
 #[derive(Clone, Default, PartialEq)]

@@ -27,6 +27,29 @@ impl Method for CreateCollectorForEvents {
     type Output = MoRef<crate::generated::mo::EventHistoryCollector>;
 }
 
+/// Arguments of `EventManager.LogUserEvent`. Since API 2.0.
+#[derive(Clone, Default, PartialEq)]
+pub struct LogUserEvent {
+    /// `entity`. Since API 2.0.
+    pub entity: MoRef<crate::generated::mo::ManagedEntity>,
+    /// `msg`. Since API 2.0.
+    pub msg: String,
+    /// Arguments beyond this model.
+    pub unknown: Unknown,
+}
+data_object! { LogUserEvent, "LogUserEvent", "LogUserEvent", [2, 0, 0, 0];
+entity: "entity" "ManagedObjectReference" [2, 0, 0, 0] public,
+msg: "msg" "string" [2, 0, 0, 0] public,
+ }
+impl Method for LogUserEvent {
+    const NAME: &'static str = "LogUserEvent";
+    const NAMESPACE: &'static str = "urn:vim25";
+    const SINCE: ApiVersion = LogUserEvent::INFO.since;
+    const RETURNS: &'static str = "";
+    type Target = crate::generated::mo::EventManager;
+    type Output = ();
+}
+
 /// Arguments of `EventManager.QueryEvents`. Since API 2.0.
 /// # Privileges
 /// `System.View`.
@@ -50,4 +73,31 @@ impl Method for QueryEvents {
     const RETURNS: &'static str = "Event";
     type Target = crate::generated::mo::EventManager;
     type Output = Vec<Poly<crate::generated::data::vim_event::Event>>;
+}
+
+/// Arguments of `EventManager.PostEvent`. Since API 2.5.
+/// # Errors
+/// Declared faults: `InvalidEvent`.
+/// # Privileges
+/// `Global.LogEvent`.
+#[derive(Clone, Default, PartialEq)]
+pub struct PostEvent {
+    /// `eventToPost`. Since API 2.5.
+    pub event_to_post: Poly<crate::generated::data::vim_event::Event>,
+    /// `taskInfo`. Since API 2.5.
+    pub task_info: Option<crate::generated::data::vim::TaskInfo>,
+    /// Arguments beyond this model.
+    pub unknown: Unknown,
+}
+data_object! { PostEvent, "PostEvent", "PostEvent", [2, 5, 0, 0];
+event_to_post: "eventToPost" "Event" [2, 5, 0, 0] public,
+task_info: "taskInfo" "TaskInfo" [2, 5, 0, 0] public,
+ }
+impl Method for PostEvent {
+    const NAME: &'static str = "PostEvent";
+    const NAMESPACE: &'static str = "urn:vim25";
+    const SINCE: ApiVersion = PostEvent::INFO.since;
+    const RETURNS: &'static str = "";
+    type Target = crate::generated::mo::EventManager;
+    type Output = ();
 }

@@ -194,3 +194,59 @@ impl Method for FindAllByUuid {
     type Target = crate::generated::mo::SearchIndex;
     type Output = Vec<MoRef<crate::generated::mo::ManagedEntity>>;
 }
+
+/// Arguments of `SearchIndex.FindAllByDnsName`. Since API 4.0.
+/// # Privileges
+/// `System.View`.
+#[derive(Clone, Default, PartialEq)]
+pub struct FindAllByDnsName {
+    /// `datacenter`. Since API 4.0.
+    pub datacenter: Option<MoRef<crate::generated::mo::Datacenter>>,
+    /// `dnsName`. Since API 4.0.
+    pub dns_name: String,
+    /// `vmSearch`. Since API 4.0.
+    pub vm_search: bool,
+    /// Arguments beyond this model.
+    pub unknown: Unknown,
+}
+data_object! { FindAllByDnsName, "FindAllByDnsName", "FindAllByDnsName", [4, 0, 0, 0];
+datacenter: "datacenter" "ManagedObjectReference" [4, 0, 0, 0] public,
+dns_name: "dnsName" "string" [4, 0, 0, 0] public,
+vm_search: "vmSearch" "boolean" [4, 0, 0, 0] public,
+ }
+impl Method for FindAllByDnsName {
+    const NAME: &'static str = "FindAllByDnsName";
+    const NAMESPACE: &'static str = "urn:vim25";
+    const SINCE: ApiVersion = FindAllByDnsName::INFO.since;
+    const RETURNS: &'static str = "ManagedObjectReference";
+    type Target = crate::generated::mo::SearchIndex;
+    type Output = Vec<MoRef<crate::generated::mo::ManagedEntity>>;
+}
+
+/// Arguments of `SearchIndex.FindAllByIp`. Since API 4.0.
+/// # Privileges
+/// `System.View`.
+#[derive(Clone, Default, PartialEq)]
+pub struct FindAllByIp {
+    /// `datacenter`. Since API 4.0.
+    pub datacenter: Option<MoRef<crate::generated::mo::Datacenter>>,
+    /// `ip`. Since API 4.0.
+    pub ip: String,
+    /// `vmSearch`. Since API 4.0.
+    pub vm_search: bool,
+    /// Arguments beyond this model.
+    pub unknown: Unknown,
+}
+data_object! { FindAllByIp, "FindAllByIp", "FindAllByIp", [4, 0, 0, 0];
+datacenter: "datacenter" "ManagedObjectReference" [4, 0, 0, 0] public,
+ip: "ip" "string" [4, 0, 0, 0] public,
+vm_search: "vmSearch" "boolean" [4, 0, 0, 0] public,
+ }
+impl Method for FindAllByIp {
+    const NAME: &'static str = "FindAllByIp";
+    const NAMESPACE: &'static str = "urn:vim25";
+    const SINCE: ApiVersion = FindAllByIp::INFO.since;
+    const RETURNS: &'static str = "ManagedObjectReference";
+    type Target = crate::generated::mo::SearchIndex;
+    type Output = Vec<MoRef<crate::generated::mo::ManagedEntity>>;
+}

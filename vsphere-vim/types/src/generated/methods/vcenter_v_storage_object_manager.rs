@@ -207,6 +207,28 @@ impl Method for RetrieveVStorageObjectState {
     type Output = crate::generated::data::vim_vslm::VStorageObjectStateInfo;
 }
 
+/// Arguments of `VcenterVStorageObjectManager.RetrieveVStorageObjectAssociations`. Since API 6.7.
+/// # Privileges
+/// `System.View`.
+#[derive(Clone, Default, PartialEq)]
+pub struct RetrieveVStorageObjectAssociations {
+    /// `ids`. Since API 6.7.
+    pub ids: Vec<crate::generated::data::vim_vslm_vcenter::RetrieveVStorageObjSpec>,
+    /// Arguments beyond this model.
+    pub unknown: Unknown,
+}
+data_object! { RetrieveVStorageObjectAssociations, "RetrieveVStorageObjectAssociations", "RetrieveVStorageObjectAssociations", [6, 7, 0, 0];
+ids: "ids" "RetrieveVStorageObjSpec" [6, 7, 0, 0] public,
+ }
+impl Method for RetrieveVStorageObjectAssociations {
+    const NAME: &'static str = "RetrieveVStorageObjectAssociations";
+    const NAMESPACE: &'static str = "urn:vim25";
+    const SINCE: ApiVersion = RetrieveVStorageObjectAssociations::INFO.since;
+    const RETURNS: &'static str = "VStorageObjectAssociations";
+    type Target = crate::generated::mo::VcenterVStorageObjectManager;
+    type Output = Vec<crate::generated::data::vim_vslm_vcenter::VStorageObjectAssociations>;
+}
+
 /// Arguments of `VcenterVStorageObjectManager.ListVStorageObject`. Since API 6.5.
 /// # Errors
 /// Declared faults: `InvalidDatastore`.
