@@ -129,12 +129,8 @@ fn texts_that_are_no_answer_are_errors() {
 
 #[test]
 fn a_service_beside_the_main_one_gets_each_field_in_the_namespace_of_its_type() {
-    use vsphere_vim_types::{
-        DataObject as _, Poly, VirtualMachineDefinedProfileSpec, VslmCreateSpec, VslmCreateSpecDiskFileBackingSpec,
-        methods,
-    };
-    let mut backing = VslmCreateSpecDiskFileBackingSpec::default();
-    backing.datastore = MoRef::new("datastore-1");
+    let base = VslmCreateSpecBackingSpec { datastore: MoRef::new("datastore-1"), ..Default::default() };
+    let backing = VslmCreateSpecDiskFileBackingSpec { base, ..Default::default() };
     let profile = VirtualMachineDefinedProfileSpec { profile_id: "gold".into(), ..Default::default() };
     let spec = VslmCreateSpec {
         name: "data".into(),
