@@ -37,13 +37,7 @@ pub mod xml;
 
 pub use generated::*;
 pub use rt::{
-<<<<<<< HEAD
     Any, ApiVersion, DataObject, DateTime, DateTimeError, Edit, Element, FieldInfo, FromAny, Item, List, Managed,
     ManagedObjectReference, Method, Mismatch, MoRef, NotApplied, Place, Poly, PropertyPath, Shape, TypeInfo, TypeTag,
-    Unknown, Uri, Value, VimEnum, fault_is_a, fault_parent, new_object, type_info,
-=======
-    Any, ApiVersion, DataObject, DateTime, DateTimeError, Element, FieldInfo, FromAny, Item, List, Managed,
-    ManagedObjectReference, Method, Mismatch, MoRef, Poly, PropertyPath, Shape, TypeInfo, TypeTag, Unknown, Uri, Value,
-    VimEnum, new_object, open_is_a, open_parent, type_info,
->>>>>>> 7464c42 (The model grows: storage lifecycle management, First Class Disks of hosts, collectors, events by name)
+    Unknown, Uri, Value, VimEnum, new_object, open_is_a, open_parent, type_info,
 };

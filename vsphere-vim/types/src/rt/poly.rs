@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use super::{Any, DataObject, FromAny, Item, Mismatch, Place, Shape, Value, open_parent, new_object};
+use super::{Any, DataObject, FromAny, Item, Mismatch, Place, Shape, Value, new_object, open_parent};
 use crate::xml::{Malformed, Reader};
 
 /// A `B` or any subtype of it, the ones that this model does not know included.
