@@ -8,7 +8,10 @@ use crate::{
     error::{Error, Result},
     retry::RetryPolicy,
     secret::Credentials,
-    transport::{HttpOptions, HttpTransport, Transport},
+    transport::{
+        HttpOptions, HttpTransport, Transport,
+        stream::{HttpStreams, StreamOptions, StreamTransport},
+    },
     trust::{Thumbprint, TlsTrust},
     version::WireVersion,
 };
@@ -22,6 +25,7 @@ pub struct VimBuilder {
     trust: Option<TlsTrust>,
     transport: Option<Arc<dyn Transport>>,
     http: HttpOptions,
+    streams: StreamOptions,
     pub(crate) settings: Settings,
 }
 
@@ -35,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) request_timeout: Duration,
     pub(crate) keep_alive: Option<Duration>,
     pub(crate) max_answer: usize,
+    /// Where large bodies go; none when the caller replaced the network and stated no trust.
+    pub(crate) streams: Option<Arc<dyn StreamTransport>>,
 }
 
 impl VimBuilder {
@@ -45,6 +51,7 @@ impl VimBuilder {
             trust: None,
             transport: None,
             http: HttpOptions::default(),
+            streams: StreamOptions::default(),
             settings: Settings {
                 retry: RetryPolicy::default(),
                 version: None,
@@ -53,6 +60,7 @@ impl VimBuilder {
                 request_timeout: Duration::from_secs(150),
                 keep_alive: Some(Duration::from_secs(300)),
                 max_answer: HttpOptions::default().max_body,
+                streams: None,
             },
         }
     }
@@ -92,6 +100,17 @@ impl VimBuilder {
         let mut settings = self.settings;
         settings.max_answer = http.max_body;
         Self { http, settings, ..self }
+    }
+
+    /// Replaces the network for large bodies (datastore files, leased disks), for tests.
+    pub fn stream_transport(mut self, streams: Arc<dyn StreamTransport>) -> Self {
+        self.settings.streams = Some(streams);
+        self
+    }
+
+    /// Limits of large bodies.
+    pub fn stream_options(self, streams: StreamOptions) -> Self {
+        Self { streams, ..self }
     }
 
     /// How failures of the network are met.
@@ -146,6 +165,10 @@ impl VimBuilder {
         let endpoint = Endpoint::parse(&self.url)?;
         let credentials =
             self.credentials.ok_or_else(|| Error::invalid_input("credentials", "not stated; who logs in?"))?;
+        let mut settings = self.settings;
+        if let (None, Some(trust)) = (&settings.streams, &self.trust) {
+            settings.streams = Some(Arc::new(HttpStreams::new(endpoint.clone(), trust, self.streams)?));
+        }
         let transport: Arc<dyn Transport> = match (self.transport, self.trust) {
             (Some(transport), _) => transport,
             (None, Some(trust)) => Arc::new(HttpTransport::new(endpoint.clone(), &trust, self.http)?),
@@ -154,6 +177,6 @@ impl VimBuilder {
                 return Err(Error::invalid_input("trust", why));
             }
         };
-        Vim::connect(endpoint, credentials, transport, self.settings).await
+        Vim::connect(endpoint, credentials, transport, settings).await
     }
 }

@@ -35,6 +35,7 @@
 //! - [`task`]: [`Vim::wait`] with progress, cancellation and limits.
 //! - [`inventory`]: finding virtual machines and knowing them again.
 //! - [`vm`]: details, power, configuration, snapshots, changed areas; [`device`]: disks and their backings.
+//! - [`datastore`]: files in datastores, and what Windows said about a quiesced snapshot.
 //! - [`nfc_ticket`]: tickets for disk data over port 902; [`method_lock`]: keeping a machine in its place.
 //! - [`error`]: whose fault it is, whether retry helps, what to do next.
 //!
@@ -46,6 +47,7 @@
 mod builder;
 mod call;
 mod client;
+pub mod datastore;
 pub mod device;
 mod endpoint;
 pub mod error;

@@ -5,14 +5,17 @@
 
 mod body;
 mod cookie;
+mod dial;
 mod http;
 mod io;
 mod pool;
+pub mod stream;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 
+pub(crate) use self::cookie::{SESSION_COOKIE, session_cookie};
 pub use self::http::{HttpOptions, HttpTransport};
 pub use crate::error::{TransportError, TransportErrorKind};
 use crate::secret::Secret;

@@ -24,6 +24,8 @@ pub enum TransportErrorKind {
     BodyTooLarge,
     /// The HTTP message or its compression is broken.
     Malformed,
+    /// What was to be sent could not be read, or had another length than was stated.
+    UploadSource,
 }
 
 /// No complete answer arrived.
@@ -62,7 +64,7 @@ impl TransportError {
         match self.kind {
             Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::Disconnected => true,
             Kind::HttpStatus(status) => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-            Kind::Tls | Kind::Untrusted | Kind::BodyTooLarge | Kind::Malformed => false,
+            Kind::Tls | Kind::Untrusted | Kind::BodyTooLarge | Kind::Malformed | Kind::UploadSource => false,
         }
     }
 
@@ -95,6 +97,7 @@ impl fmt::Display for TransportError {
             Kind::HttpStatus(status) => write!(f, "HTTP status {status} without a usable SOAP answer")?,
             Kind::BodyTooLarge => f.write_str("the answer is too large")?,
             Kind::Malformed => f.write_str("the HTTP exchange is malformed")?,
+            Kind::UploadSource => f.write_str("the data to be sent are not usable")?,
         }
         write!(f, ": {}", self.cause)?;
         // hyper and rustls keep the reason one level further down.

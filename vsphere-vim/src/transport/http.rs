@@ -1,26 +1,22 @@
 //! HTTP/1.1 over TLS: the transport that real servers get.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, header};
-use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use rustls::ClientConfig;
+use tokio::time::timeout;
 
 use super::{
     BoxFuture, Request, Response, Transport, TransportError, TransportErrorKind, Verb,
     body::{Encoding, collect},
     cookie::{SESSION_COOKIE, session_cookie},
+    dial::dial,
     io::HyperIo,
     pool::{Pool, Sender},
 };
-use crate::{
-    endpoint::Endpoint,
-    error::Result as VimResult,
-    trust::{ThumbprintMismatch, TlsTrust},
-};
+use crate::{endpoint::Endpoint, error::Result as VimResult, trust::TlsTrust};
 
 /// Limits of the HTTP transport. Begin from the default: further limits may come.
 #[derive(Clone, Debug)]
@@ -165,22 +161,7 @@ impl HttpTransport {
     }
 
     async fn connect_unbounded(&self) -> Result<Sender, TransportError> {
-        let refused = |error: io::Error| TransportError::new(TransportErrorKind::Connect, error).not_sent();
-        let addresses: Vec<_> = tokio::net::lookup_host((self.endpoint.host(), self.endpoint.port()))
-            .await
-            .map_err(|error| TransportError::new(TransportErrorKind::Resolve, error).not_sent())?
-            .collect();
-        let stream = TcpStream::connect(&addresses[..]).await.map_err(refused)?;
-        stream.set_nodelay(true).map_err(refused)?;
-        let keep_alive = socket2::TcpKeepalive::new()
-            .with_time(self.options.tcp_keep_alive)
-            .with_interval(self.options.tcp_keep_alive);
-        socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive).map_err(refused)?;
-
-        let name = ServerName::try_from(self.endpoint.host().to_owned())
-            .map_err(|error| TransportError::new(TransportErrorKind::Resolve, error).not_sent())?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.map_err(tls_error)?;
-
+        let stream = dial(self.endpoint.host(), self.endpoint.port(), &self.tls, self.options.tcp_keep_alive).await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(HyperIo::new(stream))
             .await
             .map_err(|error| TransportError::new(TransportErrorKind::Connect, error).not_sent())?;
@@ -201,25 +182,8 @@ impl Transport for HttpTransport {
 }
 
 /// A request that cannot be written, such as a path with blanks: the caller's mistake, nothing was sent.
-fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TransportError {
+pub(super) fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TransportError {
     TransportError::new(TransportErrorKind::Malformed, error).not_sent()
 }
 
-/// Tells distrust (which no retry heals) from a broken handshake (which one may).
-fn tls_error(error: io::Error) -> TransportError {
-    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let kind = match cause {
-        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
-            if let Some(mismatch) = other.0.downcast_ref::<ThumbprintMismatch>() {
-                return TransportError::new(TransportErrorKind::Untrusted, *mismatch).not_sent();
-            }
-            TransportErrorKind::Untrusted
-        }
-        Some(rustls::Error::InvalidCertificate(_)) => TransportErrorKind::Untrusted,
-        Some(_) => TransportErrorKind::Tls,
-        None => TransportErrorKind::Connect,
-    };
-    TransportError::new(kind, error).not_sent()
-}
-
-const USER_AGENT: &str = concat!("vsphere-vim/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("vsphere-vim/", env!("CARGO_PKG_VERSION"));
