@@ -20,7 +20,7 @@ use crate::tls::Identity;
 use crate::vm;
 use crate::vm::create::{self, NewVm};
 use crate::vm::hardware::free_unit;
-use crate::world::{Settings, World};
+use crate::world::{FileOptions, Settings, World};
 use crate::{Error, Result};
 
 /// The name of the only datastore.
@@ -45,6 +45,7 @@ pub struct SimulatorBuilder {
     ticket_lifetime: Duration,
     tracking: TrackingOptions,
     nfc: NfcServerConfig,
+    files: FileOptions,
     control: bool,
 }
 
@@ -67,6 +68,7 @@ impl Default for SimulatorBuilder {
             ticket_lifetime: Duration::from_secs(5 * 60),
             tracking: TrackingOptions::default(),
             nfc: NfcServerConfig::default(),
+            files: FileOptions::default(),
             control: false,
         }
     }
@@ -158,6 +160,12 @@ impl SimulatorBuilder {
         self
     }
 
+    /// How the datastore's files behave.
+    pub fn files(mut self, options: FileOptions) -> Self {
+        self.files = options;
+        self
+    }
+
     /// Whether `/sim/...` on the HTTPS port lets tests in other processes and languages play the guest, end
     /// sessions and list what is left, without a login. Default: no.
     pub fn control(mut self, control: bool) -> Self {
@@ -189,6 +197,7 @@ impl SimulatorBuilder {
             nfc_lib_version: self.nfc.version.library_version().cast_signed(),
             ticket_lifetime: self.ticket_lifetime,
             tracking: self.tracking,
+            files: self.files,
             control: self.control,
         };
         let data_dir = self.data_dir;

@@ -20,6 +20,10 @@ pub enum Injection {
     DropBefore,
     /// The call is carried out, then the connection is closed without an answer.
     DropAfter,
+    /// The body of the answer breaks off after this many bytes (`GET /folder`, `GET /nfc`).
+    CutBody(u64),
+    /// The body of the answer stops after this many bytes, and the connection stays open.
+    StallBody(u64),
     /// The answer is this HTTP status with an HTML body, as a proxy or a booting server gives it.
     Http(u16),
 }

@@ -35,16 +35,18 @@ pub(crate) enum Fixed {
     TaskManager,
     AuthorizationManager,
     NfcService,
+    FileManager,
+    DatastoreBrowser,
 }
 
 use Fixed::{
-    AuthorizationManager, ComputeResource, Datacenter, Datastore, DatastoreFolder, Host, HostFolder, Network,
-    NetworkFolder, NfcService, PropertyCollector, ResourcePool, RootFolder, SearchIndex, ServiceInstance,
-    SessionManager, TaskManager, ViewManager, VmFolder,
+    AuthorizationManager, ComputeResource, Datacenter, Datastore, DatastoreBrowser, DatastoreFolder, FileManager, Host,
+    HostFolder, Network, NetworkFolder, NfcService, PropertyCollector, ResourcePool, RootFolder, SearchIndex,
+    ServiceInstance, SessionManager, TaskManager, ViewManager, VmFolder,
 };
 
 /// Every fixed object: type, id on vCenter, id on ESXi, name on vCenter, name on ESXi.
-const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 19] = [
+const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 21] = [
     (RootFolder, "Folder", ["group-d1", "ha-folder-root"], ["Datacenters", "ha-folder-root"]),
     (Datacenter, "Datacenter", ["datacenter-2", "ha-datacenter"], ["dc1", "ha-datacenter"]),
     (VmFolder, "Folder", ["group-v3", "ha-folder-vm"], ["vm", "vm"]),
@@ -69,6 +71,8 @@ const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 19] = [
     (TaskManager, "TaskManager", ["TaskManager", "ha-taskmgr"], ["", ""]),
     (AuthorizationManager, "AuthorizationManager", ["AuthorizationManager", "ha-authmgr"], ["", ""]),
     (NfcService, "NfcService", ["nfcService", "ha-nfc-service"], ["", ""]),
+    (FileManager, "FileManager", ["FileManager", "ha-nfc-file-manager"], ["", ""]),
+    (DatastoreBrowser, "HostDatastoreBrowser", ["datastoreBrowser-datastore-10", "datastoreBrowser-ds1"], ["", ""]),
 ];
 
 /// The versions offered, newest first.
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn the_table_is_in_order_so_every_object_is_listed() {
         assert!(FIXED.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert_eq!(FIXED.last().unwrap().0, Fixed::NfcService);
+        assert_eq!(FIXED.last().unwrap().0, Fixed::DatastoreBrowser);
         for personality in [Personality::VCenter, Personality::Esxi] {
             for (fixed, ..) in FIXED {
                 assert_eq!(personality.find(&personality.fixed(fixed)), Some(fixed));

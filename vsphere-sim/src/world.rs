@@ -40,8 +40,24 @@ pub(crate) struct Settings {
     pub(crate) ticket_lifetime: Duration,
     /// How disks track changes.
     pub(crate) tracking: TrackingOptions,
+    /// How the datastore's files behave.
+    pub(crate) files: FileOptions,
     /// Whether tests may reach inside over HTTP.
     pub(crate) control: bool,
+}
+
+/// How the datastore's files behave where real hosts differ or are not known.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FileOptions {
+    /// Extents of a machine that is not off answer with HTTP status 500, as field reports say of ESXi 8. Default: yes.
+    pub lock_running_disks: bool,
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self { lock_running_disks: true }
+    }
 }
 
 /// The simulated server.
@@ -62,6 +78,7 @@ pub(crate) struct State {
     pub(crate) vms: BTreeMap<String, Vm>,
     pub(crate) tasks: BTreeMap<String, Task>,
     pub(crate) sessions: Sessions,
+    pub(crate) http_tickets: crate::http_ticket::HttpTickets,
     /// Objects (and what they contain) whose properties may not be read.
     pub(crate) denied: Vec<ManagedObjectReference>,
     serial: u32,

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE, VARY};
 use hyper::{Method, Request, Response, StatusCode};
 
+use super::body::Body;
 use crate::service::{self, Answer};
 use crate::world::World;
 
@@ -18,7 +19,7 @@ const MAX_REQUEST: usize = 16 << 20;
 /// Answers below this size are not worth compressing.
 const MIN_GZIP: usize = 1024;
 /// The cookie of the SOAP session.
-const SESSION_COOKIE: &str = "vmware_soap_session";
+pub(super) const SESSION_COOKIE: &str = "vmware_soap_session";
 
 /// Why no answer is sent: hyper closes the connection.
 #[derive(Debug)]
@@ -32,7 +33,11 @@ impl std::fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Dropped> {
+pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+    // Bodies that may be large are streams, and are not compressed.
+    if request.uri().path() == "/folder" || request.uri().path().starts_with("/folder/") {
+        return super::folder::answer(&world, request).await;
+    }
     let path = request.uri().path().trim_end_matches('/').to_owned();
     let gzip = accepts_gzip(&request);
     let mut response = match (request.method(), path.as_str()) {
@@ -45,7 +50,7 @@ pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Res
     if gzip {
         compress(&mut response).await;
     }
-    Ok(response)
+    Ok(response.map(Body::Full))
 }
 
 /// What a test in another process asks of the simulator.
@@ -97,10 +102,15 @@ async fn soap(world: Arc<World>, request: Request<Incoming>) -> Result<Response<
 
 /// The value of the session cookie without its quotes.
 fn session_cookie(request: &Request<Incoming>) -> Option<String> {
+    cookie(request, SESSION_COOKIE)
+}
+
+/// The value of a cookie without its quotes.
+pub(super) fn cookie(request: &Request<Incoming>, wanted: &str) -> Option<String> {
     let cookies = request.headers().get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     cookies.flat_map(|value| value.split(';')).find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        (name.trim() == SESSION_COOKIE).then(|| value.trim().trim_matches('"').to_owned())
+        (name.trim() == wanted).then(|| value.trim().trim_matches('"').to_owned())
     })
 }
 
@@ -146,7 +156,7 @@ fn xml(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     with_type(status, "text/xml; charset=utf-8", body.into())
 }
 
-fn plain(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+pub(super) fn plain(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
     with_type(status, "text/html; charset=utf-8", Bytes::copy_from_slice(body.as_bytes()))
 }
 

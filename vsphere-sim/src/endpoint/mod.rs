@@ -1,6 +1,8 @@
 //! The HTTPS endpoint: connections, paths, cookies, compression. What a body means is [`crate::service`]'s.
 
+mod body;
 mod control;
+mod folder;
 mod http;
 mod io;
 

@@ -48,6 +48,10 @@ pub(super) fn property(world: &World, state: &State, session: Option<&str>, obje
         (Fixed::Host, "summary") => Any::of(&host_summary(world)),
         (Fixed::Datastore, "info") => Any::of(&datastore_info(world)),
         (Fixed::Datastore, "summary") => Any::of(&datastore_summary(world)),
+        (Fixed::Datastore | Fixed::Host, "browser" | "datastoreBrowser") => {
+            Any::MoRef(crate::service::files::browser(world))
+        }
+        (Fixed::DatastoreBrowser, "datastore") => list(Fixed::Datastore),
         (Fixed::Datastore, "capability") => Any::of(&DatastoreCapability {
             directory_hierarchy_supported: true,
             per_file_thin_provisioning_supported: true,
@@ -101,6 +105,7 @@ pub(crate) fn content(world: &World) -> ServiceContent {
         session_manager: Some(world.fixed(Fixed::SessionManager).cast()),
         authorization_manager: Some(world.fixed(Fixed::AuthorizationManager).cast()),
         search_index: Some(world.fixed(Fixed::SearchIndex).cast()),
+        file_manager: Some(world.fixed(Fixed::FileManager).cast()),
         task_manager: Some(world.fixed(Fixed::TaskManager).cast()),
         ..Default::default()
     }

@@ -120,6 +120,7 @@ fn own(name: &str) -> &'static [(&'static str, &'static str)] {
             ("capability", "DatastoreCapability"),
             ("iormConfiguration", "?"),
         ],
+        "HostDatastoreBrowser" => &[("datastore", "[]"), ("supportedType", "[]")],
         "Network" => &[("summary", "NetworkSummary"), ("host", "[]"), ("vm", "[]")],
         "ServiceInstance" => &[("serverClock", ""), ("capability", "?"), ("content", "ServiceContent")],
         "SessionManager" => &[

@@ -4,6 +4,7 @@
 //! [`Fault`].
 
 mod authorization;
+pub(crate) mod files;
 mod folder;
 mod nfc;
 mod properties;
@@ -103,7 +104,8 @@ pub(crate) async fn call(world: Arc<World>, cookie: Option<String>, body: &[u8])
         Some(Injection::DropBefore) => return Answer::Drop,
         Some(Injection::DropAfter) => drop_after = true,
         Some(Injection::Http(status)) => return Answer::Http(status),
-        None => {}
+        // These concern bodies, and calls have none worth it.
+        Some(Injection::CutBody(_) | Injection::StallBody(_)) | None => {}
     }
     let session = cookie.filter(|key| world.lock().use_session(key, &world.settings));
     if session.is_none() && !is_open(&method) {
@@ -152,6 +154,7 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "Task" | "TaskManager" => task::dispatch(call),
         "AuthorizationManager" => authorization::dispatch(call),
         "NfcService" => nfc::dispatch(call),
+        "FileManager" | "HostDatastoreBrowser" => files::dispatch(call),
         "VirtualMachine" | "VirtualMachineSnapshot" => vm::dispatch(call).await,
         "Folder" => folder::dispatch(call),
         _ => Err(Fault::method_not_found(this, call.request.method)),

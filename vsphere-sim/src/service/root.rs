@@ -50,6 +50,7 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             }
             Ok(call.reply::<TerminateSession>(&()))
         }
+        "AcquireGenericServiceTicket" => super::files::service_ticket(call),
         "SetLocale" => Ok(call.reply::<SetLocale>(&())),
         other => Err(Fault::method_not_found(call.this(), other)),
     }

@@ -96,6 +96,8 @@ pub(crate) struct Snapshot {
     pub(crate) created: DateTime,
     pub(crate) power: Power,
     pub(crate) quiesced: bool,
+    /// Name and content of the file in which VSS describes what it backed up.
+    pub(crate) manifest: Option<(String, Vec<u8>)>,
     pub(crate) parent: Option<String>,
     pub(crate) settings: Settings,
     /// What it holds of each disk; independent disks are missing.

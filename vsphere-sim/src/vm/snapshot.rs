@@ -72,6 +72,7 @@ pub(crate) fn create(world: &World, vm_id: &str, wanted: NewSnapshot) -> Result<
         // Without memory the snapshot holds a VM that is off, whatever it was.
         power: Power::Off,
         quiesced: wanted.quiesce && vm.power == Power::On,
+        manifest: (wanted.quiesce && vm.power == Power::On).then(|| vss_manifest(vm)).flatten(),
         parent: vm.current_snapshot.clone(),
         settings: vm.settings.clone(),
         points,
@@ -230,11 +231,24 @@ fn tree(vm: &Vm, parent: Option<&str>, depth: usize) -> Vec<VirtualMachineSnapsh
         create_time: snapshot.created,
         state: snapshot.power.to_wire(),
         quiesced: snapshot.quiesced,
+        backup_manifest: snapshot.manifest.as_ref().map(|(name, _)| name.clone()),
         child_snapshot_list: tree(vm, Some(&snapshot.id), depth + 1),
         replay_supported: Some(false),
         ..Default::default()
     };
     children(vm, parent).into_iter().map(shown).collect()
+}
+
+/// What VMware Tools collect of VSS in a Windows guest; other guests have no such thing. The documents are not real
+/// ones: they only say which machine they are of.
+fn vss_manifest(vm: &Vm) -> Option<(String, Vec<u8>)> {
+    if !vm.settings.guest_id.to_lowercase().starts_with("win") {
+        return None;
+    }
+    let name = format!("{}-vss_manifests{}.zip", vm.folder, vm.snapshot_count);
+    let document = format!("<BACKUP_COMPONENTS simulated=\"yes\" machine=\"{}\"/>\n", vm.instance_uuid);
+    let writer = "<WRITER_METADATA simulated=\"yes\"/>\n";
+    Some((name, crate::files::zip(&[("backup.xml", document.as_bytes()), ("writer0.xml", writer.as_bytes())])))
 }
 
 fn depth(vm: &Vm) -> usize {

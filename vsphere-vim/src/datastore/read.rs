@@ -99,15 +99,22 @@ impl ReadFile {
             body: None,
             skip: 0,
             tries: 0,
+            over: false,
             store: self.store,
             path: self.path,
         };
-        reading.connect().await?;
+        while let Err(error) = reading.connect().await {
+            match reading.may_go_on(&error) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(error),
+            }
+        }
         let size = reading.seen.as_ref().and_then(|seen| seen.total);
         let expected = reading.end.map(|end| end - reading.at);
         let stream = steps(reading, |mut reading| {
             Box::pin(async move {
-                let piece = reading.next().await;
+                let piece = if reading.over { None } else { reading.next().await };
+                reading.over = !matches!(piece, Some(Ok(_)));
                 (reading, piece)
             })
         });
@@ -202,6 +209,8 @@ struct Reading {
     skip: u64,
     /// Answers in a row without a new byte.
     tries: u32,
+    /// Ended, or failed.
+    over: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,6 +275,10 @@ impl Reading {
     fn may_go_on(&mut self, error: &Error) -> Option<std::time::Duration> {
         self.tries += 1;
         let Error::Transport(error) = error else { return None };
+        // A file that is locked answers so; it will not be free in a moment.
+        if error.source.kind() == TransportErrorKind::HttpStatus(500) {
+            return None;
+        }
         self.store.vim.settings().retry.delay(self.tries, &error.source, true)
     }
 

@@ -4,6 +4,7 @@
 mod calls;
 mod collect;
 mod fake;
+mod files;
 mod hostile;
 mod network;
 mod sessions;
