@@ -89,19 +89,9 @@ impl Vim {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn find_datastore(&self, name: &str, datacenter: Option<&MoRef<mo::Datacenter>>) -> Result<Datastore> {
-        let candidates: Vec<MoRef<mo::Datastore>> = match datacenter {
-            Some(datacenter) => {
-                self.get_optional(datacenter, PropertyPath::new("datastore")).await?.unwrap_or_default()
-            }
-            None => {
-                let query = self.properties::<mo::Datacenter>().under(self.root());
-                let paths = (PropertyPath::<_, Vec<MoRef<mo::Datastore>>>::new("datastore"),);
-                let rows = query.select(paths).collect().await?;
-                rows.into_iter().flat_map(|row| row.values.0.present().unwrap_or_default()).collect()
-            }
-        };
+        let root = datacenter.map_or_else(|| self.root().erase(), MoRef::erase);
         let names = (PropertyPath::<mo::Datastore, String>::new("name"),);
-        let rows = self.properties::<mo::Datastore>().of(&candidates).select(names).collect().await?;
+        let rows = self.properties::<mo::Datastore>().under(root).by_view().select(names).collect().await?;
         let mut found = rows.into_iter().filter(|row| row.values.0.as_present().is_some_and(|own| own == name));
         match (found.next(), found.next()) {
             (None, _) => Err(Error::not_found(format!("datastore {name}"))),

@@ -91,7 +91,8 @@ impl Search {
                 ..Default::default()
             }),
             search_case_insensitive: Some(self.ignore_case),
-            match_pattern: self.patterns.clone(),
+            // The same as none, and what servers that insist on one want (vcsim).
+            match_pattern: if self.patterns.is_empty() { vec!["*".to_owned()] } else { self.patterns.clone() },
             sort_folders_first: Some(true),
             ..Default::default()
         }
