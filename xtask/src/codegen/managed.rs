@@ -81,14 +81,12 @@ fn managed_types(model: &Model) -> Result<String, String> {
     let table: String = rows.iter().map(|(name, bases)| format!("({name:?}, &{bases:?}),\n")).collect();
     let _ = writeln!(
         text,
-        "static TYPES: &[(&str, &[&str])] = &[\n{table}];\n\n\
-         fn row(name: &str) -> Option<&'static (&'static str, &'static [&'static str])> {{\n\
-             TYPES.binary_search_by(|(own, _)| (*own).cmp(name)).ok().map(|at| &TYPES[at])\n\
-         }}\n\n\
+        "/// Every managed type with the types that it extends, nearest first; sorted by name.\n\
+         pub(crate) static TYPES: &[(&str, &[&str])] = &[\n{table}];\n\n\
          /// The name of a managed type of the model, as static text.\n#[must_use]\n\
-         pub fn known_type(name: &str) -> Option<&'static str> {{ row(name).map(|(own, _)| *own) }}\n\n\
+         pub fn known_type(name: &str) -> Option<&'static str> {{ crate::rt::managed_type(name).map(|(own, _)| own) }}\n\n\
          /// The managed types that `name` extends, nearest first; empty where the model does not know it.\n#[must_use]\n\
-         pub fn bases(name: &str) -> &'static [&'static str] {{ row(name).map_or(&[], |(_, bases)| bases) }}\n"
+         pub fn bases(name: &str) -> &'static [&'static str] {{ crate::rt::managed_type(name).map_or(&[], |(_, bases)| bases) }}\n"
     );
     Ok(text)
 }

@@ -101,11 +101,8 @@ fn root_module(model: &Model) -> String {
          pub(crate) static REGISTRY: &[Registered] = &[\n{}];\n\n\
          /// Every fault and event that vSphere knows and its parent, sorted; with or without a struct here.\n\
          pub(crate) static OPEN_PARENTS: &[(&str, &str)] = &[\n{open}];\n\n\
-         static ENUM_NAMES: &[&str] = &[\n{enums}];\n\n\
-         /// The name of an enumeration of the model, as static text.\n\
-         pub(crate) fn enum_name(name: &str) -> Option<&'static str> {{\n\
-             ENUM_NAMES.binary_search(&name).ok().map(|at| ENUM_NAMES[at])\n\
-         }}\n",
+         /// Every enumeration of the model, by wire name, sorted.\n\
+         pub(crate) static ENUM_NAMES: &[&str] = &[\n{enums}];\n",
         registry.collect::<String>()
     )
 }

@@ -3021,7 +3021,8 @@ impl Managed for VslmVStorageObjectManager {
     const BASES: &'static [&'static str] = &[];
 }
 
-static TYPES: &[(&str, &[&str])] = &[
+/// Every managed type with the types that it extends, nearest first; sorted by name.
+pub(crate) static TYPES: &[(&str, &[&str])] = &[
     ("Alarm", &["ExtensibleManagedObject"]),
     ("AlarmManager", &[]),
     ("AuthorizationManager", &[]),
@@ -3185,18 +3186,14 @@ static TYPES: &[(&str, &[&str])] = &[
     ("VslmVStorageObjectManager", &[]),
 ];
 
-fn row(name: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
-    TYPES.binary_search_by(|(own, _)| (*own).cmp(name)).ok().map(|at| &TYPES[at])
-}
-
 /// The name of a managed type of the model, as static text.
 #[must_use]
 pub fn known_type(name: &str) -> Option<&'static str> {
-    row(name).map(|(own, _)| *own)
+    crate::rt::managed_type(name).map(|(own, _)| own)
 }
 
 /// The managed types that `name` extends, nearest first; empty where the model does not know it.
 #[must_use]
 pub fn bases(name: &str) -> &'static [&'static str] {
-    row(name).map_or(&[], |(_, bases)| bases)
+    crate::rt::managed_type(name).map_or(&[], |(_, bases)| bases)
 }

@@ -1922,7 +1922,8 @@ pub(crate) static OPEN_PARENTS: &[(&str, &str)] = &[
     ("WipeDiskFault", "VimFault"),
 ];
 
-static ENUM_NAMES: &[&str] = &[
+/// Every enumeration of the model, by wire name, sorted.
+pub(crate) static ENUM_NAMES: &[&str] = &[
     "ArrayUpdateOperation",
     "CustomizationLicenseDataMode",
     "CustomizationNetBIOSMode",
@@ -1955,8 +1956,3 @@ static ENUM_NAMES: &[&str] = &[
     "VirtualSCSISharing",
     "VslmTaskInfoState",
 ];
-
-/// The name of an enumeration of the model, as static text.
-pub(crate) fn enum_name(name: &str) -> Option<&'static str> {
-    ENUM_NAMES.binary_search(&name).ok().map(|at| ENUM_NAMES[at])
-}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::kind::{Kind, kind};
 use super::poly::named;
 use super::{
     DataObject, DateTime, Element, FromAny, Item, ManagedObjectReference, Mismatch, Place, Shape, Uri, Value,
@@ -179,41 +180,40 @@ impl Any {
             value.read(reader)?;
             Ok(make(value))
         }
-        match name {
-            "boolean" => scalar(reader, Any::Bool),
-            "byte" => scalar(reader, Any::Byte),
-            "short" => scalar(reader, Any::Short),
-            "int" => scalar(reader, Any::Int),
-            "long" => scalar(reader, Any::Long),
-            "float" => scalar(reader, Any::Float),
-            "double" => scalar(reader, Any::Double),
-            "string" => scalar(reader, Any::String),
-            "anyURI" => scalar(reader, |uri: Uri| Any::Uri(uri.0)),
-            "dateTime" => scalar(reader, Any::DateTime),
-            "base64Binary" => scalar(reader, Any::Binary),
-            "ManagedObjectReference" => scalar(reader, Any::MoRef),
-            _ => {
-                if let Some(type_name) = crate::generated::enum_name(name) {
-                    return Ok(Any::Enum { type_name, value: reader.text()?.as_ref().into() });
-                }
-                if let Some(mut object) = named(name, |_| true, || new_object(declared?)) {
-                    reader.charge(size_of_val(&*object))?;
-                    super::object::read_fields(&mut *object, reader)?;
-                    return Ok(Any::Object(object));
-                }
-                match name.strip_prefix("ArrayOf") {
-                    Some(item) => Self::read_array(item, reader),
-                    None => Element::read("val", reader).map(Any::Dynamic),
-                }
-            }
+        match kind(name) {
+            Some(Kind::Bool) => scalar(reader, Any::Bool),
+            Some(Kind::Byte) => scalar(reader, Any::Byte),
+            Some(Kind::Short) => scalar(reader, Any::Short),
+            Some(Kind::Int) => scalar(reader, Any::Int),
+            Some(Kind::Long) => scalar(reader, Any::Long),
+            Some(Kind::Float) => scalar(reader, Any::Float),
+            Some(Kind::Double) => scalar(reader, Any::Double),
+            Some(Kind::String) => scalar(reader, Any::String),
+            Some(Kind::Uri) => scalar(reader, |uri: Uri| Any::Uri(uri.0)),
+            Some(Kind::DateTime) => scalar(reader, Any::DateTime),
+            Some(Kind::Binary) => scalar(reader, Any::Binary),
+            Some(Kind::MoRef) => scalar(reader, Any::MoRef),
+            Some(Kind::Enum(type_name)) => Ok(Any::Enum { type_name, value: reader.text()?.into() }),
+            Some(Kind::Object(row)) => Self::read_object((row.new)(), reader),
+            None => match (named(name, |_| true, || new_object(declared?)), name.strip_prefix("ArrayOf")) {
+                (Some(object), _) => Self::read_object(object, reader),
+                (None, Some(item)) => Self::read_array(item, reader),
+                (None, None) => Element::read("val", reader).map(Any::Dynamic),
+            },
         }
+    }
+
+    fn read_object(mut object: Box<dyn DataObject>, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        reader.charge(size_of_val(&*object))?;
+        super::object::read_fields(&mut *object, reader)?;
+        Ok(Any::Object(object))
     }
 
     fn read_array(item: &str, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let mut items = Vec::new();
         let mut item = Box::from(item);
         while let Some(child) = reader.next_child()? {
-            reader.charge(size_of::<Any>())?;
+            reader.make_room(&mut items)?;
             // The child's name is the item's declared type: `<VirtualDevice>` in ArrayOfVirtualDevice.
             if items.is_empty() {
                 item = child.into();

@@ -100,16 +100,17 @@ impl Element {
     /// # Errors
     /// [`Malformed`] on broken XML or when a bound is exceeded.
     pub fn read(name: &str, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        reader.charge(size_of::<Self>())?;
         let mut element = Self { name: name.into(), xsi_type: reader.xsi_type().map(Into::into), ..Self::default() };
         for (name, value) in reader.plain_attributes()? {
             element.attributes.push((name.into(), value.as_ref().into()));
         }
         let mut text = String::new();
         while let Some(child) = reader.next_child_or_text(&mut text)? {
+            reader.make_room(&mut element.children)?;
             let child = Element::read(child, reader)?;
             element.children.push(child);
         }
+        element.attributes.shrink_to_fit();
         // White space between children is layout, not content.
         if element.children.is_empty() || !text.trim().is_empty() {
             element.text = text.into();

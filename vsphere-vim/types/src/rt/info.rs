@@ -77,6 +77,8 @@ pub struct TypeInfo {
     pub since: ApiVersion,
     /// Its own fields, in wire order; those of the base come before them.
     pub fields: &'static [FieldInfo],
+    /// All fields, those of the bases first: the wire order of a whole object.
+    pub all_fields: &'static [&'static FieldInfo],
 }
 
 impl TypeInfo {
@@ -102,6 +104,46 @@ impl TypeInfo {
         }
         false
     }
+}
+
+impl TypeInfo {
+    /// The place of the field with that wire name among all fields; the search begins at place `from`.
+    #[inline]
+    pub(crate) fn find(&self, name: &str, from: usize) -> Option<usize> {
+        let (before, after) = self.all_fields.split_at_checked(from)?;
+        let place = |fields: &[&FieldInfo]| fields.iter().position(|info| info.name == name);
+        place(after).map(|at| from + at).or_else(|| place(before))
+    }
+}
+
+/// How many fields a type has together with its bases.
+pub(crate) const fn count_fields(base: Option<&TypeInfo>, own: &[FieldInfo]) -> usize {
+    match base {
+        None => own.len(),
+        Some(base) => base.all_fields.len() + own.len(),
+    }
+}
+
+/// Joins the fields of the bases and a type's own; there are `N` of them.
+pub(crate) const fn all_fields<const N: usize>(
+    base: Option<&TypeInfo>,
+    own: &'static [FieldInfo],
+) -> [&'static FieldInfo; N] {
+    const NONE: &FieldInfo = &FieldInfo { name: "", declared: "", since: ApiVersion::new(0, 0, 0, 0), secret: false };
+    let mut all = [NONE; N];
+    let inherited = match base {
+        None => 0,
+        Some(base) => base.all_fields.len(),
+    };
+    let mut at = 0;
+    while at < N {
+        all[at] = match base {
+            Some(base) if at < inherited => base.all_fields[at],
+            _ => &own[at - inherited],
+        };
+        at += 1;
+    }
+    all
 }
 
 /// The arguments of a method of a managed object; what `invoke` takes.

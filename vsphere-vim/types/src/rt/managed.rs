@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 
+use super::names::Names;
 use super::{Any, FromAny, Item, Mismatch, Shape, Value};
 use crate::mo;
 use crate::xml::{Malformed, Reader};
@@ -15,6 +17,13 @@ pub trait Managed: Send + Sync + 'static {
     const TYPE: &'static str;
     /// The names of the types that it extends, nearest first.
     const BASES: &'static [&'static str];
+}
+
+/// A managed type of the model with the types that it extends, nearest first.
+pub(crate) fn managed_type(name: &str) -> Option<(&'static str, &'static [&'static str])> {
+    static TABLE: OnceLock<Names<(&str, &[&str])>> = OnceLock::new();
+    let table = TABLE.get_or_init(|| Names::new(mo::TYPES.iter().map(|row| (row.0, *row)).collect()));
+    table.get(name)
 }
 
 /// A managed type's name, borrowed where the model knows it.

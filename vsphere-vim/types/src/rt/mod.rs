@@ -11,7 +11,9 @@ mod element;
 mod enums;
 mod fault;
 mod info;
+mod kind;
 mod managed;
+mod names;
 mod object;
 mod path;
 mod poly;
@@ -32,4 +34,6 @@ pub use value::{FromAny, Item, List, Mismatch, Place, Shape, Uri, Value};
 
 pub(crate) use any::array_item_name;
 pub(crate) use enums::enum_value;
+pub(crate) use info::{all_fields, count_fields};
+pub(crate) use managed::managed_type;
 pub(crate) use object::{Registered, data_object, debug_object, object_from_any, read_plain};

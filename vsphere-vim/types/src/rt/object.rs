@@ -3,6 +3,7 @@
 use std::any::{Any as StdAny, TypeId};
 use std::fmt;
 
+use super::kind::{Kind, kind};
 use super::{Any, Element, FieldInfo, Mismatch, TypeInfo, Value};
 use crate::xml::{Malformed, Reader};
 
@@ -47,9 +48,14 @@ impl Unknown {
         self.0.get_or_insert_default().type_name = Some(name.into());
     }
 
+    /// Where further elements go.
+    fn room(&mut self) -> &mut Vec<Element> {
+        &mut self.0.get_or_insert_default().elements
+    }
+
     /// Adds an element that the type does not declare.
     pub fn push(&mut self, element: Element) {
-        self.0.get_or_insert_default().elements.push(element);
+        self.room().push(element);
     }
 }
 
@@ -64,11 +70,25 @@ pub trait DataObject: Value + fmt::Debug {
     /// The static description of the struct's type.
     fn info(&self) -> &'static TypeInfo;
 
-    /// Calls `visitor` for every field, the base's first, in wire order.
-    fn visit<'a>(&'a self, visitor: &mut dyn FnMut(&'static FieldInfo, &'a dyn Value));
+    /// The field at that place of [`TypeInfo::all_fields`].
+    fn field_at(&self, at: usize) -> Option<&dyn Value>;
+
+    /// The same, to be filled.
+    fn slot_at(&mut self, at: usize) -> Option<&mut dyn Value>;
 
     /// The field of that wire name, to be filled.
-    fn slot(&mut self, name: &str) -> Option<&mut dyn Value>;
+    fn slot(&mut self, name: &str) -> Option<&mut dyn Value> {
+        self.slot_at(self.info().find(name, 0)?)
+    }
+
+    /// Calls `visitor` for every field, the base's first, in wire order.
+    fn visit<'a>(&'a self, visitor: &mut dyn FnMut(&'static FieldInfo, &'a dyn Value)) {
+        for (at, info) in self.info().all_fields.iter().enumerate() {
+            if let Some(value) = self.field_at(at) {
+                visitor(info, value);
+            }
+        }
+    }
 
     /// What the model does not know of the object.
     fn unknown(&self) -> &Unknown;
@@ -130,11 +150,6 @@ pub(crate) struct Registered {
     pub(crate) new: fn() -> Box<dyn DataObject>,
 }
 
-fn registered(name: &str) -> Option<&'static Registered> {
-    let table = crate::generated::REGISTRY;
-    table.binary_search_by(|row| row.info.name.cmp(name)).ok().map(|at| &table[at])
-}
-
 /// Makes an empty object of a type by its wire name; `None` where the model does not have it.
 #[must_use]
 pub fn new_object(name: &str) -> Option<Box<dyn DataObject>> {
@@ -145,6 +160,13 @@ pub fn new_object(name: &str) -> Option<Box<dyn DataObject>> {
 #[must_use]
 pub fn type_info(name: &str) -> Option<&'static TypeInfo> {
     registered(name).map(|row| row.info)
+}
+
+fn registered(name: &str) -> Option<&'static Registered> {
+    match kind(name) {
+        Some(Kind::Object(row)) => Some(row),
+        _ => None,
+    }
 }
 
 /// Writes down one struct of the model: its description, its walk and its place under its base.
@@ -169,16 +191,22 @@ macro_rules! data_object {
             }
         }
         impl $crate::rt::DataObject for $type {
-            fn visit<'a>(&'a self, visitor: &mut dyn FnMut(&'static $crate::rt::FieldInfo, &'a dyn $crate::rt::Value)) {
-                self.base.visit(visitor);
-                let mut fields = Self::INFO.fields.iter();
-                $(if let Some(info) = fields.next() { visitor(info, &self.$field); })*
-                let _ = &mut fields;
+            #[allow(non_upper_case_globals, reason = "places are named like the fields")]
+            fn field_at(&self, at: usize) -> Option<&dyn $crate::rt::Value> {
+                let Some(own) = at.checked_sub(<$base>::INFO.all_fields.len()) else { return self.base.field_at(at) };
+                $crate::rt::data_object!(@places $($field)*);
+                match own {
+                    $($field => Some(&self.$field),)*
+                    _ => None,
+                }
             }
-            fn slot(&mut self, name: &str) -> Option<&mut dyn $crate::rt::Value> {
-                match name {
-                    $($wire => Some(&mut self.$field),)*
-                    _ => self.base.slot(name),
+            #[allow(non_upper_case_globals, reason = "places are named like the fields")]
+            fn slot_at(&mut self, at: usize) -> Option<&mut dyn $crate::rt::Value> {
+                let Some(own) = at.checked_sub(<$base>::INFO.all_fields.len()) else { return self.base.slot_at(at) };
+                $crate::rt::data_object!(@places $($field)*);
+                match own {
+                    $($field => Some(&mut self.$field),)*
+                    _ => None,
                 }
             }
             fn unknown(&self) -> &$crate::rt::Unknown {
@@ -200,14 +228,19 @@ macro_rules! data_object {
      $($field:ident : $wire:literal $declared:literal $fsince:tt $secret:ident,)*) => {
         $crate::rt::data_object!(@common $type, (None), $name, $vmodl, $since; $($wire $declared $fsince $secret,)*);
         impl $crate::rt::DataObject for $type {
-            fn visit<'a>(&'a self, visitor: &mut dyn FnMut(&'static $crate::rt::FieldInfo, &'a dyn $crate::rt::Value)) {
-                let mut fields = Self::INFO.fields.iter();
-                $(if let Some(info) = fields.next() { visitor(info, &self.$field); })*
-                let _ = (&mut fields, visitor);
+            #[allow(non_upper_case_globals, reason = "places are named like the fields")]
+            fn field_at(&self, at: usize) -> Option<&dyn $crate::rt::Value> {
+                $crate::rt::data_object!(@places $($field)*);
+                match at {
+                    $($field => Some(&self.$field),)*
+                    _ => None,
+                }
             }
-            fn slot(&mut self, name: &str) -> Option<&mut dyn $crate::rt::Value> {
-                match name {
-                    $($wire => Some(&mut self.$field),)*
+            #[allow(non_upper_case_globals, reason = "places are named like the fields")]
+            fn slot_at(&mut self, at: usize) -> Option<&mut dyn $crate::rt::Value> {
+                $crate::rt::data_object!(@places $($field)*);
+                match at {
+                    $($field => Some(&mut self.$field),)*
                     _ => None,
                 }
             }
@@ -230,17 +263,22 @@ macro_rules! data_object {
      $($wire:literal $declared:literal [$fa:literal, $fb:literal, $fc:literal, $fd:literal] $secret:ident,)*) => {
         impl $type {
             /// The static description of this type.
-            pub const INFO: &'static $crate::rt::TypeInfo = &$crate::rt::TypeInfo {
-                name: $name,
-                vmodl: $vmodl,
-                base: $base,
-                since: $crate::rt::ApiVersion::new($a, $b, $c, $d),
-                fields: &[$($crate::rt::FieldInfo {
+            pub const INFO: &'static $crate::rt::TypeInfo = {
+                const BASE: Option<&$crate::rt::TypeInfo> = $base;
+                const FIELDS: &[$crate::rt::FieldInfo] = &[$($crate::rt::FieldInfo {
                     name: $wire,
                     declared: $declared,
                     since: $crate::rt::ApiVersion::new($fa, $fb, $fc, $fd),
                     secret: $crate::rt::data_object!(@secret $secret),
-                },)*],
+                },)*];
+                &$crate::rt::TypeInfo {
+                    name: $name,
+                    vmodl: $vmodl,
+                    base: BASE,
+                    since: $crate::rt::ApiVersion::new($a, $b, $c, $d),
+                    fields: FIELDS,
+                    all_fields: &$crate::rt::all_fields::<{ $crate::rt::count_fields(BASE, FIELDS) }>(BASE, FIELDS),
+                }
             };
         }
         impl ::std::fmt::Debug for $type {
@@ -284,6 +322,12 @@ macro_rules! data_object {
             }
         }
     };
+    // Constants that number the fields, named like them, to be matched on.
+    (@places $($field:ident)*) => {
+        #[allow(non_camel_case_types, dead_code, reason = "named after the fields")]
+        enum Place { $($field,)* }
+        $(const $field: usize = Place::$field as usize;)*
+    };
     (@secret secret) => { true };
     (@secret public) => { false };
     (@methods $type:ident) => {
@@ -316,14 +360,20 @@ pub(crate) fn read_plain(object: &mut dyn DataObject, reader: &mut Reader<'_>) -
 
 /// Reads the children of the current element into the object's fields, up to the end tag.
 pub(crate) fn read_fields(object: &mut dyn DataObject, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    let info = object.info();
+    // Fields come in wire order as a rule: the search for one goes on from the last.
+    let mut last = 0;
     while let Some(name) = reader.next_child()? {
-        if let Some(slot) = object.slot(name) {
+        let found = info.find(name, last);
+        if let Some(slot) = found.and_then(|at| object.slot_at(at)) {
+            last = found.unwrap_or(last);
             if reader.is_nil() {
                 reader.skip()?;
             } else {
                 slot.read(reader)?;
             }
         } else {
+            reader.make_room(object.unknown_mut().room())?;
             let element = Element::read(name, reader)?;
             object.unknown_mut().push(element);
         }

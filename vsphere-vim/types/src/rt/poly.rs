@@ -209,8 +209,10 @@ impl<B: DataObject + Default> FromAny for Poly<B> {
                 }
             }
             Any::Object(object) => {
-                let found = object.type_name().to_owned();
-                Self::from_boxed(object).ok_or_else(|| Mismatch::new(std::any::type_name::<B>(), &found))
+                if object.upcast(TypeId::of::<B>()).is_none() {
+                    return Err(Mismatch::new(std::any::type_name::<B>(), object.type_name()));
+                }
+                Ok(Self { inner: object, base: PhantomData })
             }
             other => Err(Mismatch::new(std::any::type_name::<B>(), other.kind())),
         }

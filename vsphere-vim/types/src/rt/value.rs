@@ -225,10 +225,10 @@ macro_rules! scalar {
 }
 
 scalar!(bool, "boolean", |v| Shape::Bool(*v), parse_bool, Any::Bool(v) => v);
-scalar!(i8, "byte", |v| Shape::Byte(*v), |t| t.trim().parse().ok(), Any::Byte(v) => v);
-scalar!(i16, "short", |v| Shape::Short(*v), |t| t.trim().parse().ok(), Any::Short(v) => v, Any::Byte(v) => v.into());
-scalar!(i32, "int", |v| Shape::Int(*v), |t| t.trim().parse().ok(), Any::Int(v) => v, Any::Short(v) => v.into(), Any::Byte(v) => v.into());
-scalar!(i64, "long", |v| Shape::Long(*v), |t| t.trim().parse().ok(), Any::Long(v) => v, Any::Int(v) => v.into(), Any::Short(v) => v.into());
+scalar!(i8, "byte", |v| Shape::Byte(*v), |t| t.trim_ascii().parse().ok(), Any::Byte(v) => v);
+scalar!(i16, "short", |v| Shape::Short(*v), |t| t.trim_ascii().parse().ok(), Any::Short(v) => v, Any::Byte(v) => v.into());
+scalar!(i32, "int", |v| Shape::Int(*v), |t| t.trim_ascii().parse().ok(), Any::Int(v) => v, Any::Short(v) => v.into(), Any::Byte(v) => v.into());
+scalar!(i64, "long", |v| Shape::Long(*v), |t| t.trim_ascii().parse().ok(), Any::Long(v) => v, Any::Int(v) => v.into(), Any::Short(v) => v.into());
 scalar!(f32, "float", |v| Shape::Float(*v), |t| parse_float(t), Any::Float(v) => v);
 scalar!(f64, "double", |v| Shape::Double(*v), |t| parse_float(t), Any::Double(v) => v, Any::Float(v) => v.into());
 scalar!(DateTime, "dateTime", |v| Shape::DateTime(*v), |t| DateTime::parse(t).ok(), Any::DateTime(v) => v);
@@ -236,7 +236,7 @@ scalar!(Uri, "anyURI", |v| Shape::Uri(&v.0), |t| Some(Uri(t.to_owned())), Any::U
 
 /// `true`, `false`, `1` and `0` in any case: servers differ.
 fn parse_bool(text: &str) -> Option<bool> {
-    match text.trim() {
+    match text.trim_ascii() {
         "true" | "1" => Some(true),
         "false" | "0" => Some(false),
         other if other.eq_ignore_ascii_case("true") => Some(true),
@@ -247,7 +247,7 @@ fn parse_bool(text: &str) -> Option<bool> {
 
 /// XML writes the infinities as `INF` and `-INF`.
 fn parse_float<T: std::str::FromStr>(text: &str) -> Option<T> {
-    let text = match text.trim() {
+    let text = match text.trim_ascii() {
         "INF" | "+INF" => "inf",
         "-INF" => "-inf",
         other => other,
@@ -375,7 +375,7 @@ impl<T: Item> Value for Vec<T> {
         if self.is_empty() { Shape::Absent } else { Shape::List(self) }
     }
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
-        reader.charge(size_of::<T>())?;
+        reader.make_room(self)?;
         let mut item = T::default();
         item.read(reader)?;
         self.push(item);

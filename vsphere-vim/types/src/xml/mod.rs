@@ -5,10 +5,14 @@
 //! is bounded in depth and in the memory that its input may claim.
 
 mod base64;
+mod escape;
+mod malformed;
 mod reader;
-mod tokens;
+mod scan;
+mod tag;
 mod writer;
 
 pub use base64::{decode_base64, encode_base64};
-pub use reader::{Limits, Malformed, Reader};
+pub use malformed::Malformed;
+pub use reader::{Limits, Reader};
 pub use writer::Writer;

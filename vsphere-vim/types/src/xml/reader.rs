@@ -1,9 +1,11 @@
 //! The pull reader that values read themselves from.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use super::tokens::{Attributes, Token, Tokens, unescape};
+use super::Malformed;
+use super::escape::{line_ends, unescape};
+use super::scan::{character_data, is_local_name};
+use super::tag::{Attribute, Tag};
 
 /// The bounds within which an answer is read.
 #[derive(Debug, Clone, Copy)]
@@ -20,39 +22,6 @@ impl Default for Limits {
     }
 }
 
-/// What is wrong with an XML text, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed {
-    offset: usize,
-    what: Cow<'static, str>,
-    /// The elements around, outermost first; filled where values are read.
-    path: String,
-}
-
-impl Malformed {
-    pub(crate) fn at(offset: usize, what: impl Into<Cow<'static, str>>) -> Self {
-        Self { offset, what: what.into(), path: String::new() }
-    }
-
-    /// The byte at which it was noticed.
-    #[must_use]
-    pub fn offset(&self) -> usize {
-        self.offset
-    }
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "malformed XML at byte {}", self.offset)?;
-        if !self.path.is_empty() {
-            write!(f, ", in {}", self.path)?;
-        }
-        write!(f, ": {}", self.what)
-    }
-}
-
-impl std::error::Error for Malformed {}
-
 /// How many prefixes may be in force at once. Each qualified attribute is compared with them; real answers have ten.
 const MAX_PREFIXES: usize = 512;
 
@@ -65,19 +34,29 @@ const XSI: [&str; 2] = ["http://www.w3.org/2001/XMLSchema-instance", "http://www
 /// and gives `None`. Whoever is given a name takes the whole element: by [`Reader::text`], by
 /// [`Reader::skip`], or by asking for its children until `None`.
 pub struct Reader<'a> {
-    tokens: Tokens<'a>,
+    text: &'a str,
+    /// How many bytes were taken.
+    at: usize,
     /// Names of the open elements, as written.
     open: Vec<&'a str>,
     /// The start tag just entered closed itself: its end is due without a token.
     empty: bool,
     /// Attributes of the element just entered.
-    attributes: &'a str,
+    attributes: Vec<Attribute<'a>>,
     xsi_type: Option<&'a str>,
     nil: bool,
-    /// Prefixes in force: at which depth declared, the prefix, whether it is the instance namespace.
-    prefixes: Vec<(usize, &'a str, bool)>,
+    /// Prefixes in force, innermost last.
+    prefixes: Vec<Prefix<'a>>,
     limits: Limits,
     claimed: usize,
+}
+
+struct Prefix<'a> {
+    /// How deep the element stands that declares it.
+    depth: usize,
+    prefix: &'a str,
+    /// Whether it stands for the instance namespace.
+    is_xsi: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -85,10 +64,12 @@ impl<'a> Reader<'a> {
     #[must_use]
     pub fn new(text: &'a str, limits: Limits) -> Self {
         Self {
-            tokens: Tokens::new(text),
+            text,
+            // A byte order mark is no content.
+            at: if text.starts_with('\u{feff}') { 3 } else { 0 },
             open: Vec::new(),
             empty: false,
-            attributes: "",
+            attributes: Vec::new(),
             xsi_type: None,
             nil: false,
             prefixes: Vec::new(),
@@ -97,13 +78,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[cold]
     fn error(&self, what: impl Into<Cow<'static, str>>) -> Malformed {
-        let mut error = Malformed::at(self.tokens.offset(), what);
-        error.path = self.open.iter().map(|name| local(name)).collect::<Vec<_>>().join("/");
-        error
+        Malformed::at(self.at, what).inside(&self.open)
     }
 
     /// The error for an element whose text is no value of its type. The text itself is not shown: it may be a secret.
+    #[cold]
     pub(crate) fn bad_value(&self, type_name: &'static str, text: &str) -> Malformed {
         self.error(format!("a text of {} bytes is no {type_name}", text.len()))
     }
@@ -117,6 +98,21 @@ impl<'a> Reader<'a> {
         if self.claimed > self.limits.memory {
             return Err(self.error(format!("the answer claims more than {} bytes of memory", self.limits.memory)));
         }
+        Ok(())
+    }
+
+    /// Makes room for one more item, and counts the memory for it: the first room is for one, and it doubles then.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the bound is exceeded.
+    #[inline]
+    pub(crate) fn make_room<T>(&mut self, items: &mut Vec<T>) -> Result<(), Malformed> {
+        if items.len() < items.capacity() {
+            return Ok(());
+        }
+        let more = items.len().max(1);
+        self.charge(more.saturating_mul(size_of::<T>()))?;
+        items.reserve_exact(more);
         Ok(())
     }
 
@@ -140,85 +136,145 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         loop {
-            match self.tokens.next()? {
-                Token::Start { name, attributes, empty } => {
-                    self.enter(name, attributes, empty)?;
-                    return Ok(Some(local(name)));
-                }
-                Token::End { name } => {
-                    if self.open.last() != Some(&name) {
-                        return Err(self.error("an end tag does not fit its start tag"));
-                    }
-                    self.close();
+            let rest = &self.text[self.at..];
+            match rest.as_bytes() {
+                [b'<', b'/', ..] => {
+                    self.end_tag()?;
                     return Ok(None);
                 }
-                Token::Text(raw) => {
+                [b'<', b'!' | b'?', ..] => {
+                    let content = self.aside()?;
                     if let Some(text) = text.as_deref_mut() {
-                        let piece = unescape(raw).map_err(|what| self.error(what))?;
-                        text.push_str(&piece);
+                        text.push_str(&line_ends(content));
                     }
                 }
-                Token::Cdata(raw) => {
+                [b'<', ..] => return self.start_tag().map(Some),
+                [] if self.open.is_empty() => return Ok(None),
+                [] => return Err(self.error(CUT)),
+                bytes => {
+                    let (len, _) = character_data(bytes);
                     if let Some(text) = text.as_deref_mut() {
-                        text.push_str(raw);
+                        text.push_str(&unescape(&rest[..len]).map_err(|what| self.error(what))?);
                     }
+                    self.at += len;
                 }
-                Token::Eof if self.open.is_empty() => return Ok(None),
-                Token::Eof => return Err(self.error("the text ends inside an element")),
             }
         }
     }
 
+    #[inline]
+    fn start_tag(&mut self) -> Result<&'a str, Malformed> {
+        if self.open.len() >= self.limits.depth {
+            return Err(self.error(format!("elements nest deeper than {}", self.limits.depth)));
+        }
+        self.attributes.clear();
+        let tag = match Tag::read(self.text, self.at, &mut self.attributes) {
+            Ok(tag) => tag,
+            Err(what) => return Err(self.error(what)),
+        };
+        self.open.push(tag.name);
+        self.at = tag.end;
+        self.empty = tag.empty;
+        self.xsi_type = None;
+        self.nil = false;
+        if !self.attributes.is_empty() {
+            self.resolve()?;
+        }
+        Ok(tag.local)
+    }
+
+    /// Leaves the present element, at whose end tag the reader stands.
+    #[inline]
+    fn end_tag(&mut self) -> Result<(), Malformed> {
+        let rest = &self.text.as_bytes()[self.at + 2..];
+        let after = self.open.last().and_then(|name| rest.strip_prefix(name.as_bytes()));
+        let end = match after {
+            Some([b'>', ..]) => Some(1),
+            Some(after) => {
+                let space = after.iter().take_while(|b| b.is_ascii_whitespace()).count();
+                (after.get(space) == Some(&b'>')).then_some(space + 1)
+            }
+            None => None,
+        };
+        match (after, end) {
+            (Some(after), Some(end)) => {
+                self.at += 2 + (rest.len() - after.len()) + end;
+                self.close();
+                Ok(())
+            }
+            _ => Err(self.error("an end tag does not fit its start tag")),
+        }
+    }
+
+    #[inline]
     fn close(&mut self) {
         let depth = self.open.len();
-        while self.prefixes.last().is_some_and(|(at, ..)| *at == depth) {
+        while self.prefixes.last().is_some_and(|prefix| prefix.depth == depth) {
             self.prefixes.pop();
         }
         self.open.pop();
     }
 
-    fn enter(&mut self, name: &'a str, attributes: &'a str, empty: bool) -> Result<(), Malformed> {
-        if self.open.len() >= self.limits.depth {
-            return Err(self.error(format!("elements nest deeper than {}", self.limits.depth)));
-        }
-        self.open.push(name);
-        self.attributes = attributes;
-        self.empty = empty;
-        self.xsi_type = None;
-        self.nil = false;
-        if attributes.is_empty() {
-            return Ok(());
-        }
+    /// Passes over what is neither tag nor text; gives the content of a CDATA section.
+    fn aside(&mut self) -> Result<&'a str, Malformed> {
+        let rest = &self.text[self.at..];
+        let (begin, end) = if rest.starts_with("<![CDATA[") {
+            ("<![CDATA[", "]]>")
+        } else if rest.starts_with("<!--") {
+            ("<!--", "-->")
+        } else if rest.starts_with("<?") {
+            ("<?", "?>")
+        } else {
+            // Document types could declare entities; SOAP forbids them, and so do we.
+            return Err(self.error("a document type is not allowed"));
+        };
+        let inner = &rest[begin.len()..];
+        let len = inner.find(end).ok_or_else(|| self.error(CUT))?;
+        self.at += begin.len() + len + end.len();
+        Ok(if begin == "<![CDATA[" { &inner[..len] } else { "" })
+    }
+
+    /// Takes what the attributes of the element just entered say about namespaces and type.
+    fn resolve(&mut self) -> Result<(), Malformed> {
         // Declarations first: a tag may use a prefix that it declares.
-        let mut list = Attributes::new(attributes);
-        let mut qualified = false;
-        while let Some((name, value)) = list.next().map_err(|what| self.error(what))? {
-            if let Some(prefix) = name.strip_prefix("xmlns:") {
-                if self.prefixes.len() >= MAX_PREFIXES {
-                    return Err(self.error(format!("more than {MAX_PREFIXES} namespace prefixes are in force")));
-                }
-                self.prefixes.push((self.open.len(), prefix, XSI.contains(&value)));
-            } else {
-                qualified |= name.contains(':');
+        let depth = self.open.len();
+        for attribute in self.attributes.iter().filter(|attribute| attribute.prefix == "xmlns") {
+            if self.prefixes.len() >= MAX_PREFIXES {
+                return Err(self.error(format!("more than {MAX_PREFIXES} namespace prefixes are in force")));
             }
+            let is_xsi = XSI.contains(&attribute.value);
+            self.prefixes.push(Prefix { depth, prefix: attribute.local, is_xsi });
         }
-        if qualified {
-            let mut list = Attributes::new(attributes);
-            while let Some((name, value)) = list.next().map_err(|what| self.error(what))? {
-                match name.split_once(':') {
-                    Some((prefix, "type")) if self.is_xsi(prefix) => self.xsi_type = Some(local(value.trim())),
-                    Some((prefix, "nil")) if self.is_xsi(prefix) => self.nil = matches!(value.trim(), "true" | "1"),
-                    _ => {}
+        for at in 0..self.attributes.len() {
+            let Attribute { prefix, local: own, value } = self.attributes[at];
+            if !self.is_xsi(prefix) {
+                continue;
+            }
+            let value = value.trim_ascii();
+            match own {
+                "type" if value.is_empty() => {}
+                "type" => {
+                    let name = local(value);
+                    if !is_local_name(name) {
+                        return Err(self.error("the name of a type is no name"));
+                    }
+                    self.xsi_type = Some(name);
                 }
+                "nil" => self.nil = matches!(value, "true" | "1"),
+                _ => {}
             }
         }
         Ok(())
     }
 
     /// Undeclared, the customary prefix is taken at its word: fragments are read too.
+    #[inline]
     fn is_xsi(&self, prefix: &str) -> bool {
-        let declared = self.prefixes.iter().rev().find(|(_, own, _)| *own == prefix);
-        declared.map_or(prefix == "xsi", |(_, _, is_xsi)| *is_xsi)
+        if prefix.is_empty() {
+            return false;
+        }
+        let declared = self.prefixes.iter().rev().find(|own| own.prefix == prefix);
+        declared.map_or(prefix == "xsi", |own| own.is_xsi)
     }
 
     /// The `xsi:type` of the element just entered, without its prefix.
@@ -236,31 +292,27 @@ impl<'a> Reader<'a> {
     /// An unqualified attribute of the element just entered.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<Cow<'a, str>> {
-        let mut list = Attributes::new(self.attributes);
-        while let Ok(Some((own, value))) = list.next() {
-            if own == name {
-                return unescape(value).ok();
-            }
-        }
-        None
+        self.qualified_attribute("", name)
+    }
+
+    fn qualified_attribute(&self, prefix: &str, local: &str) -> Option<Cow<'a, str>> {
+        let found = self.attributes.iter().find(|own| own.local == local && own.prefix == prefix)?;
+        unescape(found.value).ok()
     }
 
     /// The attributes of the element just entered that are neither declarations nor of the instance namespace.
     ///
     /// # Errors
-    /// [`Malformed`] when they claim too much memory: an attribute of five bytes takes some hundred when it is kept.
+    /// [`Malformed`] when they claim too much memory (an attribute of five bytes takes some hundred when it is kept)
+    /// or hold an unknown entity.
     pub(crate) fn plain_attributes(&mut self) -> Result<Vec<(&'a str, Cow<'a, str>)>, Malformed> {
         let mut out = Vec::new();
-        let mut list = Attributes::new(self.attributes);
-        while let Ok(Some((name, value))) = list.next() {
-            let declaration = name == "xmlns" || name.starts_with("xmlns:");
-            let instance = name.split_once(':').is_some_and(|(prefix, _)| self.is_xsi(prefix));
-            if !declaration
-                && !instance
-                && let Ok(value) = unescape(value)
-            {
+        for at in 0..self.attributes.len() {
+            let Attribute { prefix, local, value } = self.attributes[at];
+            let declaration = prefix == "xmlns" || (prefix.is_empty() && local == "xmlns");
+            if !declaration && !self.is_xsi(prefix) {
                 self.charge(2 * size_of::<(&str, Cow<'_, str>)>())?;
-                out.push((local(name), value));
+                out.push((local, unescape(value).map_err(|what| self.error(what))?));
             }
         }
         Ok(out)
@@ -269,18 +321,9 @@ impl<'a> Reader<'a> {
     /// The namespace that the element just entered declares as its default, if it does.
     #[must_use]
     pub fn declared_namespace(&self) -> Option<Cow<'a, str>> {
-        let prefix = self.open.last().and_then(|name| name.split_once(':')).map(|(prefix, _)| prefix);
-        match prefix {
+        match self.open.last().and_then(|name| name.rsplit_once(':')) {
             None => self.attribute("xmlns"),
-            Some(prefix) => {
-                let mut list = Attributes::new(self.attributes);
-                while let Ok(Some((name, value))) = list.next() {
-                    if name.strip_prefix("xmlns:") == Some(prefix) {
-                        return unescape(value).ok();
-                    }
-                }
-                None
-            }
+            Some((prefix, _)) => self.qualified_attribute("xmlns", prefix),
         }
     }
 
@@ -294,25 +337,25 @@ impl<'a> Reader<'a> {
             self.close();
             return Ok(Cow::Borrowed(""));
         }
-        let mut text: Option<Cow<'a, str>> = None;
-        loop {
-            let piece = match self.tokens.next()? {
-                Token::Text(raw) => unescape(raw).map_err(|what| self.error(what))?,
-                Token::Cdata(raw) => Cow::Borrowed(raw),
-                Token::End { name } => {
-                    if self.open.last() != Some(&name) {
-                        return Err(self.error("an end tag does not fit its start tag"));
-                    }
-                    self.close();
-                    return Ok(text.unwrap_or_default());
-                }
-                Token::Start { .. } => return Err(self.error("an element stands where a text was expected")),
-                Token::Eof => return Err(self.error("the text ends inside an element")),
-            };
-            text = Some(match text {
-                None => piece,
-                Some(before) => Cow::Owned(before.into_owned() + &piece),
-            });
+        let rest = &self.text[self.at..];
+        let (len, odd) = character_data(rest.as_bytes());
+        if !rest.as_bytes()[len..].starts_with(b"</") {
+            return self.text_in_pieces().map(Cow::Owned);
+        }
+        let raw = &rest[..len];
+        let text = if odd { unescape(raw).map_err(|what| self.error(what))? } else { Cow::Borrowed(raw) };
+        self.at += len;
+        self.end_tag()?;
+        Ok(text)
+    }
+
+    /// A text with comments or CDATA sections in it, or something that is none.
+    #[cold]
+    fn text_in_pieces(&mut self) -> Result<String, Malformed> {
+        let mut text = String::new();
+        match self.advance(Some(&mut text))? {
+            None => Ok(text),
+            Some(_) => Err(self.error("an element stands where a text was expected")),
         }
     }
 
@@ -339,6 +382,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 }
+
+const CUT: &str = "the text ends inside an element";
 
 fn local(name: &str) -> &str {
     name.rsplit_once(':').map_or(name, |(_, local)| local)
@@ -443,7 +488,7 @@ mod tests {
             loop {
                 match r.next_child() {
                     Err(_) => break,
-                    Ok(None) if r.open.is_empty() && r.tokens.offset() >= text.len() => break,
+                    Ok(None) if r.open.is_empty() && r.at >= text.len() => break,
                     Ok(_) => {}
                 }
                 steps += 1;
