@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::backend::Backend;
 use crate::endpoint::Endpoint;
 use crate::inject::Faults;
+use crate::lease::LeaseConfig;
 use crate::nfc::{NfcIdentity, NfcServer, NfcServerConfig};
 use crate::personality::Personality;
 use crate::simulator::Simulator;
@@ -46,6 +47,7 @@ pub struct SimulatorBuilder {
     tracking: TrackingOptions,
     nfc: NfcServerConfig,
     files: FileOptions,
+    leases: LeaseConfig,
     control: bool,
 }
 
@@ -69,6 +71,7 @@ impl Default for SimulatorBuilder {
             tracking: TrackingOptions::default(),
             nfc: NfcServerConfig::default(),
             files: FileOptions::default(),
+            leases: LeaseConfig::default(),
             control: false,
         }
     }
@@ -166,6 +169,12 @@ impl SimulatorBuilder {
         self
     }
 
+    /// How leases behave.
+    pub fn leases(mut self, config: LeaseConfig) -> Self {
+        self.leases = config;
+        self
+    }
+
     /// Whether `/sim/...` on the HTTPS port lets tests in other processes and languages play the guest, end
     /// sessions and list what is left, without a login. Default: no.
     pub fn control(mut self, control: bool) -> Self {
@@ -198,6 +207,7 @@ impl SimulatorBuilder {
             ticket_lifetime: self.ticket_lifetime,
             tracking: self.tracking,
             files: self.files,
+            leases: self.leases,
             control: self.control,
         };
         let data_dir = self.data_dir;
@@ -216,6 +226,12 @@ impl SimulatorBuilder {
         let _ = world.nfc.set((dial, identity.sha1()));
 
         let (stop, stopped) = watch::channel(false);
+        if let Ok(mut address) = listener.local_addr() {
+            if let Some(advertise) = self.advertise {
+                address.set_ip(advertise);
+            }
+            let _ = world.https.set(address);
+        }
         let endpoint = Endpoint::start(world.clone(), listener, tls, stopped)?;
         Ok(Simulator::new(world, identity, endpoint, nfc, stop, self.advertise))
     }

@@ -24,6 +24,8 @@ pub struct Leftovers {
     pub nfc_connections: u64,
     /// Disk layers open through the 902 server.
     pub open_layers: u32,
+    /// Leases that are neither completed nor lost.
+    pub leases: usize,
     /// Tasks that have not ended.
     pub tasks: usize,
 }
@@ -53,6 +55,7 @@ impl Leftovers {
             let filters: usize = session.collectors.values().map(|collector| collector.filters().count()).sum();
             left.session_objects += session.views.len() + own + filters;
         }
+        left.leases = state.leases.values().filter(|lease| lease.is_held()).count();
         left.tasks = state.tasks.values().filter(|task| !task.is_done()).count();
         left
     }
@@ -75,6 +78,7 @@ impl std::fmt::Display for Leftovers {
             ("unused tickets", self.tickets as u64),
             ("connections to the 902 server", self.nfc_connections),
             ("open disk layers", u64::from(self.open_layers)),
+            ("open leases", self.leases as u64),
             ("unfinished tasks", self.tasks as u64),
         ];
         counts.iter().filter(|(_, count)| *count > 0).try_for_each(|(what, count)| writeln!(f, "{what}: {count}"))

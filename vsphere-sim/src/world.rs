@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) tracking: TrackingOptions,
     /// How the datastore's files behave.
     pub(crate) files: FileOptions,
+    /// How leases behave.
+    pub(crate) leases: crate::lease::LeaseConfig,
     /// Whether tests may reach inside over HTTP.
     pub(crate) control: bool,
 }
@@ -68,6 +70,8 @@ pub(crate) struct World {
     pub(crate) datastore: Datastore,
     /// Where the 902 server listens and the SHA-1 thumbprint of its certificate; set once it runs.
     pub(crate) nfc: OnceLock<(SocketAddr, String)>,
+    /// Where the HTTPS endpoint listens; set once it runs.
+    pub(crate) https: OnceLock<SocketAddr>,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
 }
@@ -78,6 +82,7 @@ pub(crate) struct State {
     pub(crate) vms: BTreeMap<String, Vm>,
     pub(crate) tasks: BTreeMap<String, Task>,
     pub(crate) sessions: Sessions,
+    pub(crate) leases: BTreeMap<String, crate::lease::Lease>,
     pub(crate) http_tickets: crate::http_ticket::HttpTickets,
     /// Objects (and what they contain) whose properties may not be read.
     pub(crate) denied: Vec<ManagedObjectReference>,
@@ -89,7 +94,16 @@ impl World {
         let tickets = Tickets::new(settings.ticket_lifetime);
         // Fixed objects have low numbers; what is created later starts above them, as on a small vCenter.
         let state = Mutex::new(State { serial: 1000, ..State::default() });
-        Self { settings, faults, tickets, datastore, nfc: OnceLock::new(), state, changed: watch::Sender::new(0) }
+        Self {
+            settings,
+            faults,
+            tickets,
+            datastore,
+            nfc: OnceLock::new(),
+            https: OnceLock::new(),
+            state,
+            changed: watch::Sender::new(0),
+        }
     }
 
     pub(crate) fn personality(&self) -> Personality {

@@ -36,6 +36,7 @@
 //! - [`inventory`]: finding virtual machines and knowing them again.
 //! - [`vm`]: details, power, configuration, snapshots, changed areas; [`device`]: disks and their backings.
 //! - [`datastore`]: files in datastores, and what Windows said about a quiesced snapshot.
+//! - [`lease`]: whole disks exported and imported as streams.
 //! - [`nfc_ticket`]: tickets for disk data over port 902; [`method_lock`]: keeping a machine in its place.
 //! - [`error`]: whose fault it is, whether retry helps, what to do next.
 //!
@@ -52,6 +53,7 @@ pub mod device;
 mod endpoint;
 pub mod error;
 pub mod inventory;
+pub mod lease;
 pub mod method_lock;
 pub mod nfc_ticket;
 pub mod property;

@@ -39,6 +39,9 @@ pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Res
         return super::folder::answer(&world, request).await;
     }
     let path = request.uri().path().trim_end_matches('/').to_owned();
+    if request.uri().path().starts_with("/nfc/") {
+        return super::nfc::answer(&world, request).await;
+    }
     let gzip = accepts_gzip(&request);
     let mut response = match (request.method(), path.as_str()) {
         (&Method::POST, "/sdk" | "/sdk/vimService") => soap(world, request).await?,

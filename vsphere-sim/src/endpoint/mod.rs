@@ -5,6 +5,7 @@ mod control;
 mod folder;
 mod http;
 mod io;
+mod nfc;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -19,6 +19,7 @@ pub(crate) enum Object<'a> {
     Vm(&'a Vm),
     Snapshot(&'a Vm, &'a Snapshot),
     Task(&'a Task),
+    Lease(&'a crate::lease::Lease),
     /// A view of the session.
     View(&'a View),
     /// A property collector or filter of the session: it exists and has nothing to show.
@@ -44,6 +45,7 @@ pub(crate) fn find<'a>(
             let vm = state.vm_of_snapshot(id)?;
             vm.snapshots.get(id).map(|snapshot| Object::Snapshot(vm, snapshot))
         }
+        "HttpNfcLease" => state.leases.get(id).map(Object::Lease),
         "Task" => state.tasks.get(id).map(Object::Task),
         _ => {
             if let Some(fixed) = world.personality().find(object) {
@@ -133,6 +135,7 @@ pub(crate) fn property(
         Object::Fixed(fixed) => fixed::property(world, state, session, *fixed, name),
         Object::Vm(vm) => vm_property(world, vm, name),
         Object::Snapshot(vm, snapshot) => snapshot_property(world, vm, snapshot, name),
+        Object::Lease(lease) => lease_property(world, lease, name),
         Object::Task(task) if name == "info" => Any::of(&task.to_wire()),
         Object::View(view) => match name {
             "view" => references(view.members(world, state)),
@@ -199,6 +202,18 @@ fn vm_property(world: &World, vm: &Vm, name: &str) -> Any {
         "resourcePool" => Any::MoRef(world.fixed(Fixed::ResourcePool)),
         "datastore" => fixed(Fixed::Datastore),
         "network" => fixed(Fixed::Network),
+        _ => Any::Null,
+    }
+}
+
+fn lease_property(world: &World, lease: &crate::lease::Lease, name: &str) -> Any {
+    match name {
+        "state" => Any::of(&lease.state()),
+        "info" => lease.info(world).as_ref().map_or(Any::Null, Any::of),
+        "error" => lease.error().map_or(Any::Null, |fault| Any::of(&fault.localized())),
+        "initializeProgress" => Any::Int(if lease.is_held() { 100 } else { 0 }),
+        "transferProgress" => Any::Int(lease.percent),
+        "mode" => Any::String("pushOrGet".into()),
         _ => Any::Null,
     }
 }

@@ -121,6 +121,15 @@ fn own(name: &str) -> &'static [(&'static str, &'static str)] {
             ("iormConfiguration", "?"),
         ],
         "HostDatastoreBrowser" => &[("datastore", "[]"), ("supportedType", "[]")],
+        "HttpNfcLease" => &[
+            ("initializeProgress", ""),
+            ("transferProgress", ""),
+            ("mode", ""),
+            ("capabilities", "?"),
+            ("info", "HttpNfcLeaseInfo"),
+            ("state", ""),
+            ("error", "LocalizedMethodFault"),
+        ],
         "Network" => &[("summary", "NetworkSummary"), ("host", "[]"), ("vm", "[]")],
         "ServiceInstance" => &[("serverClock", ""), ("capability", "?"), ("content", "ServiceContent")],
         "SessionManager" => &[

@@ -6,6 +6,7 @@
 mod authorization;
 pub(crate) mod files;
 mod folder;
+mod lease;
 mod nfc;
 mod properties;
 mod root;
@@ -154,6 +155,8 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "Task" | "TaskManager" => task::dispatch(call),
         "AuthorizationManager" => authorization::dispatch(call),
         "NfcService" => nfc::dispatch(call),
+        "HttpNfcLease" => lease::dispatch(call),
+        "ResourcePool" => lease::on_pool(call),
         "FileManager" | "HostDatastoreBrowser" => files::dispatch(call),
         "VirtualMachine" | "VirtualMachineSnapshot" => vm::dispatch(call).await,
         "Folder" => folder::dispatch(call),

@@ -82,6 +82,7 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             let spec = VirtualMachineConfigSpec { name: Some(args.new_name), ..Default::default() };
             start_task::<Rename_Task>(call, &vm, move |world| reconfigure(world, &id, &spec).map(|()| Any::Null))
         }
+        "ExportVm" => super::lease::export_vm(call),
         "PowerOnVM_Task" => power::<PowerOnVM_Task>(call, &vm, PowerOperation::On),
         "PowerOffVM_Task" => power::<PowerOffVM_Task>(call, &vm, PowerOperation::Off),
         "SuspendVM_Task" => power::<SuspendVM_Task>(call, &vm, PowerOperation::Suspend),
@@ -115,6 +116,7 @@ fn on_snapshot(call: &Call<'_>) -> Result<Reply, Fault> {
                 snapshot::remove(world, &id, args.remove_children, args.consolidate.unwrap_or(true)).map(|()| Any::Null)
             })
         }
+        "ExportSnapshot" => super::lease::export_snapshot(call),
         "RevertToSnapshot_Task" => start_task::<RevertToSnapshot_Task>(call, &vm, move |world| {
             snapshot::revert(world, &id).map(|()| Any::Null)
         }),

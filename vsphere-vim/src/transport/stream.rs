@@ -156,7 +156,6 @@ impl Upload {
     }
 
     /// The same with every piece looked at, or turned into an error, on its way.
-    #[allow(dead_code, reason = "leases will use it")]
     pub(crate) fn inspect(self, mut look: impl FnMut(&Bytes) -> io::Result<()> + Send + 'static) -> Self {
         let Self { len, mut source } = self;
         let source = Box::pin(steps::mapped(move |cx| {

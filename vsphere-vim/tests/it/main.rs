@@ -6,6 +6,7 @@ mod collect;
 mod fake;
 mod files;
 mod hostile;
+mod leases;
 mod network;
 mod sessions;
 mod simulator;
