@@ -4,9 +4,17 @@
 //! no exports.
 
 use vsphere_vim::{
-    Error,
+    Error, MoRef, Poly, PropertyPath, Vim,
     datastore::{Existing, Search},
+    error::TransportErrorKind,
+    lease::{ImportRequest, LeaseOptions},
+    mo,
     transport::stream::Upload,
+    types::{
+        VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation, VirtualDeviceConfigSpecOperation,
+        VirtualDeviceFileBackingInfo, VirtualDisk, VirtualDiskFlatVer2BackingInfo, VirtualMachineConfigSpec,
+        VirtualMachineFileInfo,
+    },
 };
 
 use super::Vcsim;
@@ -69,5 +77,75 @@ async fn a_search_finds_the_machines_disks() {
     let disks = store.search(&store.path("DC0_H0_VM0").unwrap(), &Search::new().disks()).await.unwrap();
     let names: Vec<_> = disks.iter().map(|disk| disk.path.to_string()).collect();
     assert_eq!(names, ["[LocalDS_0] DC0_H0_VM0/disk1.vmdk"]);
+    vim.logout().await.unwrap();
+}
+
+/// A machine with one disk on the first IDE controller, which vcsim gives every machine.
+fn machine_with_a_disk(name: &str) -> VirtualMachineConfigSpec {
+    let base = VirtualDeviceFileBackingInfo { file_name: "[LocalDS_0]".into(), ..Default::default() };
+    let backing = VirtualDiskFlatVer2BackingInfo {
+        disk_mode: "persistent".into(),
+        thin_provisioned: Some(true),
+        base,
+        ..Default::default()
+    };
+    let mut disk = VirtualDisk { capacity_in_kb: 1024, ..Default::default() };
+    disk.key = -1;
+    disk.controller_key = Some(200);
+    disk.unit_number = Some(0);
+    disk.backing = Some(Poly::new(backing));
+    VirtualMachineConfigSpec {
+        name: Some(name.into()),
+        guest_id: Some("otherGuest".into()),
+        num_cpus: Some(1),
+        memory_mb: Some(64),
+        files: Some(VirtualMachineFileInfo { vm_path_name: Some("[LocalDS_0]".into()), ..Default::default() }),
+        device_change: vec![Poly::new(VirtualDeviceConfigSpec {
+            operation: Some(VirtualDeviceConfigSpecOperation::Add),
+            file_operation: Some(VirtualDeviceConfigSpecFileOperation::Create),
+            device: Poly::new(disk),
+            ..Default::default()
+        })],
+        ..Default::default()
+    }
+}
+
+async fn first<T: vsphere_vim::types::Managed>(vim: &Vim) -> MoRef<T> {
+    let names = (PropertyPath::<T, String>::new("name"),);
+    let rows = vim.properties::<T>().under(vim.root()).by_view().select(names).collect().await.unwrap();
+    rows.first().unwrap().object.clone()
+}
+
+#[tokio::test]
+async fn a_machine_is_imported_over_a_lease() {
+    let Some(vcsim) = Vcsim::start(&[]) else { return };
+    let vim = vcsim.connect().await;
+    let datacenter: MoRef<mo::Datacenter> = first(&vim).await;
+    let folder: MoRef<mo::Folder> = vim.get(&datacenter, PropertyPath::new("vmFolder")).await.unwrap();
+    let pool: MoRef<mo::ResourcePool> = first(&vim).await;
+    let request = ImportRequest::machine(machine_with_a_disk("restored"), pool).folder(folder);
+    let lease = vim.import(request.clone(), LeaseOptions::default()).await.unwrap();
+    assert_eq!(lease.devices().len(), 1);
+    let device = lease.devices()[0].clone();
+    assert!(device.is_disk && device.host().is_none(), "{device:?}");
+    lease.upload(&device, Upload::from_bytes(content(3_000_000))).await.unwrap();
+    let slow = Upload::from_reader(None, std::io::Cursor::new(content(100_000)));
+    lease.upload(&device, slow).await.unwrap();
+    let machine = lease.complete().await.unwrap();
+    let name: String = vim.get(&machine, mo::VirtualMachine::NAME).await.unwrap();
+    assert_eq!(name, "restored");
+    // vcsim takes the same name again; it knows no total and no end of an aborted import but the lease's own.
+    let again = vim.import(request, LeaseOptions::default()).await.unwrap();
+    let device = again.devices()[0].clone();
+    again.abort().await;
+    let other =
+        vim.import(ImportRequest::machine(machine_with_a_disk("third"), first(&vim).await), LeaseOptions::default());
+    let other = other.await.unwrap();
+    let late = other.upload(&device, Upload::from_bytes("late")).await.unwrap_err();
+    assert_eq!(late.transport_kind(), Some(TransportErrorKind::HttpStatus(404)));
+    other.abort().await;
+    // It has no exports; that is told as what it is.
+    let export = vim.export_vm(&machine, LeaseOptions::default()).await.unwrap_err();
+    assert!(export.fault_name().is_some(), "{export}");
     vim.logout().await.unwrap();
 }
