@@ -343,9 +343,11 @@ async fn a_lease_is_waited_for_but_not_for_ever() {
     let sim = two_disks().leases(config).start().await.unwrap();
     let vim = connect(&sim).await;
     let vm = web(&vim).await;
-    let mut options = LeaseOptions::default();
-    options.poll_interval = Duration::from_millis(50);
-    options.ready_timeout = Duration::from_millis(200);
+    let mut options = LeaseOptions {
+        poll_interval: Duration::from_millis(50),
+        ready_timeout: Duration::from_millis(200),
+        ..LeaseOptions::default()
+    };
     let error = vim.export_vm(&vm, options.clone()).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
     assert_eq!(sim.leftovers().leases, 0);
