@@ -67,7 +67,7 @@ impl Vim {
 }
 
 impl ChangedAreas {
-    fn from_wire(answer: &DiskChangeInfo) -> Result<Self, String> {
+    pub(crate) fn from_wire(answer: &DiskChangeInfo) -> Result<Self, String> {
         let areas = answer.changed_area.iter().map(|area| range("an area", area.start, area.length));
         Ok(Self {
             window: range("the window", answer.start_offset, answer.length)?,
