@@ -24,7 +24,7 @@
 //!
 //! # Modules
 //! - [`ChangeId`] and [`Since`]: what names a state of a disk
-//! - [`changed_areas`], [`AreaSource`], [`Walk`]: the paging stream
+//! - [`changed_areas`], [`changed_fcd_areas`], [`AreaSource`], [`Walk`]: the paging stream
 //! - [`areas`]: range algebra
 //! - [`enable()`], [`preflight()`]: switching tracking on, and what stands in the way
 //! - [`Growth`]: disks that were resized
@@ -51,5 +51,5 @@ pub use self::{
     page::{Page, PageProblem},
     preflight::{Blocker, DiskTracking, Preflight, Untrackable},
     query::{AreaSource, Walk},
-    server::{AreaQuery, changed_areas, enable, preflight},
+    server::{AreaQuery, FcdAreaQuery, changed_areas, changed_fcd_areas, enable, preflight},
 };

@@ -37,16 +37,18 @@ pub(crate) enum Fixed {
     NfcService,
     FileManager,
     DatastoreBrowser,
+    VcenterDisks,
+    HostDisks,
 }
 
 use Fixed::{
     AuthorizationManager, ComputeResource, Datacenter, Datastore, DatastoreBrowser, DatastoreFolder, FileManager, Host,
-    HostFolder, Network, NetworkFolder, NfcService, PropertyCollector, ResourcePool, RootFolder, SearchIndex,
-    ServiceInstance, SessionManager, TaskManager, ViewManager, VmFolder,
+    HostDisks, HostFolder, Network, NetworkFolder, NfcService, PropertyCollector, ResourcePool, RootFolder,
+    SearchIndex, ServiceInstance, SessionManager, TaskManager, VcenterDisks, ViewManager, VmFolder,
 };
 
 /// Every fixed object: type, id on vCenter, id on ESXi, name on vCenter, name on ESXi.
-const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 21] = [
+const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 23] = [
     (RootFolder, "Folder", ["group-d1", "ha-folder-root"], ["Datacenters", "ha-folder-root"]),
     (Datacenter, "Datacenter", ["datacenter-2", "ha-datacenter"], ["dc1", "ha-datacenter"]),
     (VmFolder, "Folder", ["group-v3", "ha-folder-vm"], ["vm", "vm"]),
@@ -73,6 +75,9 @@ const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 21] = [
     (NfcService, "NfcService", ["nfcService", "ha-nfc-service"], ["", ""]),
     (FileManager, "FileManager", ["FileManager", "ha-nfc-file-manager"], ["", ""]),
     (DatastoreBrowser, "HostDatastoreBrowser", ["datastoreBrowser-datastore-10", "datastoreBrowser-ds1"], ["", ""]),
+    // Each of the two servers has one of them; its services refuse the other.
+    (VcenterDisks, "VcenterVStorageObjectManager", ["VStorageObjectManager", "VStorageObjectManager"], ["", ""]),
+    (HostDisks, "HostVStorageObjectManager", ["ha-vstorage-object-manager", "ha-vstorage-object-manager"], ["", ""]),
 ];
 
 /// The versions offered, newest first.
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn the_table_is_in_order_so_every_object_is_listed() {
         assert!(FIXED.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert_eq!(FIXED.last().unwrap().0, Fixed::DatastoreBrowser);
+        assert_eq!(FIXED.last().unwrap().0, Fixed::HostDisks);
         for personality in [Personality::VCenter, Personality::Esxi] {
             for (fixed, ..) in FIXED {
                 assert_eq!(personality.find(&personality.fixed(fixed)), Some(fixed));

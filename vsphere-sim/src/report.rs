@@ -47,6 +47,10 @@ impl Leftovers {
             }
             left.open_layers += vm.all_stores().iter().map(|store| store.open_handles()).sum::<u32>();
         }
+        for disk in state.fcds.values() {
+            let shown = disk.snapshots.iter().map(|snapshot| format!("{}/{}", disk.name, snapshot.description));
+            left.snapshots.extend(shown);
+        }
         for (_, session) in state.sessions.all() {
             left.sessions += 1;
             left.retrievals += session.pages.len();

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::builder::SimulatorBuilder;
 use crate::endpoint::Endpoint;
+use crate::fcd::FcdHandle;
 use crate::handle::{Guest, VmHandle};
 use crate::inject::Faults;
 use crate::nfc::NfcServer;
@@ -113,6 +114,16 @@ impl Simulator {
     /// [`Error::NoSuch`].
     pub fn guest(&self, name: &str) -> Result<Guest> {
         Ok(self.vm(name)?.guest())
+    }
+
+    /// The inside of a First Class Disk, by its id: what whoever uses it does to its bytes.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`].
+    pub fn first_class_disk(&self, id: &str) -> Result<FcdHandle> {
+        let state = self.world.lock();
+        let disk = state.fcds.get(id).ok_or_else(|| Error::NoSuch { what: "first class disk", name: id.into() })?;
+        Ok(FcdHandle::new(id, disk.store.clone()))
     }
 
     /// What is to go wrong at SOAP calls.

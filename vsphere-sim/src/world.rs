@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use vsphere_vim_types::ManagedObjectReference;
 
+use crate::fcd::Fcd;
 use crate::inject::Faults;
 use crate::personality::{Fixed, Personality};
 use crate::session::Sessions;
@@ -80,6 +81,8 @@ pub(crate) struct World {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) vms: BTreeMap<String, Vm>,
+    /// First Class Disks by id.
+    pub(crate) fcds: BTreeMap<String, Fcd>,
     pub(crate) tasks: BTreeMap<String, Task>,
     pub(crate) sessions: Sessions,
     pub(crate) leases: BTreeMap<String, crate::lease::Lease>,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
 #![allow(clippy::single_range_in_vec_init)] // Lists of one range are what is expected.
 
+mod fcd;
 mod pages;
 mod props;
 mod simulator;

@@ -11,7 +11,8 @@ use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, Hea
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
-use crate::service::{self, Answer};
+use crate::personality::Personality;
+use crate::service::{self, Answer, Door};
 use crate::world::World;
 
 /// Largest request accepted, compressed or not.
@@ -44,7 +45,13 @@ pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Res
     }
     let gzip = accepts_gzip(&request);
     let mut response = match (request.method(), path.as_str()) {
-        (&Method::POST, "/sdk" | "/sdk/vimService") => soap(world, request).await?,
+        (&Method::POST, "/sdk" | "/sdk/vimService") => {
+            let door = Door::Main(session_cookie(&request));
+            soap(world, door, request).await?
+        }
+        (&Method::POST, "/vslm/sdk") if world.personality() == Personality::VCenter => {
+            soap(world, Door::Vslm, request).await?
+        }
         (&Method::GET, "/sdk/vimServiceVersions.xml") => xml(StatusCode::OK, world.personality().versions_xml()),
         (&Method::GET, "/sdk" | "/sdk/vimService") => plain(StatusCode::METHOD_NOT_ALLOWED, "POST only"),
         _ if world.settings.control && path.starts_with("/sim/") => control(world, &path, request).await,
@@ -71,8 +78,7 @@ async fn control(world: Arc<World>, path: &str, request: Request<Incoming>) -> R
     }
 }
 
-async fn soap(world: Arc<World>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Dropped> {
-    let cookie = session_cookie(&request);
+async fn soap(world: Arc<World>, door: Door, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Dropped> {
     let packed =
         request.headers().get(CONTENT_ENCODING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
     let body = match Limited::new(request.into_body(), MAX_REQUEST).collect().await {
@@ -86,7 +92,7 @@ async fn soap(world: Arc<World>, request: Request<Incoming>) -> Result<Response<
         Ok(unpacked) => unpacked.map_or(body, Bytes::from),
         Err(error) => return Ok(plain(StatusCode::BAD_REQUEST, &format!("gzip: {error}"))),
     };
-    match service::call(world, cookie, &body).await {
+    match service::call(world, door, &body).await {
         Answer::Drop => Err(Dropped),
         Answer::Http(status) => Ok(plain(
             StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),

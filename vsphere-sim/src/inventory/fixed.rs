@@ -107,7 +107,16 @@ pub(crate) fn content(world: &World) -> ServiceContent {
         search_index: Some(world.fixed(Fixed::SearchIndex).cast()),
         file_manager: Some(world.fixed(Fixed::FileManager).cast()),
         task_manager: Some(world.fixed(Fixed::TaskManager).cast()),
+        v_storage_object_manager: Some(world.fixed(disks(world.personality())).cast()),
         ..Default::default()
+    }
+}
+
+/// The manager of First Class Disks that a server has.
+fn disks(personality: Personality) -> Fixed {
+    match personality {
+        Personality::VCenter => Fixed::VcenterDisks,
+        Personality::Esxi => Fixed::HostDisks,
     }
 }
 

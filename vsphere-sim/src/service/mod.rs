@@ -4,6 +4,7 @@
 //! [`Fault`].
 
 mod authorization;
+mod fcd;
 pub(crate) mod files;
 mod folder;
 mod lease;
@@ -14,6 +15,7 @@ mod search;
 mod task;
 mod view;
 mod vm;
+mod vslm;
 
 use std::sync::Arc;
 
@@ -88,8 +90,16 @@ impl Call<'_> {
     }
 }
 
+/// At which door a request came in.
+pub(crate) enum Door {
+    /// The main service; the session is named by the cookie.
+    Main(Option<String>),
+    /// The storage lifecycle service; the main service's session is named in the envelope.
+    Vslm,
+}
+
 /// Carries out one request.
-pub(crate) async fn call(world: Arc<World>, cookie: Option<String>, body: &[u8]) -> Answer {
+pub(crate) async fn call(world: Arc<World>, door: Door, body: &[u8]) -> Answer {
     let request = match soap::Request::parse(body, LIMITS) {
         Ok(request) => request,
         Err(error) => return fault(&Fault::invalid_request(&error.to_string())),
@@ -108,11 +118,16 @@ pub(crate) async fn call(world: Arc<World>, cookie: Option<String>, body: &[u8])
         // These concern bodies, and calls have none worth it.
         Some(Injection::CutBody(_) | Injection::StallBody(_)) | None => {}
     }
-    let session = cookie.filter(|key| world.lock().use_session(key, &world.settings));
-    if session.is_none() && !is_open(&method) {
+    let (key, beside) = match door {
+        Door::Main(cookie) => (cookie, false),
+        Door::Vslm => (request.session.clone(), true),
+    };
+    let session = key.filter(|key| world.lock().use_session(key, &world.settings));
+    if session.is_none() && (beside || !is_open(&method)) {
         return fault(&Fault::not_authenticated(&request.this));
     }
-    let outcome = dispatch(&Call { world: &world, request, session, task_fault }).await;
+    let call = Call { world: &world, request, session, task_fault };
+    let outcome = if beside { vslm::dispatch(&call).await } else { dispatch(&call).await };
     tracing::debug!(method, fault = outcome.as_ref().err().map(Fault::name), "call");
     match outcome {
         _ if drop_after => Answer::Drop,
@@ -160,6 +175,8 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "FileManager" | "HostDatastoreBrowser" => files::dispatch(call),
         "VirtualMachine" | "VirtualMachineSnapshot" => vm::dispatch(call).await,
         "Folder" => folder::dispatch(call),
+        "VcenterVStorageObjectManager" => fcd::on_vcenter(call).await,
+        "HostVStorageObjectManager" => fcd::on_host(call),
         _ => Err(Fault::method_not_found(this, call.request.method)),
     }
 }

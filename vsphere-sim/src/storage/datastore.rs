@@ -55,13 +55,28 @@ impl Datastore {
         source: &DiskSource,
         options: &DiskOptions,
     ) -> Result<Arc<DiskStore>> {
-        if folder.is_empty() || folder.starts_with('.') || folder.contains(['/', '\\', '\0']) {
-            return Err(Error::Refused { disk: folder.into(), reason: "not a folder name".into() });
+        let stem = if index == 0 { folder.to_owned() } else { format!("{folder}_{index}") };
+        self.create_disk_file(folder, &stem, source, options)
+    }
+
+    /// Creates the disk `[name] folder/stem.vmdk`.
+    ///
+    /// # Errors
+    /// [`Error::BadBase`] and the host's.
+    pub fn create_disk_file(
+        &self,
+        folder: &str,
+        stem: &str,
+        source: &DiskSource,
+        options: &DiskOptions,
+    ) -> Result<Arc<DiskStore>> {
+        let bad = |name: &str| name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']);
+        if bad(folder) || bad(stem) {
+            return Err(Error::Refused { disk: folder.into(), reason: "not a name for a folder and a file".into() });
         }
         let dir = self.root.join(folder);
-        std::fs::create_dir_all(&dir).map_err(|error| Error::io("create VM folder", &dir, error))?;
-        let stem = if index == 0 { folder.to_owned() } else { format!("{folder}_{index}") };
-        let place = Place { dir, prefix: format!("[{}] {folder}/", self.name), stem };
+        std::fs::create_dir_all(&dir).map_err(|error| Error::io("create disk folder", &dir, error))?;
+        let place = Place { dir, prefix: format!("[{}] {folder}/", self.name), stem: stem.to_owned() };
         DiskStore::create(place, source, options)
     }
 }

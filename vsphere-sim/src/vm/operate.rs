@@ -3,7 +3,7 @@
 use vsphere_vim_types::{DateTime, DiskChangeExtent, DiskChangeInfo};
 
 use crate::Fault;
-use crate::storage::TrackingError;
+use crate::storage::{DiskStore, Point, TrackingError};
 use crate::world::World;
 
 use super::snapshot::gone;
@@ -59,7 +59,12 @@ pub(crate) fn changed_areas(
         let vm = state.vms.get(vm_id).ok_or_else(|| gone(vm_id))?;
         locate(vm, snapshot, key)?
     };
-    let page = store.changed_areas(&point, since, start).map_err(|error| match error {
+    areas_of(&store, &point, since, start)
+}
+
+/// The answer about one disk between `since` and a snapshot of it. Reads allocation maps, so it blocks.
+pub(crate) fn areas_of(store: &DiskStore, point: &Point, since: &str, start: i64) -> Result<DiskChangeInfo, Fault> {
+    let page = store.changed_areas(point, since, start).map_err(|error| match error {
         TrackingError::Stale { disk, reason } => Fault::file_fault(&disk, &reason),
         TrackingError::StartOffset { .. } => Fault::invalid_argument("startOffset"),
         TrackingError::Storage(reason) => Fault::file_fault("", &reason),

@@ -4,6 +4,7 @@
 mod calls;
 mod collect;
 mod fake;
+mod fcd;
 mod files;
 mod hostile;
 mod leases;
