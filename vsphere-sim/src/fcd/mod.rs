@@ -132,9 +132,9 @@ pub(crate) fn create(world: &World, new: &NewFcd) -> Result<String, Fault> {
 pub(crate) fn register(world: &World, path: &str, name: Option<&str>) -> Result<String, Fault> {
     let mut state = world.lock();
     let stores = state.vms.values().flat_map(|vm| vm.settings.disks.values().map(|disk| &disk.store));
-    let found = stores.cloned().find(|store| store.find(path).is_some());
-    let store =
-        found.ok_or_else(|| Fault::new("FileNotFound", &format!("File {path} was not found")).field("file", path))?;
+    let mut stores = stores.filter(|store| store.find(path).is_some());
+    let missing = || Fault::new("FileNotFound", &format!("File {path} was not found")).field("file", path);
+    let store = stores.next().cloned().ok_or_else(missing)?;
     if let Some(other) = state.fcds.values().find(|disk| Arc::ptr_eq(&disk.store, &store)) {
         let text = "The disk is a first class disk already";
         return Err(Fault::new("AlreadyExists", text).field("name", &other.id));
