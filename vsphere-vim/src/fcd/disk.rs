@@ -136,8 +136,7 @@ mod tests {
 
     fn wire(capacity_in_mb: i64) -> VStorageObject {
         let file = BaseConfigInfoFileBackingInfo { file_path: "[ds1] fcd/a.vmdk".into(), ..Default::default() };
-        let mut backing =
-            BaseConfigInfoDiskFileBackingInfo { provisioning_type: "thin".into(), base: file, ..Default::default() };
+        let mut backing = BaseConfigInfoDiskFileBackingInfo { provisioning_type: "thin".into(), base: file };
         backing.datastore = MoRef::new("datastore-1");
         let base = BaseConfigInfo {
             id: FcdId::new("a").to_wire(),
