@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -49,6 +51,8 @@ pub struct SimulatorBuilder {
     files: FileOptions,
     leases: LeaseConfig,
     control: bool,
+    extensions: Vec<(String, Vec<u8>)>,
+    token_lifetime: Duration,
 }
 
 impl Default for SimulatorBuilder {
@@ -73,6 +77,8 @@ impl Default for SimulatorBuilder {
             files: FileOptions::default(),
             leases: LeaseConfig::default(),
             control: false,
+            extensions: Vec::new(),
+            token_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
         }
     }
 }
@@ -182,6 +188,24 @@ impl SimulatorBuilder {
         self
     }
 
+    /// An extension that may log in with this certificate (PEM, the first in it). With one or more of them the HTTPS
+    /// endpoint asks clients for a certificate, as vCenter does behind its SDK tunnel.
+    ///
+    /// # Panics
+    /// When the text holds no certificate.
+    pub fn extension(mut self, key: &str, certificate_pem: &str) -> Self {
+        let certificate =
+            CertificateDer::from_pem_slice(certificate_pem.as_bytes()).expect("a certificate in PEM form");
+        self.extensions.push((key.into(), certificate.to_vec()));
+        self
+    }
+
+    /// How long a token of the security token service lives at most. Default: 30 days.
+    pub fn token_lifetime(mut self, longest: Duration) -> Self {
+        self.token_lifetime = longest;
+        self
+    }
+
     /// Starts the simulator on the current tokio runtime.
     ///
     /// # Errors
@@ -192,6 +216,7 @@ impl SimulatorBuilder {
     pub async fn start(self) -> Result<Simulator> {
         let identity = Identity::generate(self.listen.ip())?;
         let tls = identity.server_config()?;
+        let https = if self.extensions.is_empty() { tls.clone() } else { identity.asking_server_config()? };
         let listener =
             TcpListener::bind(self.listen).await.map_err(|source| Error::Listen { address: self.listen, source })?;
         let vms = self.vms.clone();
@@ -209,6 +234,8 @@ impl SimulatorBuilder {
             files: self.files,
             leases: self.leases,
             control: self.control,
+            extensions: self.extensions,
+            token_lifetime: self.token_lifetime,
         };
         let data_dir = self.data_dir;
         let made = tokio::task::spawn_blocking(move || make_world(settings, data_dir.as_deref(), &vms)).await;
@@ -232,7 +259,7 @@ impl SimulatorBuilder {
             }
             let _ = world.https.set(address);
         }
-        let endpoint = Endpoint::start(world.clone(), listener, tls, stopped)?;
+        let endpoint = Endpoint::start(world.clone(), listener, https, stopped)?;
         Ok(Simulator::new(world, identity, endpoint, nfc, stop, self.advertise))
     }
 }

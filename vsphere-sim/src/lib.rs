@@ -50,6 +50,7 @@ mod session;
 mod simulator;
 mod spec;
 pub mod storage;
+mod sts;
 mod task;
 mod ticket;
 mod tls;

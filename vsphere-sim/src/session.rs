@@ -16,6 +16,7 @@ pub(crate) struct Session {
     started: Instant,
     used: Instant,
     calls: i64,
+    extension: bool,
     /// Views by id.
     pub(crate) views: BTreeMap<String, View>,
     /// Property collectors by id, the default one included once it is used.
@@ -28,11 +29,13 @@ pub(crate) struct Session {
 #[derive(Default)]
 pub(crate) struct Sessions {
     live: BTreeMap<String, Session>,
+    /// Whose session a ticket clones, and since when it waits.
+    clone_tickets: BTreeMap<String, (String, Instant)>,
 }
 
 impl Sessions {
     /// A new session; returns its key.
-    pub(crate) fn open(&mut self, user: &str) -> String {
+    pub(crate) fn open(&mut self, user: &str, extension: bool) -> String {
         let key: String = crate::ids::random_bytes::<20>().iter().map(|byte| format!("{byte:02x}")).collect();
         let (now, instant) = (DateTime::now(), Instant::now());
         let session = Session {
@@ -42,6 +45,7 @@ impl Sessions {
             started: instant,
             used: instant,
             calls: 0,
+            extension,
             views: BTreeMap::new(),
             collectors: BTreeMap::new(),
             pages: BTreeMap::new(),
@@ -76,6 +80,20 @@ impl Sessions {
         self.live.remove(key);
     }
 
+    /// A ticket that opens another session of the same user, once.
+    pub(crate) fn clone_ticket(&mut self, user: &str) -> String {
+        self.clone_tickets.retain(|_, (_, issued)| issued.elapsed() < CLONE_TICKET_LIVES);
+        let ticket = crate::ids::uuid();
+        self.clone_tickets.insert(ticket.clone(), (user.to_owned(), Instant::now()));
+        ticket
+    }
+
+    /// Uses a ticket up; the user whose session it clones.
+    pub(crate) fn redeem_clone_ticket(&mut self, ticket: &str) -> Option<String> {
+        let (user, issued) = self.clone_tickets.remove(ticket)?;
+        (issued.elapsed() < CLONE_TICKET_LIVES).then_some(user)
+    }
+
     /// Ends all sessions.
     pub(crate) fn close_all(&mut self) {
         self.live.clear();
@@ -97,7 +115,7 @@ impl Session {
             last_active_time: self.last,
             locale: "en".into(),
             message_locale: "en".into(),
-            extension_session: false,
+            extension_session: self.extension,
             ip_address: "127.0.0.1".into(),
             user_agent: String::new(),
             call_count: self.calls,
@@ -105,6 +123,9 @@ impl Session {
         }
     }
 }
+
+/// How long an unused clone ticket is good for. Real servers: unknown, some minutes.
+const CLONE_TICKET_LIVES: Duration = Duration::from_secs(300);
 
 /// The session's id in the API, derived from the cookie and useless without it.
 pub(crate) fn public_key(cookie: &str) -> String {

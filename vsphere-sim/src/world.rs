@@ -17,6 +17,7 @@ use crate::inject::Faults;
 use crate::personality::{Fixed, Personality};
 use crate::session::Sessions;
 use crate::storage::{Datastore, TrackingOptions};
+use crate::sts::TokenService;
 use crate::task::Task;
 use crate::ticket::Tickets;
 use crate::vm::Vm;
@@ -47,6 +48,10 @@ pub(crate) struct Settings {
     pub(crate) leases: crate::lease::LeaseConfig,
     /// Whether tests may reach inside over HTTP.
     pub(crate) control: bool,
+    /// Extensions by key, with the certificate registered for each in DER form.
+    pub(crate) extensions: Vec<(String, Vec<u8>)>,
+    /// How long a token lives at most.
+    pub(crate) token_lifetime: Duration,
 }
 
 /// How the datastore's files behave where real hosts differ or are not known.
@@ -68,6 +73,7 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     pub(crate) faults: Arc<Faults>,
     pub(crate) tickets: Tickets,
+    pub(crate) tokens: TokenService,
     pub(crate) datastore: Datastore,
     /// Where the 902 server listens and the SHA-1 thumbprint of its certificate; set once it runs.
     pub(crate) nfc: OnceLock<(SocketAddr, String)>,
@@ -95,12 +101,14 @@ pub(crate) struct State {
 impl World {
     pub(crate) fn new(settings: Settings, faults: Arc<Faults>, datastore: Datastore) -> Self {
         let tickets = Tickets::new(settings.ticket_lifetime);
+        let tokens = TokenService::new(settings.token_lifetime);
         // Fixed objects have low numbers; what is created later starts above them, as on a small vCenter.
         let state = Mutex::new(State { serial: 1000, ..State::default() });
         Self {
             settings,
             faults,
             tickets,
+            tokens,
             datastore,
             nfc: OnceLock::new(),
             https: OnceLock::new(),

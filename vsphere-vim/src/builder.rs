@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    client::Vim,
+    client::{Routes, Vim},
+    credentials::{Credentials, Kind},
     endpoint::Endpoint,
     error::{Error, Result},
+    gate::{NewerFields, NewerMethods},
     retry::RetryPolicy,
-    secret::Credentials,
     transport::{
         HttpOptions, HttpTransport, Transport,
         stream::{HttpStreams, StreamOptions, StreamTransport},
@@ -38,9 +39,12 @@ pub(crate) struct Settings {
     pub(crate) locale: Option<String>,
     pub(crate) request_timeout: Duration,
     pub(crate) keep_alive: Option<Duration>,
+    pub(crate) renew_after: Option<Duration>,
     pub(crate) max_answer: usize,
     /// Where large bodies go; none when the caller replaced the network and stated no trust.
     pub(crate) streams: Option<Arc<dyn StreamTransport>>,
+    pub(crate) newer_methods: NewerMethods,
+    pub(crate) newer_fields: NewerFields,
 }
 
 impl VimBuilder {
@@ -59,8 +63,11 @@ impl VimBuilder {
                 locale: None,
                 request_timeout: Duration::from_secs(150),
                 keep_alive: Some(Duration::from_secs(300)),
+                renew_after: None,
                 max_answer: HttpOptions::default().max_body,
                 streams: None,
+                newer_methods: NewerMethods::default(),
+                newer_fields: NewerFields::default(),
             },
         }
     }
@@ -90,7 +97,8 @@ impl VimBuilder {
         self.trust(TlsTrust::SystemRoots)
     }
 
-    /// Replaces the network, for tests, recording and replay. TLS trust is then the transport's business.
+    /// Replaces the network, for tests, recording and replay. TLS trust is then the transport's business, and so is
+    /// the client certificate of an extension.
     pub fn transport(self, transport: Arc<dyn Transport>) -> Self {
         Self { transport: Some(transport), ..self }
     }
@@ -131,6 +139,26 @@ impl VimBuilder {
         self
     }
 
+    /// Replaces the session by a new one when it reaches this age: a server ends it at some age however busy it is
+    /// (86 400 s have been seen). Off, because a session takes with it what belongs to it: views, property collectors,
+    /// leases. Without this a session that the server ends is replaced all the same, when that is noticed.
+    pub fn renew_session_after(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.settings.renew_after = age.into();
+        self
+    }
+
+    /// What becomes of methods that are newer than the negotiated version. They are refused.
+    pub fn newer_methods(mut self, newer: NewerMethods) -> Self {
+        self.settings.newer_methods = newer;
+        self
+    }
+
+    /// What becomes of fields that are newer than the negotiated version. They are left out.
+    pub fn newer_fields(mut self, newer: NewerFields) -> Self {
+        self.settings.newer_fields = newer;
+        self
+    }
+
     /// Speaks this version instead of negotiating one.
     pub fn api_version(mut self, version: WireVersion) -> Self {
         self.settings.version = Some(version);
@@ -156,7 +184,8 @@ impl VimBuilder {
     /// # Errors
     /// [`Error::InvalidInput`] when credentials or trust are not stated or unusable, [`Error::Transport`] when there
     /// is no such server or it is not trusted, [`Error::Fault`] with `InvalidLogin`, [`Error::Unsupported`] when no
-    /// version is common.
+    /// version is common or it has no such login, [`Error::Token`] when no token was issued,
+    /// [`Error::SessionEnded`] when an adopted session is dead.
     ///
     /// # Cancel safety
     /// A dropped future may leave a session on the server, which ends by itself.
@@ -169,14 +198,23 @@ impl VimBuilder {
         if let (None, Some(trust)) = (&settings.streams, &self.trust) {
             settings.streams = Some(Arc::new(HttpStreams::new(endpoint.clone(), trust, self.streams)?));
         }
+        let mut login_route: Option<Arc<dyn Transport>> = None;
         let transport: Arc<dyn Transport> = match (self.transport, self.trust) {
             (Some(transport), _) => transport,
-            (None, Some(trust)) => Arc::new(HttpTransport::new(endpoint.clone(), &trust, self.http)?),
+            (None, Some(trust)) => {
+                if let Kind::Extension(extension) = credentials.kind() {
+                    let (certificate, route) = (&extension.certificate, extension.route);
+                    let http = self.http.clone();
+                    let transport = HttpTransport::for_extension(endpoint.clone(), &trust, http, certificate, route)?;
+                    login_route = Some(Arc::new(transport));
+                }
+                Arc::new(HttpTransport::new(endpoint.clone(), &trust, self.http)?)
+            }
             (None, None) => {
                 let why = "not stated; choose thumbprint, ca_file or system_roots (nothing is trusted silently)";
                 return Err(Error::invalid_input("trust", why));
             }
         };
-        Vim::connect(endpoint, credentials, transport, settings).await
+        Vim::connect(endpoint, credentials, Routes { transport, login: login_route }, settings).await
     }
 }

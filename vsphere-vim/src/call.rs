@@ -1,16 +1,20 @@
 //! One call from start to end: send, decode, heal the session, try again where that is harmless.
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 use vsphere_vim_types::{ManagedObjectReference, soap};
 
 use crate::{
     client::{Service, Vim},
     error::{Call, CallError, Error, Result, ServerFault, TransportError, TransportErrorKind},
     retry::is_harmless_to_repeat,
-    transport::{Request, Verb},
+    secret::Secret,
+    transport::{Request, Transport, Verb},
 };
 
 /// How a call differs from an ordinary one.
@@ -65,6 +69,21 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) service: &'a Service,
     pub(crate) body: Bytes,
     pub(crate) options: CallOptions,
+    pub(crate) cookie: CookieUse,
+    /// Another way to the server than the ordinary one.
+    pub(crate) route: Option<&'a dyn Transport>,
+}
+
+/// Which session a call belongs to.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum CookieUse {
+    /// The one that all calls share.
+    #[default]
+    Shared,
+    /// None: a login.
+    None,
+    /// Another one.
+    Of(Secret),
 }
 
 /// Takes the answer's bytes; keeps the decoded value for the caller.
@@ -78,24 +97,35 @@ impl Vim {
             operation = outgoing.operation,
             object = %outgoing.object,
             operation_id = outgoing.operation_id,
+            sent = outgoing.body.len(),
+            received = field::Empty,
+            tries = field::Empty,
+            duration_ms = field::Empty,
+            outcome = field::Empty,
         );
-        self.attempt_until_done(outgoing, decode).instrument(span).await
+        let mut trail = Trail { span: span.clone(), started: Instant::now(), tries: 0, received: 0, outcome: None };
+        let done = self.attempt_until_done(outgoing, decode, &mut trail).instrument(span).await;
+        trail.outcome = Some(match &done {
+            Ok(()) => "ok".into(),
+            Err(error) => outcome_of(error),
+        });
+        done
     }
 
-    async fn attempt_until_done(&self, outgoing: Outgoing<'_>, decode: Decode<'_>) -> Result<()> {
+    async fn attempt_until_done(&self, outgoing: Outgoing<'_>, decode: Decode<'_>, trail: &mut Trail) -> Result<()> {
         let settings = self.settings();
         let idempotent = outgoing.options.idempotent.unwrap_or_else(|| is_harmless_to_repeat(outgoing.operation));
-        let started = Instant::now();
-        let mut tries = 0;
+        let started = trail.started;
         let mut logins = 0;
         loop {
-            tries += 1;
+            trail.tries += 1;
+            let tries = trail.tries;
             let generation = self.session().generation();
             let outcome = self.attempt(&outgoing, generation, decode).await;
             let call = || Call { elapsed: started.elapsed(), tries, ..Call::on(outgoing.operation, outgoing.object) };
             match outcome {
                 Ok(bytes) => {
-                    tracing::debug!(elapsed = ?started.elapsed(), sent = outgoing.body.len(), received = bytes, tries, "done");
+                    trail.received = bytes;
                     return Ok(());
                 }
                 Err(Failure::Transport(source)) => {
@@ -128,8 +158,13 @@ impl Vim {
     }
 
     async fn attempt(&self, outgoing: &Outgoing<'_>, generation: u64, decode: Decode<'_>) -> Result<usize, Failure> {
-        let cookie = self.session().cookie_for_use();
         let service = outgoing.service;
+        let (cookie, shared) = match &outgoing.cookie {
+            CookieUse::Shared => (self.session().cookie_for_use(), true),
+            // The cookie that a login brings is the one to share from now on.
+            CookieUse::None => (None, true),
+            CookieUse::Of(cookie) => (Some(cookie.clone()), false),
+        };
         let request = Request {
             verb: Verb::Post,
             path: service.path().to_owned(),
@@ -139,8 +174,9 @@ impl Vim {
             timeout: outgoing.options.timeout.unwrap_or(self.settings().request_timeout),
             long_poll: outgoing.options.long_poll,
         };
-        let response = self.transport().send(request).await.map_err(Failure::Transport)?;
-        if service.issues_session() {
+        let transport = outgoing.route.unwrap_or(self.transport());
+        let response = transport.send(request).await.map_err(Failure::Transport)?;
+        if shared && service.issues_session() {
             self.session().accept_cookie(response.cookie.clone(), generation);
         }
         // Without an envelope this is not the SOAP service speaking but a proxy, or a service that is starting.
@@ -161,6 +197,38 @@ impl Vim {
             Err(other) if response.status != 200 => Err(not_soap(other.to_string())),
             Err(other) => Err(Failure::Malformed(other.to_string())),
         }
+    }
+}
+
+/// What is known of a call so far; written into its span when it ends, also when it is dropped.
+struct Trail {
+    span: Span,
+    started: Instant,
+    tries: u32,
+    received: usize,
+    outcome: Option<Cow<'static, str>>,
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        let duration = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.span.record("duration_ms", duration);
+        self.span.record("tries", self.tries);
+        self.span.record("received", self.received);
+        self.span.record("outcome", self.outcome.as_deref().unwrap_or("cancelled"));
+        self.span.in_scope(|| tracing::debug!("done"));
+    }
+}
+
+/// The outcome in a word: the server's fault by its name.
+fn outcome_of(error: &Error) -> Cow<'static, str> {
+    match (error.fault_name(), error.transport_kind()) {
+        (Some(name), _) => name.to_owned().into(),
+        (_, Some(TransportErrorKind::HttpStatus(status))) => format!("http {status}").into(),
+        (_, Some(kind)) => format!("{kind:?}").to_ascii_lowercase().into(),
+        _ if matches!(error, Error::Protocol(_)) => "protocol".into(),
+        _ if matches!(error, Error::SessionEnded { .. }) => "session ended".into(),
+        _ => "error".into(),
     }
 }
 

@@ -4,6 +4,7 @@ mod invoke;
 mod login;
 mod negotiate;
 mod service;
+mod sessions;
 
 use std::{
     fmt,
@@ -14,14 +15,16 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use vsphere_vim_types::{MoRef, ServiceContent, internal::NfcService, methods, mo};
 
 pub(crate) use self::service::Service;
+pub use self::sessions::SessionInfo;
 use self::{login::keep_alive, negotiate::negotiate};
 use crate::{
     builder::{Settings, VimBuilder},
     call::{CallOptions, SessionUse},
+    credentials::{Credentials, Kind},
     endpoint::Endpoint,
     error::{Error, Result},
-    secret::{Credentials, Secret},
-    session::Session,
+    secret::Secret,
+    session::{Renewal, Session},
     transport::Transport,
     version::WireVersion,
 };
@@ -38,7 +41,7 @@ pub struct Vim {
 
 struct Inner {
     endpoint: Endpoint,
-    transport: Arc<dyn Transport>,
+    routes: Routes,
     credentials: Credentials,
     settings: Settings,
     version: WireVersion,
@@ -51,6 +54,13 @@ struct Inner {
     nfc_service: OnceLock<MoRef<NfcService>>,
 }
 
+/// The ways to the server.
+pub(crate) struct Routes {
+    pub(crate) transport: Arc<dyn Transport>,
+    /// For logins, where they have to go another way.
+    pub(crate) login: Option<Arc<dyn Transport>>,
+}
+
 impl Vim {
     /// Begins to describe a connection: `https://vc.example/sdk`, or just the host's name.
     pub fn builder(url: impl Into<String>) -> VimBuilder {
@@ -60,22 +70,22 @@ impl Vim {
     pub(crate) async fn connect(
         endpoint: Endpoint,
         credentials: Credentials,
-        transport: Arc<dyn Transport>,
+        routes: Routes,
         settings: Settings,
     ) -> Result<Self> {
         let version = match &settings.version {
             Some(version) => version.clone(),
-            None => negotiate(&*transport, &endpoint, &settings).await?,
+            None => negotiate(&*routes.transport, &endpoint, &settings).await?,
         };
         let mut inner = Inner {
             service: Service::main(endpoint.path(), &version),
             version,
             endpoint,
-            transport,
+            routes,
+            session: Session::new(Renewal::of(credentials.kind())),
             credentials,
             settings,
             content: ServiceContent::default(),
-            session: Session::new(),
             operation_prefix: operation_prefix(),
             operations: AtomicU64::new(1),
             nfc_service: OnceLock::new(),
@@ -87,12 +97,16 @@ impl Vim {
         inner = Arc::into_inner(first.inner).expect("nobody else has seen this client yet");
         inner.content = content;
         let vim = Self { inner: Arc::new(inner) };
-        {
+        if let Kind::Cookie(cookie) = vim.inner.credentials.kind() {
+            vim.inner.session.adopt(cookie.clone());
+            vim.touch().await?;
+        } else {
             let _flight = vim.inner.session.flight().await;
             vim.log_in(bare()).await?;
         }
-        if let Some(interval) = vim.inner.settings.keep_alive {
-            tokio::spawn(keep_alive(Arc::downgrade(&vim.inner), interval));
+        let Settings { keep_alive: interval, renew_after, .. } = vim.inner.settings;
+        if interval.is_some() || renew_after.is_some() {
+            tokio::spawn(keep_alive(Arc::downgrade(&vim.inner), interval, renew_after));
         }
         tracing::info!(server = %vim.inner.endpoint, version = %vim.inner.version, product = %vim.inner.content.about.full_name, "connected");
         Ok(vim)
@@ -166,7 +180,7 @@ impl Vim {
     }
 
     pub(crate) fn transport(&self) -> &dyn Transport {
-        &*self.inner.transport
+        &*self.inner.routes.transport
     }
 }
 
@@ -175,14 +189,14 @@ impl fmt::Debug for Vim {
         f.debug_struct("Vim")
             .field("endpoint", &self.inner.endpoint)
             .field("version", &self.inner.version)
-            .field("user", &self.inner.credentials.user())
+            .field("credentials", &self.inner.credentials)
             .finish_non_exhaustive()
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.session.is_open() {
+        if self.session.is_open() && self.session.renewal() != Renewal::Never {
             tracing::warn!(server = %self.endpoint, "dropped without logout; the session stays until the server ends it");
         }
     }

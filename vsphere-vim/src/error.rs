@@ -12,6 +12,7 @@ use std::{fmt, time::Duration};
 use vsphere_vim_types::{DataObject, ManagedObjectReference, MethodFault, Poly};
 
 pub use self::transport::{TransportError, TransportErrorKind};
+use crate::sts::TokenRefusal;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -61,6 +62,13 @@ pub enum Error {
         /// Why.
         why: Box<str>,
     },
+    /// The session is over, and there is no way to log in again with what it was opened with.
+    SessionEnded {
+        /// Why not.
+        why: Box<str>,
+    },
+    /// The token service refused to issue a token.
+    Token(Box<TokenRefusal>),
     /// A property could not be read: forbidden, gone, or unset where a value is needed.
     Property(Box<PropertyError>),
 }
@@ -166,7 +174,9 @@ impl Error {
             | Self::Cancelled { .. }
             | Self::Protocol(_)
             | Self::NotFound { .. }
-            | Self::Unsupported { .. } => false,
+            | Self::Unsupported { .. }
+            | Self::SessionEnded { .. }
+            | Self::Token(_) => false,
         }
     }
 
@@ -176,6 +186,8 @@ impl Error {
             Self::Transport(error) => error.source.hint().map(str::to_owned),
             Self::Fault(fault) | Self::TaskFailed(fault) => advice::hint(&fault.call.operation, &fault.fault),
             Self::Property(error) => error.fault.as_ref().and_then(|fault| advice::hint("", fault)),
+            Self::Token(refusal) => refusal.hint().map(str::to_owned),
+            Self::SessionEnded { .. } => Some("connect again with credentials of your own".to_owned()),
             Self::Cancelled { still_running: true, .. } => {
                 Some("the task could not be cancelled; look at it in the vSphere Client before trying again".to_owned())
             }
@@ -248,6 +260,8 @@ impl fmt::Display for Error {
             }
             Self::NotFound { what } => write!(f, "{what} was not found"),
             Self::Unsupported { what, why } => write!(f, "{what} is not supported: {why}"),
+            Self::SessionEnded { why } => write!(f, "the session ended: {why}"),
+            Self::Token(refusal) => write!(f, "the token service refused to issue a token: {refusal}"),
             Self::Property(error) => {
                 write!(f, "property {} of {} could not be read: {}", error.path, error.object, error.message)
             }

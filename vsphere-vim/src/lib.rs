@@ -30,6 +30,7 @@
 //! # Map
 //! - [`Vim`]: the connection, made by [`Vim::builder`]. Everything below hangs on it as methods.
 //! - [`trust`], [`transport`], [`version`]: how bytes get to the right server in the right dialect.
+//! - [`credentials`], [`sts`]: who logs in, and tokens from vCenter's token service.
 //! - [`Vim::invoke`], [`Vim::invoke_dynamic`]: any method, typed or by name; [`types`] is the data model.
 //! - [`property`]: typed paths in, typed rows out, page by page; [`Vim::get`] and [`Vim::read`] for one object.
 //! - [`task`]: [`Vim::wait`] with progress, cancellation and limits.
@@ -48,11 +49,13 @@
 mod builder;
 mod call;
 mod client;
+pub mod credentials;
 pub mod datastore;
 pub mod device;
 mod endpoint;
 pub mod error;
 pub mod fcd;
+mod gate;
 pub mod inventory;
 pub mod lease;
 pub mod method_lock;
@@ -62,6 +65,7 @@ pub mod property;
 mod retry;
 mod secret;
 mod session;
+pub mod sts;
 pub mod task;
 pub mod transport;
 pub mod trust;
@@ -75,14 +79,16 @@ pub use vsphere_vim_types::{Any, DateTime, ManagedObjectReference, Method, MoRef
 pub use self::{
     builder::VimBuilder,
     call::CallOptions,
-    client::Vim,
+    client::{SessionInfo, Vim},
+    credentials::Credentials,
     device::{DeviceKey, VirtualDiskInfo},
     endpoint::Endpoint,
     error::{Error, Result},
+    gate::{NewerFields, NewerMethods},
     inventory::{VmLookup, VmRef},
     nfc_ticket::{DiskAccess, NfcTicket},
     retry::RetryPolicy,
-    secret::{Credentials, Secret},
+    secret::Secret,
     trust::{Thumbprint, TlsTrust},
     vm::{CreateSnapshotOptions, PowerState, RemoveSnapshotOptions},
     vslm::Vslm,

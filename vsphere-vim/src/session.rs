@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use vsphere_vim_types::{MethodFault, Poly};
 
 use crate::{
+    credentials::Kind,
     error::{Call, Error, Result, ServerFault},
     secret::Secret,
+    sts::{TokenFault, TokenRefusal},
 };
 
 /// The state that all calls share.
@@ -27,6 +29,30 @@ pub(crate) struct Session {
     generation: AtomicU64,
     /// Held during a login: single flight.
     flight: tokio::sync::Mutex<()>,
+    renewal: Renewal,
+}
+
+/// What the credentials are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// Any number of logins; after a refusal nobody tries again for this long.
+    Always(Duration),
+    /// One login.
+    Once,
+    /// No login at all: the session is somebody else's.
+    Never,
+}
+
+impl Renewal {
+    pub(crate) fn of(kind: &Kind) -> Self {
+        match kind {
+            // Each wrong password counts towards the account's lock.
+            Kind::Password { .. } | Kind::Extension(_) => Self::Always(REFUSAL_HOLDS),
+            Kind::Token(_) | Kind::TokenSource(_) => Self::Always(TOKEN_REFUSAL_HOLDS),
+            Kind::Clone(_) => Self::Once,
+            Kind::Cookie(_) => Self::Never,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -34,6 +60,7 @@ struct State {
     phase: Phase,
     cookie: Option<Secret>,
     last_use: Instant,
+    logged_in: Instant,
 }
 
 #[derive(Debug)]
@@ -41,13 +68,20 @@ enum Phase {
     /// Before the first login.
     New,
     LoggedIn,
-    /// The server refused the credentials. Asking again soon would only lock the account.
+    /// The credentials were refused. Asking again soon would only lock the account.
     Refused {
-        fault: Poly<MethodFault>,
-        message: Box<str>,
+        refusal: Refusal,
         since: Instant,
+        holds: Duration,
     },
     LoggedOut,
+}
+
+/// Who refused, and in which words.
+#[derive(Clone, Debug)]
+enum Refusal {
+    Server(Poly<MethodFault>, Box<str>),
+    TokenService(TokenRefusal),
 }
 
 /// What a task does after it was told that it is not logged in.
@@ -62,12 +96,32 @@ pub(crate) enum Heal {
 }
 
 impl Session {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(renewal: Renewal) -> Self {
+        let now = Instant::now();
         Self {
-            state: Mutex::new(State { phase: Phase::New, cookie: None, last_use: Instant::now() }),
+            state: Mutex::new(State { phase: Phase::New, cookie: None, last_use: now, logged_in: now }),
             generation: AtomicU64::new(0),
             flight: tokio::sync::Mutex::new(()),
+            renewal,
         }
+    }
+
+    /// Takes over the session of somebody else.
+    pub(crate) fn adopt(&self, cookie: Secret) {
+        let mut state = self.lock();
+        state.cookie = Some(cookie);
+        state.phase = Phase::LoggedIn;
+        state.logged_in = Instant::now();
+    }
+
+    /// What the credentials are good for.
+    pub(crate) fn renewal(&self) -> Renewal {
+        self.renewal
+    }
+
+    /// How long ago the last login was.
+    pub(crate) fn age(&self) -> Duration {
+        self.lock().logged_in.elapsed()
     }
 
     /// The number of the current login.
@@ -112,10 +166,14 @@ impl Session {
         let mut state = self.lock();
         match &state.phase {
             Phase::LoggedOut => Ok(Heal::Closed),
-            Phase::Refused { fault, message, since } if since.elapsed() < REFUSAL_HOLDS => {
-                Err(refusal(fault.clone(), message.clone()))
-            }
+            Phase::Refused { refusal, since, holds } if since.elapsed() < *holds => Err(refusal.clone().into()),
             Phase::New | Phase::LoggedIn if self.generation() != seen => Ok(Heal::AlreadyHealed),
+            Phase::LoggedIn if self.renewal == Renewal::Never => {
+                Err(ended("it belongs to another program, which has ended it or let it expire"))
+            }
+            Phase::LoggedIn if self.renewal == Renewal::Once => {
+                Err(ended("it was cloned from another one, and a clone ticket works once"))
+            }
             Phase::New | Phase::LoggedIn | Phase::Refused { .. } => {
                 // The dead cookie would only confuse the login.
                 state.cookie = None;
@@ -130,14 +188,21 @@ impl Session {
         match outcome {
             Ok(()) => {
                 state.phase = Phase::LoggedIn;
+                state.logged_in = Instant::now();
                 self.generation.fetch_add(1, Ordering::AcqRel);
             }
             Err(Error::Fault(fault)) if fault.fault.is_a("InvalidLogin") || fault.fault.is_a("NoPermission") => {
-                state.phase = Phase::Refused {
-                    fault: fault.fault.clone(),
-                    message: fault.message.clone(),
-                    since: Instant::now(),
+                let refusal = Refusal::Server(fault.fault.clone(), fault.message.clone());
+                let holds = match self.renewal {
+                    Renewal::Always(holds) => holds,
+                    Renewal::Once | Renewal::Never => Duration::MAX,
                 };
+                state.phase = Phase::Refused { refusal, since: Instant::now(), holds };
+            }
+            // Behind the token service there is a password too.
+            Err(Error::Token(refusal)) if refusal.fault == TokenFault::FailedAuthentication => {
+                let refusal = Refusal::TokenService((**refusal).clone());
+                state.phase = Phase::Refused { refusal, since: Instant::now(), holds: REFUSAL_HOLDS };
             }
             // The network failed, not the credentials: the next call tries again.
             Err(_) => {}
@@ -160,18 +225,37 @@ impl Session {
         matches!(self.lock().phase, Phase::LoggedIn)
     }
 
+    /// True after logout.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.lock().phase, Phase::LoggedOut)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn refusal(fault: Poly<MethodFault>, message: Box<str>) -> Error {
-    Error::Fault(Box::new(ServerFault { call: Call::named("Login"), fault, message }))
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Server(fault, message) => {
+                Error::Fault(Box::new(ServerFault { call: Call::named("Login"), fault, message }))
+            }
+            Refusal::TokenService(refusal) => Error::Token(Box::new(refusal)),
+        }
+    }
+}
+
+fn ended(why: &str) -> Error {
+    Error::SessionEnded { why: why.into() }
 }
 
 /// For this long after a refusal nobody tries the same credentials again: vCenter locks an account after five wrong
 /// passwords within three minutes and opens it five minutes later, by default.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(300);
+
+/// Refused tokens lock no account; this only keeps many tasks from asking for tokens in a loop.
+const TOKEN_REFUSAL_HOLDS: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -180,12 +264,12 @@ mod tests {
     fn invalid_login() -> Result<()> {
         let mut fault: Poly<MethodFault> = Poly::default();
         fault.unknown.set_type_name("InvalidLogin");
-        Err(refusal(fault, "wrong".into()))
+        Err(Refusal::Server(fault, "wrong".into()).into())
     }
 
     #[test]
     fn only_the_first_of_many_tasks_logs_in() {
-        let session = Session::new();
+        let session = Session::new(Renewal::Always(REFUSAL_HOLDS));
         session.logged_in(&Ok(()));
         let seen = session.generation();
         assert_eq!(session.heal(seen).unwrap(), Heal::LogIn);
@@ -196,7 +280,7 @@ mod tests {
 
     #[test]
     fn refused_credentials_are_not_tried_again() {
-        let session = Session::new();
+        let session = Session::new(Renewal::Always(REFUSAL_HOLDS));
         session.logged_in(&Ok(()));
         session.logged_in(&invalid_login());
         let error = session.heal(session.generation()).unwrap_err();
@@ -205,7 +289,7 @@ mod tests {
 
     #[test]
     fn network_trouble_during_login_does_not_condemn_the_credentials() {
-        let session = Session::new();
+        let session = Session::new(Renewal::Always(REFUSAL_HOLDS));
         session.logged_in(&Ok(()));
         session.logged_in(&Err(Error::not_found("x")));
         assert_eq!(session.heal(session.generation()).unwrap(), Heal::LogIn);
@@ -213,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_late_answer_of_the_old_login_does_not_bring_its_cookie_back() {
-        let session = Session::new();
+        let session = Session::new(Renewal::Always(REFUSAL_HOLDS));
         session.accept_cookie(Some("old".into()), 0);
         session.logged_in(&Ok(()));
         session.accept_cookie(Some("new".into()), 1);
@@ -222,8 +306,26 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_log_in_again_says_so() {
+        for renewal in [Renewal::Once, Renewal::Never] {
+            let session = Session::new(renewal);
+            session.logged_in(&Ok(()));
+            let error = session.heal(session.generation()).unwrap_err();
+            assert!(matches!(error, Error::SessionEnded { .. }) && !error.is_retryable(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_the_token_service_holds_too() {
+        let session = Session::new(Renewal::Always(TOKEN_REFUSAL_HOLDS));
+        let refusal = TokenRefusal { fault: TokenFault::FailedAuthentication, message: "no".into() };
+        session.logged_in(&Err(Error::Token(Box::new(refusal))));
+        assert!(matches!(session.heal(0), Err(Error::Token(_))));
+    }
+
+    #[test]
     fn nobody_logs_in_after_logout() {
-        let session = Session::new();
+        let session = Session::new(Renewal::Always(REFUSAL_HOLDS));
         session.logged_in(&Ok(()));
         assert!(session.is_open() && session.close() && !session.close());
         assert_eq!(session.heal(session.generation()).unwrap(), Heal::Closed);

@@ -1,6 +1,6 @@
 //! Bytes in, bytes out: the seam between the client and the network.
 //!
-//! [`HttpTransport`] is the real one. Tests script their own, and a recorder wraps any other. Sessions, retries and
+//! [`HttpTransport`] is the real one. Tests script their own, and a [`Recorder`] wraps any other; see [`recording`]. Sessions, retries and
 //! SOAP live above this seam; connections, TLS, time-outs, gzip and size limits live below it.
 
 mod body;
@@ -9,14 +9,19 @@ mod dial;
 mod http;
 mod io;
 mod pool;
+pub mod recording;
 pub mod stream;
+mod tunnel;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 
 pub(crate) use self::cookie::{SESSION_COOKIE, session_cookie};
-pub use self::http::{HttpOptions, HttpTransport};
+pub use self::{
+    http::{HttpOptions, HttpTransport},
+    recording::{Recorder, Replay, ReplayMode, Scrub},
+};
 pub use crate::error::{TransportError, TransportErrorKind};
 use crate::secret::Secret;
 
@@ -46,7 +51,7 @@ pub struct Request {
     pub verb: Verb,
     /// The path and query on the server, such as `/sdk`.
     pub path: String,
-    /// The `SOAPAction` header's value, without quotes.
+    /// The `SOAPAction` header's value, without quotes. Actions that are `http` URLs (WS-Trust) are sent without too.
     pub soap_action: Option<String>,
     /// The session cookie's value as the server wrote it, quotes included.
     pub cookie: Option<Secret>,

@@ -16,7 +16,10 @@ use rustls::{
 
 pub use self::thumbprint::{DigestKind, Thumbprint};
 pub(crate) use self::verifier::ThumbprintMismatch;
-use crate::error::{Error, Result};
+use crate::{
+    credentials::ClientCertificate,
+    error::{Error, Result},
+};
 
 /// What makes the server's certificate good.
 #[derive(Clone, Debug)]
@@ -38,21 +41,34 @@ impl TlsTrust {
     /// # Errors
     /// [`Error::InvalidInput`] when the file cannot be read or holds no usable certificate.
     pub(crate) fn client_config(&self) -> Result<Arc<ClientConfig>> {
+        self.client_config_with(None)
+    }
+
+    /// The same, with a certificate of the client for servers that ask.
+    ///
+    /// # Errors
+    /// As [`TlsTrust::client_config`]; also when the certificate's key cannot be used.
+    pub(crate) fn client_config_with(&self, certificate: Option<&ClientCertificate>) -> Result<Arc<ClientConfig>> {
         let provider = Arc::new(ring::default_provider());
         let builder = config_builder(&provider);
-        let config = match self {
+        let builder = match self {
             Self::Thumbprint(thumbprint) => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier::PinVerifier::new(*thumbprint, provider)))
-                .with_no_client_auth(),
-            Self::SystemRoots => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+                .with_custom_certificate_verifier(Arc::new(verifier::PinVerifier::new(*thumbprint, provider))),
+            Self::SystemRoots => builder.with_root_certificates(system_roots()?),
             Self::CaFile(path) => {
                 let pem = std::fs::read(path).map_err(|error| {
                     Error::invalid_input("ca_file", format!("cannot read {}: {error}", path.display()))
                 })?;
-                builder.with_root_certificates(roots_of_pem(&pem)?).with_no_client_auth()
+                builder.with_root_certificates(roots_of_pem(&pem)?)
             }
-            Self::CaPem(pem) => builder.with_root_certificates(roots_of_pem(pem)?).with_no_client_auth(),
+            Self::CaPem(pem) => builder.with_root_certificates(roots_of_pem(pem)?),
+        };
+        let config = match certificate {
+            None => builder.with_no_client_auth(),
+            Some(certificate) => builder
+                .with_client_auth_cert(certificate.chain(), certificate.key())
+                .map_err(|error| Error::invalid_input("client certificate", error.to_string()))?,
         };
         Ok(Arc::new(config))
     }

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use quick_xml::{Reader, events::Event};
+use vsphere_vim_types::{
+    ApiVersion,
+    xml::{Limits, Malformed, Reader},
+};
 
 use crate::error::{Error, Result};
 
@@ -34,6 +37,12 @@ impl WireVersion {
     /// The id as the server writes it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The version as the model counts: what is newer than this, the server does not know.
+    pub(crate) fn api_version(&self) -> ApiVersion {
+        let [major, minor, update, patch] = numbers(&self.0).map(|number| u8::try_from(number).unwrap_or(u8::MAX));
+        ApiVersion::new(major, minor, update, patch)
     }
 
     /// The value of the `SOAPAction` header.
@@ -84,44 +93,28 @@ impl ServiceVersions {
     /// Reads `vimServiceVersions.xml`. Unknown elements are skipped; the amount kept is bounded.
     pub(crate) fn parse(xml: &[u8]) -> std::result::Result<Self, String> {
         let xml = std::str::from_utf8(xml).map_err(|_| "the list of versions is not UTF-8".to_owned())?;
-        let mut reader = Reader::from_str(xml);
-        let mut versions = Self::default();
-        let mut path: Vec<String> = Vec::new();
-        let mut text = String::new();
-        let mut kept = 0_usize;
-        loop {
-            match reader.read_event().map_err(|error| error.to_string())? {
-                Event::Start(element) => {
-                    if path.len() >= MAX_DEPTH {
-                        return Err("elements are nested too deeply".to_owned());
-                    }
-                    path.push(element.local_name().as_ref().to_owned());
-                    text.clear();
-                    if path.last().is_some_and(|name| name == "namespace") {
-                        versions.0.push((String::new(), Vec::new()));
-                    }
+        Self::read(xml).map_err(|error| error.to_string())
+    }
+
+    fn read(xml: &str) -> std::result::Result<Self, Malformed> {
+        let mut reader = Reader::new(xml, LIMITS);
+        let mut namespaces = Vec::new();
+        if reader.next_child()? == Some("namespaces") {
+            while let Some(child) = reader.next_child()? {
+                if child == "namespace" {
+                    reader.charge(size_of::<(String, Vec<String>)>())?;
+                    namespaces.push(read_namespace(&mut reader)?);
+                } else {
+                    reader.skip()?;
                 }
-                Event::Text(part) if text.len() + part.len() <= MAX_TEXT => text.push_str(&part),
-                Event::End(_) => {
-                    let value = text.trim();
-                    if let (Some(name), Some(entry)) = (path.last(), versions.0.last_mut())
-                        && !value.is_empty()
-                        && kept < MAX_ENTRIES
-                    {
-                        match name.as_str() {
-                            "name" => value.clone_into(&mut entry.0),
-                            "version" => entry.1.push(value.to_owned()),
-                            _ => {}
-                        }
-                        kept += 1;
-                    }
-                    text.clear();
-                    path.pop();
-                }
-                Event::Eof => return Ok(versions),
-                _ => {}
             }
         }
+        reader.finish()?;
+        Ok(Self(namespaces))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The versions of a namespace, newest first as the server lists them.
@@ -146,6 +139,31 @@ impl ServiceVersions {
                 Error::unsupported("the server's API", why)
             })
     }
+}
+
+/// A namespace's name and its versions: the present one, then those before it.
+fn read_namespace(reader: &mut Reader<'_>) -> std::result::Result<(String, Vec<String>), Malformed> {
+    let (mut name, mut versions) = (String::new(), Vec::new());
+    while let Some(child) = reader.next_child()? {
+        match child {
+            "name" => name = kept(reader)?,
+            "version" => versions.push(kept(reader)?),
+            "priorVersions" => {
+                while let Some(child) = reader.next_child()? {
+                    if child == "version" { versions.push(kept(reader)?) } else { reader.skip()? }
+                }
+            }
+            _ => reader.skip()?,
+        }
+    }
+    Ok((name, versions))
+}
+
+/// A text that counts against the limit.
+fn kept(reader: &mut Reader<'_>) -> std::result::Result<String, Malformed> {
+    let text = reader.text()?;
+    reader.charge(size_of::<String>() + text.len())?;
+    Ok(text.trim().to_owned())
 }
 
 /// The namespace of the vSphere Web Services API since VI 2.5.
@@ -190,9 +208,8 @@ const KNOWN: &[&str] = &[
     "2.5",
 ];
 
-const MAX_DEPTH: usize = 16;
-const MAX_TEXT: usize = 256;
-const MAX_ENTRIES: usize = 4096;
+/// Real lists are four elements deep and take some kilobytes.
+const LIMITS: Limits = Limits { depth: 16, memory: 1 << 20 };
 
 #[cfg(test)]
 mod tests {
@@ -223,6 +240,26 @@ mod tests {
         let old = "<namespaces><namespace><name>urn:vim2</name><version>2.0</version></namespace></namespaces>";
         assert!(negotiate(old).unwrap_err().to_string().contains("urn:vim2"));
         assert!(negotiate(&document("77", &[])).unwrap_err().to_string().contains("77"));
+    }
+
+    #[test]
+    fn a_document_type_and_broken_lists_are_refused() {
+        let good = document("8.0.3.0", &[]);
+        let typed = good.replace("<namespaces ", "<!DOCTYPE a [<!ENTITY b \"8.0.3.0\">]><namespaces ");
+        let deep = format!("<namespaces>{}", "<a>".repeat(100));
+        let long = format!("<namespaces><namespace><name>{}</name></namespace></namespaces>", "x".repeat(2 << 20));
+        for bad in [typed.as_str(), &good[..good.len() - 5], &deep, &long] {
+            assert!(ServiceVersions::parse(bad.as_bytes()).is_err(), "{}", &bad[..60]);
+        }
+        assert!(ServiceVersions::parse(b"\xff").is_err());
+        assert_eq!(ServiceVersions::parse(b"<html><body/></html>").unwrap(), ServiceVersions::default());
+    }
+
+    #[test]
+    fn the_models_count_of_versions_is_found() {
+        for (id, numbers) in [("8.0.3.0", [8, 0, 3, 0]), ("6.7", [6, 7, 0, 0]), ("2.5u2server", [2, 5, 2, 0])] {
+            assert_eq!(WireVersion::new(id).unwrap().api_version().numbers(), numbers);
+        }
     }
 
     #[test]

@@ -12,13 +12,15 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
 use crate::personality::Personality;
-use crate::service::{self, Answer, Door};
+use crate::service::{self, Answer, Caller, Door};
 use crate::world::World;
 
 /// Largest request accepted, compressed or not.
 const MAX_REQUEST: usize = 16 << 20;
 /// Answers below this size are not worth compressing.
 const MIN_GZIP: usize = 1024;
+/// Where the security token service is.
+const STS: &str = "/sts/STSService";
 /// The cookie of the SOAP session.
 pub(super) const SESSION_COOKIE: &str = "vmware_soap_session";
 
@@ -34,7 +36,11 @@ impl std::fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+pub(super) async fn answer(
+    world: Arc<World>,
+    certificate: Option<Arc<[u8]>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Dropped> {
     // Bodies that may be large are streams, and are not compressed.
     if request.uri().path() == "/folder" || request.uri().path().starts_with("/folder/") {
         return super::folder::answer(&world, request).await;
@@ -46,12 +52,13 @@ pub(super) async fn answer(world: Arc<World>, request: Request<Incoming>) -> Res
     let gzip = accepts_gzip(&request);
     let mut response = match (request.method(), path.as_str()) {
         (&Method::POST, "/sdk" | "/sdk/vimService") => {
-            let door = Door::Main(session_cookie(&request));
+            let door = Door::Main(Caller { cookie: session_cookie(&request), certificate });
             soap(world, door, request).await?
         }
         (&Method::POST, "/vslm/sdk") if world.personality() == Personality::VCenter => {
             soap(world, Door::Vslm, request).await?
         }
+        (&Method::POST, STS) if world.personality() == Personality::VCenter => sts(&world, request).await,
         (&Method::GET, "/sdk/vimServiceVersions.xml") => xml(StatusCode::OK, world.personality().versions_xml()),
         (&Method::GET, "/sdk" | "/sdk/vimService") => plain(StatusCode::METHOD_NOT_ALLOWED, "POST only"),
         _ if world.settings.control && path.starts_with("/sim/") => control(world, &path, request).await,
@@ -76,6 +83,15 @@ async fn control(world: Arc<World>, path: &str, request: Request<Incoming>) -> R
         Ok(Err(problem)) => plain(StatusCode::BAD_REQUEST, &problem),
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+/// A request for a token.
+async fn sts(world: &World, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let Ok(body) = Limited::new(request.into_body(), MAX_REQUEST).collect().await.map(|body| body.to_bytes()) else {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "body cut or too large");
+    };
+    let (fault, answer) = world.tokens.answer(&body, &world.settings.username, &world.settings.password);
+    xml(if fault { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }, answer)
 }
 
 async fn soap(world: Arc<World>, door: Door, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Dropped> {

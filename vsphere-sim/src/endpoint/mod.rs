@@ -78,7 +78,9 @@ async fn serve(world: Arc<World>, stream: tokio::net::TcpStream, acceptor: TlsAc
             return;
         }
     };
-    let service = service_fn(move |request| http::answer(world.clone(), request));
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate: Option<Arc<[u8]>> = certificates.and_then(<[_]>::first).map(|first| first.as_ref().into());
+    let service = service_fn(move |request| http::answer(world.clone(), certificate.clone(), request));
     if let Err(error) = http1::Builder::new().keep_alive(true).serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "connection ended");
     }

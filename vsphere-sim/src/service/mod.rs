@@ -12,6 +12,7 @@ mod nfc;
 mod properties;
 mod root;
 mod search;
+mod session;
 mod task;
 mod view;
 mod vm;
@@ -59,6 +60,19 @@ pub(crate) struct Call<'a> {
     session: Option<String>,
     /// A fault that the task started by this call is to end with.
     task_fault: Option<Fault>,
+    /// The whole request: what the security header says is signed byte by byte.
+    body: &'a [u8],
+    /// The certificate that the client showed, in DER form.
+    certificate: Option<&'a [u8]>,
+}
+
+/// Who sends a request, as far as the connection and its head say.
+#[derive(Default)]
+pub(crate) struct Caller {
+    /// The session's key.
+    pub(crate) cookie: Option<String>,
+    /// The client's certificate, in DER form.
+    pub(crate) certificate: Option<Arc<[u8]>>,
 }
 
 impl Call<'_> {
@@ -93,7 +107,7 @@ impl Call<'_> {
 /// At which door a request came in.
 pub(crate) enum Door {
     /// The main service; the session is named by the cookie.
-    Main(Option<String>),
+    Main(Caller),
     /// The storage lifecycle service; the main service's session is named in the envelope.
     Vslm,
 }
@@ -118,15 +132,16 @@ pub(crate) async fn call(world: Arc<World>, door: Door, body: &[u8]) -> Answer {
         // These concern bodies, and calls have none worth it.
         Some(Injection::CutBody(_) | Injection::StallBody(_)) | None => {}
     }
-    let (key, beside) = match door {
-        Door::Main(cookie) => (cookie, false),
-        Door::Vslm => (request.session.clone(), true),
+    let (key, certificate, beside) = match door {
+        Door::Main(caller) => (caller.cookie, caller.certificate, false),
+        Door::Vslm => (request.session.clone(), None, true),
     };
     let session = key.filter(|key| world.lock().use_session(key, &world.settings));
     if session.is_none() && (beside || !is_open(&method)) {
         return fault(&Fault::not_authenticated(&request.this));
     }
-    let call = Call { world: &world, request, session, task_fault };
+    let certificate = certificate.as_deref();
+    let call = Call { world: &world, request, session, task_fault, body, certificate };
     let outcome = if beside { vslm::dispatch(&call).await } else { dispatch(&call).await };
     tracing::debug!(method, fault = outcome.as_ref().err().map(Fault::name), "call");
     match outcome {
@@ -142,7 +157,16 @@ fn fault(fault: &Fault) -> Answer {
 
 /// Methods that need no session.
 fn is_open(method: &str) -> bool {
-    matches!(method, "RetrieveServiceContent" | "CurrentTime" | "Login" | "SessionIsActive")
+    matches!(
+        method,
+        "RetrieveServiceContent"
+            | "CurrentTime"
+            | "Login"
+            | "LoginByToken"
+            | "LoginExtensionByCertificate"
+            | "CloneSession"
+            | "SessionIsActive"
+    )
 }
 
 async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
@@ -163,7 +187,8 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         return properties::fetch(call);
     }
     match this.type_name() {
-        "ServiceInstance" | "SessionManager" => root::dispatch(call),
+        "ServiceInstance" => root::dispatch(call),
+        "SessionManager" => session::dispatch(call),
         "PropertyCollector" | "PropertyFilter" => properties::dispatch(call).await,
         "ViewManager" | "ContainerView" => view::dispatch(call),
         "SearchIndex" => search::dispatch(call),

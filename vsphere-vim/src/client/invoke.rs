@@ -7,8 +7,9 @@ use vsphere_vim_types::{Any, Element, ManagedObjectReference, Method, MoRef, soa
 
 use super::{Service, Vim};
 use crate::{
-    call::{CallOptions, Outgoing},
+    call::{CallOptions, CookieUse, Outgoing},
     error::{Call, Error, Result},
+    gate::{self, NewerFields},
     version::VIM_NAMESPACE,
 };
 
@@ -19,7 +20,9 @@ impl Vim {
     ///
     /// # Errors
     /// [`Error::Fault`] when the server refuses, [`Error::Transport`] when the network fails (after the retries that
-    /// are harmless for this method), [`Error::Protocol`] when the answer is not understood.
+    /// are harmless for this method), [`Error::Protocol`] when the answer is not understood, [`Error::Unsupported`]
+    /// when the method is newer than the negotiated version, [`Error::SessionEnded`] when the session is over and the
+    /// credentials allow no further login.
     ///
     /// # Cancel safety
     /// A dropped future may or may not have had its effect on the server.
@@ -51,14 +54,15 @@ impl Vim {
         args: M,
         options: CallOptions,
     ) -> Result<M::Output> {
+        self.gate(service, &args)?;
         let operation_id = self.next_operation_id();
-        let body = soap::encode_request(this.as_untyped(), &args, service.request_options(&operation_id));
+        let body = soap::encode_request(this.as_untyped(), &args, self.request_options(service, &operation_id));
         drop(args);
         self.invoke_encoded::<M>(service, this.as_untyped(), body.into(), &operation_id, options).await
     }
 
     /// The same for a request that is written already.
-    pub(super) async fn invoke_encoded<M: Method>(
+    async fn invoke_encoded<M: Method>(
         &self,
         service: &Service,
         this: &ManagedObjectReference,
@@ -66,21 +70,42 @@ impl Vim {
         operation_id: &str,
         options: CallOptions,
     ) -> Result<M::Output> {
+        self.invoke_outgoing::<M>(Outgoing {
+            operation: M::NAME,
+            object: this,
+            operation_id,
+            service,
+            body,
+            options,
+            cookie: CookieUse::Shared,
+            route: None,
+        })
+        .await
+    }
+
+    pub(super) async fn invoke_outgoing<M: Method>(&self, outgoing: Outgoing<'_>) -> Result<M::Output> {
         let limits = self.limits();
+        let this = outgoing.object;
         let mut output = None;
         let mut decode = |answer: &[u8]| -> Result<(), soap::Error> {
             output = Some(soap::decode_response::<M>(answer, limits)?);
             Ok(())
         };
-        let outgoing = Outgoing { operation: M::NAME, object: this, operation_id, service, body, options };
         self.perform(outgoing, &mut decode).await?;
         output.ok_or_else(|| Error::protocol(Call::on(M::NAME, this), "the answer was lost"))
+    }
+
+    /// Refuses what the server is too old for.
+    pub(super) fn gate<M: Method>(&self, service: &Service, args: &M) -> Result<()> {
+        let settings = &self.inner.settings;
+        gate::check(args, service.version(), settings.newer_methods, settings.newer_fields)
     }
 
     /// Calls any method by name, with or without a typed wrapper.
     ///
     /// `args` are the parameters in the order of the API's documentation. The answer's `returnval` elements come back
-    /// as trees: none when the method returns nothing, several when it returns a list.
+    /// as trees: none when the method returns nothing, several when it returns a list. The method is sent whatever the
+    /// negotiated version is.
     ///
     /// # Errors
     /// As [`Vim::invoke`].
@@ -100,7 +125,8 @@ impl Vim {
         }
         let operation_id = self.next_operation_id();
         let service = &self.inner.service;
-        let body = soap::encode_dynamic(VIM_NAMESPACE, method, this, args, service.request_options(&operation_id));
+        let body =
+            soap::encode_dynamic(VIM_NAMESPACE, method, this, args, self.request_options(service, &operation_id));
         let limits = self.limits();
         let mut output = Vec::new();
         let mut decode = |answer: &[u8]| -> Result<(), soap::Error> {
@@ -114,6 +140,8 @@ impl Vim {
             service,
             body: body.into(),
             options,
+            cookie: CookieUse::Shared,
+            route: None,
         };
         self.perform(outgoing, &mut decode).await?;
         Ok(output)
@@ -122,6 +150,16 @@ impl Vim {
     /// The decoded values may take some times the memory of their text, and no more.
     fn limits(&self) -> soap::Limits {
         soap::Limits { memory: self.inner.settings.max_answer.saturating_mul(4), ..soap::Limits::default() }
+    }
+
+    /// Names the call in the server's log and leaves out what the service's version does not know.
+    pub(super) fn request_options<'a>(&self, service: &Service, operation_id: &'a str) -> soap::RequestOptions<'a> {
+        let gated = self.inner.settings.newer_fields != NewerFields::Send;
+        soap::RequestOptions {
+            operation_id: Some(operation_id),
+            version: gated.then(|| service.version()),
+            ..Default::default()
+        }
     }
 
     /// Short, unique, and found again in the server's logs.

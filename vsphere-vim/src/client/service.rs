@@ -12,7 +12,7 @@ use crate::{secret::Secret, version::WireVersion};
 pub(crate) struct Service {
     path: Cow<'static, str>,
     soap_action: String,
-    version: Option<ApiVersion>,
+    version: ApiVersion,
     kind: Kind,
 }
 
@@ -31,7 +31,7 @@ impl Service {
         Self {
             path: Cow::Owned(path.to_owned()),
             soap_action: version.soap_action(),
-            version: ApiVersion::parse(version.as_str()),
+            version: version.api_version(),
             kind: Kind::Main,
         }
     }
@@ -41,7 +41,7 @@ impl Service {
         Self {
             path: Cow::Borrowed(path),
             soap_action: format!("{namespace}/{version}"),
-            version: ApiVersion::parse(version.as_str()),
+            version: version.api_version(),
             kind: Kind::Beside,
         }
     }
@@ -59,9 +59,9 @@ impl Service {
         self.kind == Kind::Main
     }
 
-    /// Names the call in the server's log and leaves out what the service's version does not know.
-    pub(crate) fn request_options<'a>(&self, operation_id: &'a str) -> soap::RequestOptions<'a> {
-        soap::RequestOptions { operation_id: Some(operation_id), version: self.version }
+    /// What the service knows; anything newer it refuses without saying what.
+    pub(crate) fn version(&self) -> ApiVersion {
+        self.version
     }
 
     /// The request as it is sent in the session of `cookie`. Made anew for each try: the session may have been

@@ -109,6 +109,15 @@ impl Walk {
                 self.state = State::End;
                 return Ok(None);
             };
+            // So is a listing in which nothing may be read any more.
+            if self.restarts < MAX_RESTARTS
+                && page.objects.iter().any(lacks_authentication)
+                && !self.vim.session_is_alive().await?
+                && self.vim.log_in_again(self.generation).await?
+            {
+                self.restart();
+                continue;
+            }
             self.token = page.token.filter(|token| !token.is_empty());
             self.state = if self.token.is_some() { State::Middle } else { State::End };
             let mut objects = page.objects;
@@ -250,6 +259,11 @@ const PAGING_SINCE: &str = "4.1";
 
 /// Pages in a row that may bring nothing new. Servers are not known to send even one.
 const MAX_IDLE_PAGES: u32 = 16;
+
+/// True when a property could not be read for want of a session.
+fn lacks_authentication(content: &ObjectContent) -> bool {
+    content.missing_set.iter().any(|missing| missing.fault.fault.is_a("NotAuthenticated"))
+}
 
 /// Sessions lost within one walk before it is given up.
 const MAX_RESTARTS: u32 = 5;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::write::GzDecoder;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{TransportError, TransportErrorKind};
 
@@ -17,17 +17,38 @@ pub(super) enum Encoding {
     Gzip,
 }
 
-/// Reads `body` to its end. At most `limit` bytes of content are kept, and no step waits longer than `idle`.
+/// What a body may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimits {
+    /// Bytes of content.
+    pub(super) size: usize,
+    /// The longest silence.
+    pub(super) idle: Duration,
+    /// All of it together.
+    pub(super) total: Duration,
+}
+
+/// Reads `body` to its end, within `limits`.
 pub(super) async fn collect(
     mut body: Incoming,
     encoding: Encoding,
-    limit: usize,
-    idle: Duration,
+    limits: BodyLimits,
 ) -> Result<Bytes, TransportError> {
-    let mut collector = Collector::new(encoding, limit);
+    let mut collector = Collector::new(encoding, limits.size);
+    let started = Instant::now();
+    // A limit beyond the clock's range is none.
+    let end = started.checked_add(limits.total);
     loop {
-        let frame = timeout(idle, body.frame()).await.map_err(|_| {
-            TransportError::new(TransportErrorKind::Timeout, format!("no further data within {} s", idle.as_secs()))
+        let silence = Instant::now().checked_add(limits.idle);
+        let (until, limit, what) = match (silence, end) {
+            (Some(silence), Some(end)) if end < silence => (end, limits.total, "the answer did not end"),
+            (Some(silence), _) => (silence, limits.idle, "no further data"),
+            (None, Some(end)) => (end, limits.total, "the answer did not end"),
+            (None, None) => (started + FAR, FAR, "the answer did not end"),
+        };
+        let frame = timeout_at(until, body.frame()).await.map_err(|_| {
+            let text = format!("{what} within {} s", limit.as_secs_f32());
+            TransportError::new(TransportErrorKind::Timeout, text)
         })?;
         match frame {
             None => return collector.finish().map_err(refusal),
@@ -40,6 +61,9 @@ pub(super) async fn collect(
         }
     }
 }
+
+/// Stands for "never".
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Maps the collector's errors: over the limit, or broken gzip.
 fn refusal(error: io::Error) -> TransportError {

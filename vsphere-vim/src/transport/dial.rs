@@ -16,6 +16,11 @@ pub(super) async fn dial(
     tls: &Arc<ClientConfig>,
     tcp_keep_alive: Duration,
 ) -> Result<TlsStream<TcpStream>, TransportError> {
+    start_tls(host, tls, connect_tcp(host, port, tcp_keep_alive).await?).await
+}
+
+/// The first half of [`dial`], for those who have something to say before TLS begins.
+pub(super) async fn connect_tcp(host: &str, port: u16, tcp_keep_alive: Duration) -> Result<TcpStream, TransportError> {
     let refused = |error: io::Error| TransportError::new(TransportErrorKind::Connect, error).not_sent();
     let addresses: Vec<_> = tokio::net::lookup_host((host, port))
         .await
@@ -25,7 +30,15 @@ pub(super) async fn dial(
     stream.set_nodelay(true).map_err(refused)?;
     let keep_alive = socket2::TcpKeepalive::new().with_time(tcp_keep_alive).with_interval(tcp_keep_alive);
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive).map_err(refused)?;
+    Ok(stream)
+}
 
+/// The second half of [`dial`].
+pub(super) async fn start_tls(
+    host: &str,
+    tls: &Arc<ClientConfig>,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, TransportError> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| TransportError::new(TransportErrorKind::Resolve, error).not_sent())?;
     TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(tls_error)

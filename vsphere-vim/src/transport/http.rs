@@ -10,13 +10,19 @@ use tokio::time::timeout;
 
 use super::{
     BoxFuture, Request, Response, Transport, TransportError, TransportErrorKind, Verb,
-    body::{Encoding, collect},
+    body::{BodyLimits, Encoding, collect},
     cookie::{SESSION_COOKIE, session_cookie},
-    dial::dial,
+    dial::{connect_tcp, dial, start_tls},
     io::HyperIo,
     pool::{Pool, Sender},
+    tunnel,
 };
-use crate::{endpoint::Endpoint, error::Result as VimResult, trust::TlsTrust};
+use crate::{
+    credentials::{ClientCertificate, ExtensionRoute},
+    endpoint::Endpoint,
+    error::Result as VimResult,
+    trust::TlsTrust,
+};
 
 /// Limits of the HTTP transport. Begin from the default: further limits may come.
 #[derive(Clone, Debug)]
@@ -25,6 +31,8 @@ pub struct HttpOptions {
     pub connect_timeout: Duration,
     /// Longest silence in the middle of an answer's body. 60 s.
     pub body_idle_timeout: Duration,
+    /// Longest time from the head of an answer to its end, however steadily it drips. 10 minutes.
+    pub body_timeout: Duration,
     /// Requests at once, besides long polls. 16.
     pub max_connections: usize,
     /// Long polls at once (one for each running wait for a task). 64.
@@ -44,6 +52,7 @@ impl Default for HttpOptions {
         Self {
             connect_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(600),
             max_connections: 16,
             max_long_polls: 64,
             max_idle: Duration::from_secs(60),
@@ -61,6 +70,18 @@ pub struct HttpTransport {
     tls: Arc<ClientConfig>,
     options: HttpOptions,
     pool: Pool,
+    way: Way,
+}
+
+/// Where the TCP connection goes.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// To the endpoint.
+    Endpoint,
+    /// To another port of its host.
+    Port(u16),
+    /// To the HTTP proxy on this port of its host, and through it to the SDK tunnel.
+    Tunnel(u16),
 }
 
 impl HttpTransport {
@@ -70,9 +91,31 @@ impl HttpTransport {
     /// [`Error::InvalidInput`](crate::Error::InvalidInput) when the trust cannot be set up (CA file missing, no
     /// system roots).
     pub fn new(endpoint: Endpoint, trust: &TlsTrust, options: HttpOptions) -> VimResult<Self> {
-        let tls = trust.client_config()?;
+        Ok(Self::with(endpoint, trust.client_config()?, options, Way::Endpoint))
+    }
+
+    /// Prepares a transport that shows a client certificate, for the login of an extension.
+    ///
+    /// # Errors
+    /// As [`HttpTransport::new`]; also when the certificate's key cannot be used.
+    pub fn for_extension(
+        endpoint: Endpoint,
+        trust: &TlsTrust,
+        options: HttpOptions,
+        certificate: &ClientCertificate,
+        route: ExtensionRoute,
+    ) -> VimResult<Self> {
+        let way = match route {
+            ExtensionRoute::Tunnel { proxy_port } => Way::Tunnel(proxy_port),
+            ExtensionRoute::Port(port) => Way::Port(port),
+            ExtensionRoute::Direct => Way::Endpoint,
+        };
+        Ok(Self::with(endpoint, trust.client_config_with(Some(certificate))?, options, way))
+    }
+
+    fn with(endpoint: Endpoint, tls: Arc<ClientConfig>, options: HttpOptions, way: Way) -> Self {
         let pool = Pool::new(options.max_connections, options.max_long_polls, options.max_idle);
-        Ok(Self { endpoint, tls, options, pool })
+        Self { endpoint, tls, options, pool, way }
     }
 
     async fn exchange(&self, request: Request) -> Result<Response, TransportError> {
@@ -115,7 +158,8 @@ impl HttpTransport {
         let content_type = text(header::CONTENT_TYPE).map(str::to_owned);
         let cookies = head.headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
         let cookie = session_cookie(cookies);
-        let body = collect(body, encoding, self.options.max_body, self.options.body_idle_timeout).await?;
+        let HttpOptions { max_body: size, body_idle_timeout: idle, body_timeout: total, .. } = self.options;
+        let body = collect(body, encoding, BodyLimits { size, idle, total }).await?;
         self.pool.put_back(sender);
         Ok(Response { status: head.status.as_u16(), content_type, cookie, body })
     }
@@ -137,7 +181,10 @@ impl HttpTransport {
             builder = builder.header(header::CONTENT_TYPE, "text/xml; charset=utf-8");
         }
         if let Some(action) = &request.soap_action {
-            builder = builder.header("SOAPAction", format!("\"{action}\""));
+            // SOAP 1.1 wants quotes. VMware's own clients name WS-Trust actions without, and services compare them so.
+            let bare = action.starts_with("http");
+            let value = if bare { action.clone() } else { format!("\"{action}\"") };
+            builder = builder.header("SOAPAction", value);
         }
         if let Some(cookie) = &request.cookie {
             let pair = format!("{SESSION_COOKIE}={}", cookie.expose());
@@ -161,7 +208,19 @@ impl HttpTransport {
     }
 
     async fn connect_unbounded(&self) -> Result<Sender, TransportError> {
-        let stream = dial(self.endpoint.host(), self.endpoint.port(), &self.tls, self.options.tcp_keep_alive).await?;
+        let (host, keep_alive) = (self.endpoint.host(), self.options.tcp_keep_alive);
+        let stream = match self.way {
+            Way::Endpoint => dial(host, self.endpoint.port(), &self.tls, keep_alive).await?,
+            Way::Port(port) => dial(host, port, &self.tls, keep_alive).await?,
+            Way::Tunnel(proxy_port) => {
+                let mut stream = connect_tcp(host, proxy_port, keep_alive).await?;
+                tunnel::open(&mut stream).await.map_err(|error| {
+                    TransportError::new(TransportErrorKind::Connect, format!("the SDK tunnel: {error}")).not_sent()
+                })?;
+                // Behind the tunnel too it is the server's own certificate that has to be good.
+                start_tls(host, &self.tls, stream).await?
+            }
+        };
         let (sender, connection) = hyper::client::conn::http1::handshake(HyperIo::new(stream))
             .await
             .map_err(|error| TransportError::new(TransportErrorKind::Connect, error).not_sent())?;

@@ -1,7 +1,7 @@
 //! Retries, faults and odd answers.
 
 use vsphere_vim::{
-    CallOptions, Error, ManagedObjectReference, MoRef, Poly,
+    CallOptions, Error, ManagedObjectReference, MoRef, NewerFields, NewerMethods, Poly,
     error::TransportErrorKind,
     methods::{
         self, CreateSnapshot_Task, CurrentTime, FindByInventoryPath, QueryChangedDiskAreas, RetrievePropertiesEx,
@@ -9,7 +9,8 @@ use vsphere_vim::{
     mo,
     types::{
         Any, DateTime, InvalidPowerState, LocalizedMethodFault, MissingProperty, NoPermission, ObjectContent,
-        RetrieveResult, VirtualMachineConfigInfo, VirtualMachinePowerState, VirtualMachineRuntimeInfo, soap,
+        RetrieveResult, VirtualMachineConfigInfo, VirtualMachineConfigSpec, VirtualMachinePowerState,
+        VirtualMachineRuntimeInfo, soap,
     },
 };
 
@@ -185,4 +186,39 @@ async fn snapshots_that_may_not_be_seen_are_not_taken_for_none() {
     let vim = server.connect().await;
     let error = vim.vm_details(&vm()).await.unwrap_err();
     assert!(matches!(error, Error::Property(_)) && error.is_fault("NoPermission"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_method_newer_than_the_server_is_refused_before_it_is_sent() {
+    let server = Fake::new(|call| panic!("unexpected {}", call.method)).version(Some("6.0"));
+    let vim = server.connect().await;
+    let calls = server.log().len();
+    let error = vim.invoke(&vm(), methods::InstantClone_Task::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("InstantClone_Task") && text.contains("6.7") && text.contains("6.0"), "{text}");
+    assert_eq!(server.log().len(), calls, "nothing was sent");
+}
+
+#[tokio::test]
+async fn newer_methods_and_fields_are_sent_when_the_caller_says_so() {
+    let server = Fake::new(|_| answer::<methods::ReconfigVM_Task>(MoRef::new("task-1"))).version(Some("6.0"));
+    let spec = VirtualMachineConfigSpec { name: Some("web".into()), sev_enabled: Some(true), ..Default::default() };
+    let reconfigure = methods::ReconfigVM_Task { spec, ..Default::default() };
+    let connect = |fields, methods| {
+        let credentials = vsphere_vim::Credentials::password("root", crate::fake::PASSWORD);
+        server.builder().credentials(credentials).newer_fields(fields).newer_methods(methods).connect()
+    };
+    let vim = connect(NewerFields::Drop, NewerMethods::Refuse).await.unwrap();
+    vim.invoke(&vm(), reconfigure.clone()).await.unwrap();
+    assert!(server.last_body().contains("web") && !server.last_body().contains("sevEnabled"));
+
+    let vim = connect(NewerFields::Refuse, NewerMethods::Refuse).await.unwrap();
+    let error = vim.invoke(&vm(), reconfigure.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("ReconfigVM_Task.spec.sevEnabled"), "{error}");
+
+    let vim = connect(NewerFields::Send, NewerMethods::Send).await.unwrap();
+    vim.invoke(&vm(), reconfigure).await.unwrap();
+    assert!(server.last_body().contains("sevEnabled"));
+    vim.invoke(&vm(), methods::InstantClone_Task::default()).await.unwrap();
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use vsphere_vim::{
-    Credentials, ManagedObjectReference, Method, MoRef, Poly, RetryPolicy, Vim,
+    Credentials, ManagedObjectReference, Method, MoRef, Poly, RetryPolicy, Vim, VimBuilder,
     error::{TransportError, TransportErrorKind},
     methods, mo,
     transport::{BoxFuture, Request, Response, Transport, Verb},
@@ -71,12 +71,17 @@ pub(crate) struct Fake {
 struct State {
     script: Script,
     log: Vec<String>,
+    done: Vec<String>,
     bodies: Vec<String>,
     actions: Vec<String>,
     logins: usize,
     /// The cookie that is good now.
     valid: Option<String>,
     versions: Option<&'static str>,
+    /// Published instead of a list of versions.
+    list: Option<&'static str>,
+    /// Refuses connections until then.
+    down_until: Option<tokio::time::Instant>,
 }
 
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -88,11 +93,14 @@ impl Fake {
             state: Arc::new(Mutex::new(State {
                 script: Box::new(script),
                 log: Vec::new(),
+                done: Vec::new(),
                 bodies: Vec::new(),
                 actions: Vec::new(),
                 logins: 0,
                 valid: None,
                 versions: Some("8.0.2.0"),
+                list: None,
+                down_until: None,
             })),
         }
     }
@@ -107,10 +115,14 @@ impl Fake {
         self.try_connect(PASSWORD).await.unwrap()
     }
 
+    /// A connection that knows nothing yet but how to reach the server.
+    pub(crate) fn builder(&self) -> VimBuilder {
+        Vim::builder("https://vc.example/sdk").transport(Arc::new(self.clone()))
+    }
+
     pub(crate) async fn try_connect(&self, password: &str) -> vsphere_vim::Result<Vim> {
-        Vim::builder("https://vc.example/sdk")
+        self.builder()
             .credentials(Credentials::password("root", password))
-            .transport(Arc::new(self.clone()))
             .retry(RetryPolicy::default().attempts(4).back_off(Duration::from_millis(1), Duration::from_millis(4)))
             .connect()
             .await
@@ -121,6 +133,19 @@ impl Fake {
         self.state.lock().unwrap().valid = None;
     }
 
+    /// A server that publishes this instead of a list of versions.
+    pub(crate) fn version_list(self, list: &'static str) -> Self {
+        self.state.lock().unwrap().list = Some(list);
+        self
+    }
+
+    /// Restarts: nobody answers for this long, and nobody is remembered.
+    pub(crate) fn restart(&self, outage: Duration) {
+        let mut state = self.state.lock().unwrap();
+        state.valid = None;
+        state.down_until = Some(tokio::time::Instant::now() + outage);
+    }
+
     /// The calls so far, by method name.
     pub(crate) fn log(&self) -> Vec<String> {
         self.state.lock().unwrap().log.clone()
@@ -128,6 +153,11 @@ impl Fake {
 
     pub(crate) fn count(&self, method: &str) -> usize {
         self.log().iter().filter(|name| *name == method).count()
+    }
+
+    /// Calls of the method that got as far as the script.
+    pub(crate) fn done(&self, method: &str) -> usize {
+        self.state.lock().unwrap().done.iter().filter(|name| *name == method).count()
     }
 
     pub(crate) fn logins(&self) -> usize {
@@ -144,7 +174,13 @@ impl Fake {
 
     fn reply(&self, request: &Request) -> (Reply, Option<String>) {
         let mut state = self.state.lock().unwrap();
+        if state.down_until.is_some_and(|until| tokio::time::Instant::now() < until) {
+            return (Reply::Broken(TransportErrorKind::Connect, false), None);
+        }
         if request.verb == Verb::Get {
+            if let Some(list) = state.list {
+                return (Reply::Http(200, "text/xml", list), None);
+            }
             return match state.versions {
                 Some(version) => (Reply::Soap(version_list(version)), None),
                 None => (Reply::Http(404, "text/html", "not here"), None),
@@ -171,6 +207,10 @@ impl Fake {
             _ => {}
         }
         let cookie = request.cookie.as_ref().map(|cookie| cookie.expose().to_owned());
+        if parsed.method == "Logout" && cookie.is_some() && cookie != state.valid {
+            // An older session: it lived beside the present one.
+            return (answer::<methods::Logout>(()), None);
+        }
         if cookie.is_none() || cookie != state.valid {
             return (Reply::Fault(Poly::new(NotAuthenticated::default()), "The session is not authenticated."), None);
         }
@@ -181,6 +221,7 @@ impl Fake {
         let call =
             Call { method: parsed.method, this: parsed.this.clone(), request: &parsed, before, logins: state.logins };
         let reply = (state.script)(&call);
+        state.done.push(parsed.method.to_owned());
         (reply, None)
     }
 }

@@ -27,6 +27,8 @@ enum Act {
     AnswerAndClose(Vec<u8>),
     Close,
     Silence,
+    /// This, then a byte at each of these intervals.
+    Drip(Vec<u8>, Duration),
 }
 
 struct Seen {
@@ -77,6 +79,13 @@ impl Server {
                             }
                             Act::Close => return,
                             Act::Silence => std::future::pending().await,
+                            Act::Drip(head, interval) => {
+                                stream.write_all(&head).await.unwrap();
+                                while stream.write_all(b"x").await.is_ok() && stream.flush().await.is_ok() {
+                                    tokio::time::sleep(interval).await;
+                                }
+                                return;
+                            }
                         }
                     }
                 });
@@ -272,6 +281,48 @@ async fn silence_within_a_body_ends_in_a_time_out() {
     let options = HttpOptions { body_idle_timeout: Duration::from_millis(100), ..HttpOptions::default() };
     let error = send(&server.transport(server.thumbprint(DigestKind::Sha1), options)).await.unwrap_err();
     assert_eq!(error.kind(), TransportErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn a_body_that_drips_for_ever_ends_in_a_time_out() {
+    let server = Server::start(|_| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+        Act::Drip(head.as_bytes().to_vec(), Duration::from_millis(20))
+    })
+    .await;
+    let options = HttpOptions {
+        body_idle_timeout: Duration::from_secs(5),
+        body_timeout: Duration::from_millis(300),
+        ..HttpOptions::default()
+    };
+    let started = std::time::Instant::now();
+    let error = send(&server.transport(server.thumbprint(DigestKind::Sha1), options)).await.unwrap_err();
+    assert_eq!(error.kind(), TransportErrorKind::Timeout, "{error}");
+    assert!(error.to_string().contains("did not end within 0.3 s"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_body_that_drips_but_ends_in_time_is_read() {
+    let server = Server::start(|_| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        Act::Drip(head.as_bytes().to_vec(), Duration::from_millis(20))
+    })
+    .await;
+    let options = HttpOptions { body_idle_timeout: Duration::from_secs(1), ..HttpOptions::default() };
+    let response = send(&server.transport(server.thumbprint(DigestKind::Sha1), options)).await.unwrap();
+    assert_eq!(&response.body[..], b"xxxxx");
+}
+
+#[tokio::test]
+async fn actions_of_ws_trust_go_out_without_quotes() {
+    let server = Server::start(|seen| {
+        assert!(seen.head.to_ascii_lowercase().contains("soapaction: http://docs.example/issue\r\n"), "{}", seen.head);
+        Act::Answer(ok(b"<b/>", ""))
+    })
+    .await;
+    let action = Some("http://docs.example/Issue".to_owned());
+    server.trusting().send(Request { soap_action: action, ..request("<a/>") }).await.unwrap();
 }
 
 #[tokio::test]

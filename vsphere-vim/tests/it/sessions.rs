@@ -7,10 +7,11 @@ use vsphere_vim::{
     error::TransportErrorKind,
     methods::{self, CurrentTime},
     mo,
-    types::DateTime,
+    property::Property,
+    types::{DateTime, LocalizedMethodFault, MissingProperty, ObjectContent, RetrieveResult},
 };
 
-use crate::fake::{Fake, Reply, answer, session_lives};
+use crate::fake::{Fake, Reply, answer, fault, named, object, session_lives};
 
 fn clock() -> Fake {
     Fake::new(|call| match call.method {
@@ -133,4 +134,102 @@ async fn trust_and_credentials_have_to_be_stated() {
     let credentials = vsphere_vim::Credentials::password("root", "x");
     let error = vsphere_vim::Vim::builder("https://vc.example").credentials(credentials).connect().await.unwrap_err();
     assert!(matches!(error, Error::InvalidInput { what: "trust", .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_killed_again_and_again_costs_one_login_each_time() {
+    const DEATHS: usize = 25;
+    let server = clock();
+    let vim = server.connect().await;
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let workers: Vec<_> = (0..20)
+        .map(|_| {
+            let (vim, done) = (vim.clone(), std::sync::Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut calls = 0_usize;
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    vim.invoke(&service_instance(), CurrentTime::default()).await.unwrap();
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    for death in 1..=DEATHS {
+        server.expire();
+        while server.logins() == death {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Everybody has had the time to find the old cookie dead.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(server.logins(), 1 + death);
+    }
+    done.store(true, std::sync::atomic::Ordering::SeqCst);
+    for worker in workers {
+        assert!(worker.await.unwrap() > 0, "everybody went on");
+    }
+    assert_eq!(server.logins(), 1 + DEATHS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_session_is_replaced_and_the_old_one_ended() {
+    let server = clock();
+    let credentials = vsphere_vim::Credentials::password("root", crate::fake::PASSWORD);
+    let age = Duration::from_secs(3600);
+    let vim = server.builder().credentials(credentials).renew_session_after(age).connect().await.unwrap();
+    let first = vim.session_cookie().unwrap();
+    tokio::time::sleep(Duration::from_secs(3500)).await;
+    assert_eq!(server.logins(), 1);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!((server.logins(), server.count("Logout")), (2, 1));
+    assert_ne!(vim.session_cookie().unwrap(), first);
+    vim.invoke(&service_instance(), CurrentTime::default()).await.unwrap();
+    assert_eq!(server.logins(), 2, "the new session is in use");
+    vim.logout().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_list_of_versions_that_is_broken_or_hostile_counts_for_none() {
+    for list in
+        ["<html>not found</html>", "<!DOCTYPE a [<!ENTITY b \"c\">]><namespaces/>", "<namespaces>", "", "\u{fffd}"]
+    {
+        let server = clock().version_list(list);
+        let credentials = vsphere_vim::Credentials::password("root", crate::fake::PASSWORD);
+        let fallback = vsphere_vim::version::WireVersion::new("6.5").unwrap();
+        let vim = server.builder().credentials(credentials).fallback_version(fallback).connect().await.unwrap();
+        assert_eq!(vim.version().as_str(), "6.5", "{list}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_session_that_shows_as_unreadable_properties_is_healed() {
+    // So do some servers answer whoever is not logged in: objects, and every property missing.
+    let unreadable = || {
+        let fault = LocalizedMethodFault { fault: fault("NotAuthenticated"), ..Default::default() };
+        let missing = MissingProperty { path: "name".into(), fault, ..Default::default() };
+        ObjectContent { missing_set: vec![missing], ..object("vm-1", &[]) }
+    };
+    for dead in [true, false] {
+        let server = Fake::new(move |call| match (call.method, call.logins) {
+            // The question whether the session lives.
+            ("RetrieveProperties", logins) => {
+                let lives = logins > 1 || !dead;
+                answer::<methods::RetrieveProperties>(if lives { session_lives() } else { Vec::new() })
+            }
+            ("RetrievePropertiesEx", 1) => page(vec![unreadable(), named("vm-2", "two")]),
+            ("RetrievePropertiesEx", _) => page(vec![named("vm-1", "one"), named("vm-2", "two")]),
+            (other, _) => panic!("unexpected {other}"),
+        });
+        let vim = server.connect().await;
+        let vms: [MoRef<mo::VirtualMachine>; 2] = [MoRef::new("vm-1"), MoRef::new("vm-2")];
+        let names = vim.properties().of(&vms).select(mo::VirtualMachine::NAME).collect().await.unwrap();
+        assert_eq!(names.len(), 2);
+        // Under a living session it is the object's own affair.
+        assert_eq!(server.logins(), if dead { 2 } else { 1 });
+        assert_eq!(matches!(names[0].values, Property::Present(_)), dead, "{names:?}");
+    }
+}
+
+fn page(objects: Vec<ObjectContent>) -> Reply {
+    answer::<methods::RetrievePropertiesEx>(Some(RetrieveResult { objects, ..Default::default() }))
 }

@@ -70,6 +70,10 @@ pub struct RequestOptions<'a> {
     pub operation_id: Option<&'a str>,
     /// Leave out fields that are newer.
     pub version: Option<ApiVersion>,
+    /// Further header blocks, as markup.
+    pub headers: &'a str,
+    /// Room set aside from the start, in bytes: a buffer that has to grow leaves copies of its content behind.
+    pub capacity: usize,
 }
 
 /// Writes the request for a method of the object `this`.
@@ -114,14 +118,17 @@ fn request(
     options: RequestOptions<'_>,
     args: impl FnOnce(&mut Writer),
 ) -> String {
-    let mut writer = Writer::new();
+    let mut writer = Writer::with_capacity(options.capacity);
     if let Some(version) = options.version {
         writer = writer.for_version(version);
     }
     writer.raw(HEAD);
-    if let Some(id) = options.operation_id {
+    if options.operation_id.is_some() || !options.headers.is_empty() {
         writer.raw("<soapenv:Header>");
-        writer.text_element("operationID", id);
+        if let Some(id) = options.operation_id {
+            writer.text_element("operationID", id);
+        }
+        writer.raw(options.headers);
         writer.raw("</soapenv:Header>");
     }
     writer.raw(BODY);

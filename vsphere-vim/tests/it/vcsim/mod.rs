@@ -6,6 +6,7 @@
 mod fcd;
 mod files;
 mod session;
+mod sessions;
 
 use std::{
     io::{BufRead as _, BufReader},

@@ -101,6 +101,12 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// How many bytes of the text were read: after [`Reader::next_child`] the end of the tag that it passed.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+
     /// Makes room for one more item, and counts the memory for it: the first room is for one, and it doubles then.
     ///
     /// # Errors

@@ -23,6 +23,12 @@ impl Writer {
         Self::default()
     }
 
+    /// Begins an empty text with room for `bytes`.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { out: String::with_capacity(bytes), ..Self::default() }
+    }
+
     /// Leaves out fields that are newer than `version`: older servers refuse them.
     #[must_use]
     pub fn for_version(mut self, version: ApiVersion) -> Self {

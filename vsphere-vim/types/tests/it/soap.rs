@@ -13,7 +13,7 @@ fn a_request_is_read_as_it_was_written() {
         change_id: "*".into(),
         ..Default::default()
     };
-    let options = RequestOptions { operation_id: Some("op-1"), version: None };
+    let options = RequestOptions { operation_id: Some("op-1"), ..RequestOptions::default() };
     let text = soap::encode_request(&vm.erase(), &args, options);
     let request = Request::parse(text.as_bytes(), Limits::default()).unwrap();
     assert_eq!((request.method, request.namespace.as_str()), ("QueryChangedDiskAreas", "urn:vim25"));
