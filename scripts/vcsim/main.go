@@ -21,8 +21,9 @@ import (
 	"os"
 	"time"
 
-	_ "github.com/vmware/govmomi/lookup/simulator" // the lookup service and the STS
+	_ "github.com/vmware/govmomi/lookup/simulator"
 	"github.com/vmware/govmomi/simulator"
+	_ "github.com/vmware/govmomi/sts/simulator"
 	_ "github.com/vmware/govmomi/vapi/simulator"
 )
 

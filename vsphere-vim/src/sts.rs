@@ -106,14 +106,15 @@ impl TokenRequest {
             long_poll: false,
         };
         let response = transport.send(request).await.map_err(|source| Error::transport(OPERATION, source))?;
-        if !response.is_xml() {
-            let kind = TransportErrorKind::HttpStatus(response.status);
-            let text = format!("{} bytes that are no SOAP answer", response.body.len());
-            return Err(Error::transport(OPERATION, TransportError::new(kind, text)));
-        }
         match message::decode(&response.body) {
             Ok(Ok(token)) => Ok(token),
             Ok(Err(refusal)) => Err(Error::Token(Box::new(refusal))),
+            // What is no XML, or comes with an error status, is not the service speaking.
+            Err(_) if response.status != 200 || !response.body.trim_ascii_start().starts_with(b"<") => {
+                let kind = TransportErrorKind::HttpStatus(response.status);
+                let text = format!("{} bytes that are no SOAP answer", response.body.len());
+                Err(Error::transport(OPERATION, TransportError::new(kind, text)))
+            }
             Err(what) => Err(Error::protocol(Call::named(OPERATION), what)),
         }
     }
