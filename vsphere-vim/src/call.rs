@@ -185,7 +185,7 @@ impl Vim {
         };
         if !response.is_xml() {
             let kind = response.content_type.as_deref().unwrap_or("nothing");
-            return Err(not_soap(format!("{} bytes of {kind}", response.body.len())));
+            return Err(not_soap(format!("no SOAP answer but {} bytes of {kind}", response.body.len())));
         }
         match decode(&response.body) {
             Ok(()) => Ok(response.body.len()),

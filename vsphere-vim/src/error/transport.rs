@@ -19,6 +19,7 @@ pub enum TransportErrorKind {
     /// The connection broke.
     Disconnected,
     /// An HTTP status without a SOAP envelope, or with a fault that has no detail: a proxy, or a server that is starting.
+    /// For files and leased disks, any status that is no success.
     HttpStatus(u16),
     /// The answer is larger than the configured limit.
     BodyTooLarge,
@@ -77,7 +78,9 @@ impl TransportError {
                  renewed, configure the new thumbprint or the issuing CA",
             ),
             Kind::BodyTooLarge => Some("ask for smaller pages or raise the limit of the answer's size"),
-            Kind::HttpStatus(404) => Some("the path is not that of a vSphere SOAP endpoint (usually /sdk)"),
+            Kind::HttpStatus(404) => {
+                Some("the path is not that of a vSphere SOAP endpoint (usually /sdk), or of a lease that is over")
+            }
             Kind::HttpStatus(503) => Some("the server is starting or overloaded"),
             _ => None,
         }
@@ -94,7 +97,7 @@ impl fmt::Display for TransportError {
             Kind::Untrusted => f.write_str("the server is not trusted")?,
             Kind::Timeout => f.write_str("time-out")?,
             Kind::Disconnected => f.write_str("the connection broke")?,
-            Kind::HttpStatus(status) => write!(f, "HTTP status {status} without a usable SOAP answer")?,
+            Kind::HttpStatus(status) => write!(f, "HTTP status {status}")?,
             Kind::BodyTooLarge => f.write_str("the answer is too large")?,
             Kind::Malformed => f.write_str("the HTTP exchange is malformed")?,
             Kind::UploadSource => f.write_str("the data to be sent are not usable")?,

@@ -14,6 +14,7 @@ mod recording;
 mod restarts;
 mod sessions;
 mod simulator;
+mod streams;
 mod tasks;
 mod traces;
 mod vcsim;
