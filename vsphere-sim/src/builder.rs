@@ -45,6 +45,7 @@ pub struct SimulatorBuilder {
     max_age: Duration,
     task_delay: Duration,
     page_size: usize,
+    answer_first: bool,
     ticket_lifetime: Duration,
     tracking: TrackingOptions,
     nfc: NfcServerConfig,
@@ -71,6 +72,7 @@ impl Default for SimulatorBuilder {
             max_age: Duration::from_secs(24 * 60 * 60),
             task_delay: Duration::ZERO,
             page_size: usize::MAX,
+            answer_first: true,
             ticket_lifetime: Duration::from_secs(5 * 60),
             tracking: TrackingOptions::default(),
             nfc: NfcServerConfig::default(),
@@ -151,6 +153,13 @@ impl SimulatorBuilder {
         self
     }
 
+    /// Whether the first `WaitForUpdatesEx` of filters that select nothing is answered at once, with a version only,
+    /// instead of when something is selected. Default: yes, as vcsim does. Real servers: unknown.
+    pub fn answer_first_wait(mut self, at_once: bool) -> Self {
+        self.answer_first = at_once;
+        self
+    }
+
     /// How long an unused 902 ticket is good for. Default: 5 minutes. Real hosts: unknown.
     pub fn ticket_lifetime(mut self, lifetime: Duration) -> Self {
         self.ticket_lifetime = lifetime;
@@ -228,6 +237,7 @@ impl SimulatorBuilder {
             max_age: self.max_age,
             task_delay: self.task_delay,
             default_page: self.page_size,
+            answer_first: self.answer_first,
             nfc_lib_version: self.nfc.version.library_version().cast_signed(),
             ticket_lifetime: self.ticket_lifetime,
             tracking: self.tracking,

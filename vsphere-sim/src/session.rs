@@ -31,6 +31,7 @@ pub(crate) struct Sessions {
     live: BTreeMap<String, Session>,
     /// Whose session a ticket clones, and since when it waits.
     clone_tickets: BTreeMap<String, (String, Instant)>,
+    opened: u64,
 }
 
 impl Sessions {
@@ -51,7 +52,13 @@ impl Sessions {
             pages: BTreeMap::new(),
         };
         self.live.insert(key.clone(), session);
+        self.opened += 1;
         key
+    }
+
+    /// Logins so far.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// Counts a call on the session; false when there is no such session (any more).
@@ -97,6 +104,11 @@ impl Sessions {
     /// Ends all sessions.
     pub(crate) fn close_all(&mut self) {
         self.live.clear();
+    }
+
+    /// The collectors of all sessions.
+    pub(crate) fn collectors_mut(&mut self) -> impl Iterator<Item = &mut Collector> {
+        self.live.values_mut().flat_map(|session| session.collectors.values_mut())
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (&String, &Session)> {

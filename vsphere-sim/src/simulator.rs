@@ -142,6 +142,17 @@ impl Simulator {
         self.world.touch();
     }
 
+    /// How often somebody has logged in.
+    pub fn logins(&self) -> u64 {
+        self.world.lock().sessions.opened()
+    }
+
+    /// Makes the versions of all waits for updates too old: the next one fails with `InvalidCollectorVersion`.
+    pub fn expire_versions(&self) {
+        self.world.lock().sessions.collectors_mut().for_each(|collector| collector.expire_versions());
+        self.world.touch();
+    }
+
     /// What clients have left behind.
     pub fn leftovers(&self) -> Leftovers {
         Leftovers::of(&self.world, self.nfc.counters().connections_open())

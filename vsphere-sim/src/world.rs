@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) task_delay: Duration,
     /// Objects per answer when the client names no limit.
     pub(crate) default_page: usize,
+    /// Whether the first wait of a filter that selects nothing is answered at once.
+    pub(crate) answer_first: bool,
     /// What `NfcGetServerNfcLibVersion` says.
     pub(crate) nfc_lib_version: i32,
     /// A ticket not used for this long is worthless.

@@ -33,6 +33,7 @@
 //! - [`credentials`], [`sts`]: who logs in, and tokens from vCenter's token service.
 //! - [`Vim::invoke`], [`Vim::invoke_dynamic`]: any method, typed or by name; [`types`] is the data model.
 //! - [`property`]: typed paths in, typed rows out, page by page; [`Vim::get`] and [`Vim::read`] for one object.
+//! - [`watch`]: the same rows followed: what entered, changed and left; [`Vim::inventory`]: the tree in memory.
 //! - [`task`]: [`Vim::wait`] with progress, cancellation and limits.
 //! - [`inventory`]: finding virtual machines and knowing them again.
 //! - [`vm`]: details, power, configuration, snapshots, changed areas; [`device`]: disks and their backings.
@@ -72,6 +73,7 @@ pub mod trust;
 pub mod version;
 pub mod vm;
 pub mod vslm;
+pub mod watch;
 
 pub use vsphere_vim_types as types;
 pub use vsphere_vim_types::{Any, DateTime, ManagedObjectReference, Method, MoRef, Poly, PropertyPath, methods, mo};

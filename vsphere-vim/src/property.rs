@@ -23,12 +23,19 @@
 
 mod collect;
 pub(crate) mod pages;
+mod remote;
 mod select;
 pub(crate) mod single;
 pub mod spec;
+mod structs;
+pub(crate) mod waiter;
 
+#[doc(hidden)]
+pub use self::structs::read_field;
 pub use self::{
-    collect::{Properties, Query, Rows},
+    collect::{Properties, Query, RetrieveCall, Rows},
     select::{Property, PropertyFault, RawRow, Row, Selection},
     spec::{FilterSpec, ObjectSpec, PropertySpec, SelectionSpec, TraversalSpec},
+    structs::{As, FromProperty, PropertyStruct},
+    waiter::UpdateCall,
 };

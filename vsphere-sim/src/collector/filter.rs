@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use vsphere_vim_types::{
-    Any, DynamicProperty, ManagedObjectReference, MoRef, ObjectUpdate, ObjectUpdateKind, PropertyChange,
-    PropertyChangeOp, PropertyFilterSpec, PropertyFilterUpdate, UpdateSet,
+    Any, DynamicProperty, ManagedObjectReference, MissingProperty, MoRef, ObjectUpdate, ObjectUpdateKind,
+    PropertyChange, PropertyChangeOp, PropertyFilterSpec, PropertyFilterUpdate, UpdateSet,
 };
 
 use crate::Fault;
 use crate::world::{State, World};
 
+use super::partial;
 use super::select::{self, Sight};
 
 /// Filters per collector, as a server bounds them.
@@ -29,9 +30,18 @@ pub(crate) struct Collector {
     cancelled: u64,
 }
 
-struct Filter {
-    spec: Arc<PropertyFilterSpec>,
-    told: BTreeMap<ManagedObjectReference, BTreeMap<String, Any>>,
+/// A filter of a collector.
+pub(crate) struct Filter {
+    pub(crate) spec: Arc<PropertyFilterSpec>,
+    /// Changes inside a value are told by themselves.
+    pub(crate) partial: bool,
+    told: BTreeMap<ManagedObjectReference, Told>,
+}
+
+/// What the client was told of an object.
+struct Told {
+    values: BTreeMap<String, Any>,
+    missing: Vec<MissingProperty>,
 }
 
 /// What a waiting client asked for.
@@ -47,20 +57,26 @@ pub(crate) struct WaitFor {
 }
 
 impl Collector {
-    pub(crate) fn has_filter(&self, id: &str) -> bool {
-        self.filters.contains_key(id)
+    pub(crate) fn filter(&self, id: &str) -> Option<&Filter> {
+        self.filters.get(id)
+    }
+
+    /// References to the filters, as the `filter` property shows them.
+    pub(crate) fn filter_references(&self) -> Any {
+        let filter = |id: &String| ManagedObjectReference::of("PropertyFilter", id);
+        crate::inventory::references(self.filters.keys().map(filter).collect())
     }
 
     pub(crate) fn filters(&self) -> impl Iterator<Item = &String> {
         self.filters.keys()
     }
 
-    pub(crate) fn add(&mut self, id: String, spec: PropertyFilterSpec) -> Result<(), Fault> {
+    pub(crate) fn add(&mut self, id: String, spec: PropertyFilterSpec, partial: bool) -> Result<(), Fault> {
         select::check(&spec)?;
         if self.filters.len() >= MAX_FILTERS {
             return Err(Fault::invalid_request("too many filters"));
         }
-        self.filters.insert(id, Filter { spec: Arc::new(spec), told: BTreeMap::new() });
+        self.filters.insert(id, Filter { spec: Arc::new(spec), partial, told: BTreeMap::new() });
         Ok(())
     }
 
@@ -70,6 +86,11 @@ impl Collector {
 
     pub(crate) fn cancel_waits(&mut self) {
         self.cancelled += 1;
+    }
+
+    /// Whatever version a client has, it is too old from now on.
+    pub(crate) fn expire_versions(&mut self) {
+        self.version += 1;
     }
 }
 
@@ -143,7 +164,9 @@ fn collect(world: &World, state: &mut State, session: &str, wanted: &WaitFor) ->
             break;
         }
     }
-    if set.filter_set.is_empty() {
+    // The first answer gives a version in any case, so that there is one to go on from.
+    let first = wanted.version.is_empty() && world.settings.answer_first;
+    if set.filter_set.is_empty() && !first {
         return Ok(None);
     }
     let collector = collector(state, session, &wanted.collector)?;
@@ -172,36 +195,61 @@ impl Filter {
         }
         for (obj, shown) in present {
             let before = self.told.get(&obj);
-            let change_set = changes(before, &shown.present);
+            let (change_set, missing_set) = self.changes(before, &shown);
             let kind = if before.is_none() { ObjectUpdateKind::Enter } else { ObjectUpdateKind::Modify };
-            if before.is_some() && change_set.is_empty() {
+            if before.is_some() && change_set.is_empty() && missing_set.is_empty() {
                 continue;
             }
             if *room == 0 {
                 return (updates, true);
             }
             *room -= 1;
-            let told = shown.present.into_iter().map(|property| (property.name, property.val)).collect();
-            self.told.insert(obj.clone(), told);
-            updates.push(ObjectUpdate { kind, obj, change_set, missing_set: shown.missing, ..Default::default() });
+            let values = shown.present.into_iter().map(|property| (property.name, property.val)).collect();
+            self.told.insert(obj.clone(), Told { values, missing: shown.missing });
+            updates.push(ObjectUpdate { kind, obj, change_set, missing_set, ..Default::default() });
         }
         (updates, false)
     }
+
+    /// What is new of an object, and what of it can no longer be read.
+    fn changes(&self, before: Option<&Told>, now: &select::Shown) -> (Vec<PropertyChange>, Vec<MissingProperty>) {
+        let Some(before) = before else {
+            let assign = |property: &DynamicProperty| {
+                change(&property.name, PropertyChangeOp::Assign, Some(property.val.clone()))
+            };
+            return (now.present.iter().map(assign).collect(), now.missing.clone());
+        };
+        let mut changes = Vec::new();
+        for property in &now.present {
+            match before.values.get(&property.name) {
+                Some(old) if *old == property.val => {}
+                Some(old) if self.partial => changes.extend(partial::changes(&property.name, old, &property.val)),
+                _ => changes.push(change(&property.name, PropertyChangeOp::Assign, Some(property.val.clone()))),
+            }
+        }
+        let present = |path: &str| now.present.iter().any(|property| property.name == path);
+        let missing = |path: &str| now.missing.iter().any(|missing| missing.path == path);
+        // What became unset, and what can be read again and is not set.
+        let told = before.values.keys().chain(before.missing.iter().map(|missing| &missing.path));
+        for path in told.filter(|path| !present(path) && !missing(path)) {
+            let op = match self.partial {
+                false => PropertyChangeOp::Assign,
+                // Something inside another value: that is what went.
+                true if path.contains(['.', '[']) => PropertyChangeOp::IndirectRemove,
+                true => PropertyChangeOp::Remove,
+            };
+            changes.push(change(path, op, None));
+        }
+        let missing = match before.missing == now.missing {
+            true => Vec::new(),
+            false => now.missing.clone(),
+        };
+        (changes, missing)
+    }
 }
 
-fn changes(before: Option<&BTreeMap<String, Any>>, now: &[DynamicProperty]) -> Vec<PropertyChange> {
-    let assign = |name: &str, val: Option<Any>| PropertyChange {
-        name: name.into(),
-        op: PropertyChangeOp::Assign,
-        val,
-        ..Default::default()
-    };
-    let set = now.iter().filter(|property| before.and_then(|before| before.get(&property.name)) != Some(&property.val));
-    let mut changes: Vec<_> = set.map(|property| assign(&property.name, Some(property.val.clone()))).collect();
-    // A property that became unset is assigned nothing.
-    let unset = before.into_iter().flatten().filter(|(name, _)| !now.iter().any(|property| property.name == **name));
-    changes.extend(unset.map(|(name, _)| assign(name, None)));
-    changes
+fn change(name: &str, op: PropertyChangeOp, val: Option<Any>) -> PropertyChange {
+    PropertyChange { name: name.into(), op, val, ..Default::default() }
 }
 
 fn collector<'a>(state: &'a mut State, session: &str, id: &str) -> Result<&'a mut Collector, Fault> {

@@ -1,6 +1,7 @@
 //! The PropertyCollector: selecting objects, reading properties, paging, waiting for changes.
 
 mod filter;
+mod partial;
 mod retrieve;
 mod select;
 
@@ -8,7 +9,7 @@ use vsphere_vim_types::{Any, ManagedObjectReference};
 
 use crate::inventory::Object;
 
-pub(crate) use filter::{Collector, WaitFor, wait};
+pub(crate) use filter::{Collector, Filter, WaitFor, wait};
 pub(crate) use retrieve::{MAX_PAGES, Page, begin, next_page};
 pub(crate) use select::Sight;
 

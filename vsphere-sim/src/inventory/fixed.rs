@@ -6,6 +6,7 @@ use vsphere_vim_types::{
     ManagedEntityStatus, NetworkSummary, Poly, ResourcePoolRuntimeInfo, ServiceContent, VmfsDatastoreInfo,
 };
 
+use crate::collector::Collector;
 use crate::personality::{Fixed, Personality};
 use crate::world::{State, World};
 
@@ -72,6 +73,13 @@ pub(super) fn property(world: &World, state: &State, session: Option<&str>, obje
         }
         (Fixed::SessionManager, "sessionList") => {
             Any::of(&state.sessions.all().map(|(key, session)| session.to_wire(key)).collect::<Vec<_>>())
+        }
+        (Fixed::PropertyCollector, "filter") => {
+            let session = session.and_then(|key| state.sessions.get(key));
+            let common = world.fixed(object);
+            session
+                .and_then(|session| session.collectors.get(common.value()))
+                .map_or(Any::Null, Collector::filter_references)
         }
         (Fixed::SessionManager, "message") => Any::String(String::new()),
         (Fixed::SessionManager, "defaultLocale") => Any::String("en".into()),

@@ -5,6 +5,7 @@ mod schema;
 
 use vsphere_vim_types::{Any, ManagedObjectReference, mo};
 
+use crate::collector::{Collector, Filter};
 use crate::personality::Fixed;
 use crate::task::Task;
 use crate::view::View;
@@ -22,8 +23,10 @@ pub(crate) enum Object<'a> {
     Lease(&'a crate::lease::Lease),
     /// A view of the session.
     View(&'a View),
-    /// A property collector or filter of the session: it exists and has nothing to show.
-    Plain,
+    /// A property collector of the session.
+    Collector(&'a Collector),
+    /// A filter of one.
+    Filter(&'a Filter),
 }
 
 /// Whether the managed type `name` is `ancestor` or extends it.
@@ -55,8 +58,9 @@ pub(crate) fn find<'a>(
             if let Some(view) = session.views.get(id) {
                 return Some(Object::View(view));
             }
-            let known = session.collectors.iter().any(|(own, collector)| own == id || collector.has_filter(id));
-            known.then_some(Object::Plain)
+            let collector = session.collectors.get(id).map(Object::Collector);
+            collector
+                .or_else(|| session.collectors.values().find_map(|collector| collector.filter(id)).map(Object::Filter))
         }
     }
 }
@@ -144,7 +148,13 @@ pub(crate) fn property(
             "recursive" => Any::Bool(view.recursive),
             _ => Any::Null,
         },
-        Object::Task(_) | Object::Plain => Any::Null,
+        Object::Collector(collector) if name == "filter" => collector.filter_references(),
+        Object::Filter(filter) => match name {
+            "spec" => Any::of(&*filter.spec),
+            "partialUpdates" => Any::Bool(filter.partial),
+            _ => Any::Null,
+        },
+        Object::Task(_) | Object::Collector(_) => Any::Null,
     }
 }
 

@@ -8,7 +8,7 @@ use vsphere_vim_types::methods::{
     RetrievePropertiesEx, WaitForUpdates, WaitForUpdatesEx,
 };
 use vsphere_vim_types::xml::Writer;
-use vsphere_vim_types::{Any, MoRef, RetrieveResult, Value};
+use vsphere_vim_types::{Any, MoRef, ObjectSpec, RetrieveResult, Value};
 
 use crate::Fault;
 use crate::collector::{self, Collector, Page, Sight, WaitFor};
@@ -167,9 +167,17 @@ fn take_page(call: &Call<'_>, token: &str) -> Result<Page, Fault> {
 
 fn create_filter(call: &Call<'_>) -> Result<Reply, Fault> {
     let args: CreateFilter = call.args()?;
+    if args.spec.report_missing_objects_in_results != Some(true) {
+        let state = call.world.lock();
+        let session = call.session.as_deref();
+        let missing = |start: &&ObjectSpec| inventory::find(call.world, &state, session, &start.obj).is_none();
+        if let Some(start) = args.spec.object_set.iter().find(missing) {
+            return Err(Fault::not_found(&start.obj));
+        }
+    }
     let id = with_collector(call, |state_serial, collector| {
         let id = format!("session[{}]{}", state_serial, crate::ids::uuid());
-        collector.add(id.clone(), args.spec)?;
+        collector.add(id.clone(), args.spec, args.partial_updates)?;
         Ok(id)
     })?;
     call.world.touch();

@@ -16,8 +16,9 @@ use super::{
     pages::{Source, Walk},
     select::{RawRow, Row, Selection},
     spec::{FilterSpec, ObjectSpec, PropertySpec},
+    waiter::UpdateCall,
 };
-use crate::{client::Vim, error::Result, transport::BoxFuture};
+use crate::{client::Vim, error::Result, transport::BoxFuture, watch::follow::Plan};
 
 impl Vim {
     /// Begins to read properties of objects of type `T`: the whole inventory unless told otherwise.
@@ -43,6 +44,29 @@ enum Scope {
     View(ManagedObjectReference),
     Of(Vec<ManagedObjectReference>),
     Along(Vec<ObjectSpec>),
+}
+
+impl Scope {
+    /// No object at all: without a spec there is nothing to ask.
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Of(objects) if objects.is_empty())
+    }
+
+    fn source(self, properties: PropertySpec) -> Source {
+        let filter = |objects: Vec<ObjectSpec>| {
+            Source::Filter(objects.into_iter().fold(FilterSpec::new().read(properties.clone()), FilterSpec::start))
+        };
+        match self {
+            Self::Under(root) => filter(vec![ObjectSpec::from(root).through_inventory()]),
+            Self::View(root) => Source::View(root, properties),
+            Self::Of(objects) => filter(objects.into_iter().map(ObjectSpec::from).collect()),
+            Self::Along(objects) => filter(objects),
+        }
+    }
+}
+
+fn properties_of<T: Managed, S: Selection<T>>(selection: &S) -> PropertySpec {
+    selection.paths().into_iter().fold(PropertySpec::of::<T>(), PropertySpec::path_named)
 }
 
 impl<T: Managed> Properties<T> {
@@ -73,17 +97,37 @@ impl<T: Managed> Properties<T> {
 
     /// Which properties: a typed path, or a tuple of up to eight.
     pub fn select<S: Selection<T>>(self, selection: S) -> Query<T, S> {
-        Query { vim: self.vim, scope: self.scope, selection, page_size: Some(DEFAULT_PAGE), marker: PhantomData }
+        Query {
+            vim: self.vim,
+            scope: self.scope,
+            selection,
+            page_size: Some(DEFAULT_PAGE),
+            retrieve: None,
+            update: None,
+            marker: PhantomData,
+        }
     }
 }
 
-/// Objects and properties; the next step is [`Query::stream`].
+/// With which call properties are read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetrieveCall {
+    /// Page by page. Since 4.1, and the default there.
+    RetrievePropertiesEx,
+    /// All objects in one answer. The default before 4.1.
+    RetrieveProperties,
+}
+
+/// Objects and properties; the next step is [`Query::stream`] or [`Query::watch`].
 #[must_use]
 pub struct Query<T, S> {
     vim: Vim,
     scope: Scope,
     selection: S,
     page_size: Option<u32>,
+    retrieve: Option<RetrieveCall>,
+    update: Option<UpdateCall>,
     marker: PhantomData<fn() -> T>,
 }
 
@@ -93,30 +137,35 @@ impl<T: Managed, S: Selection<T>> Query<T, S> {
         Self { page_size: objects.into().map(|size| size.max(1)), ..self }
     }
 
+    /// Reads with this call, whatever the server's version.
+    #[doc(alias = "RetrieveProperties")]
+    pub fn retrieve_by(self, call: RetrieveCall) -> Self {
+        Self { retrieve: Some(call), ..self }
+    }
+
+    /// Watches with this call, whatever the server's version.
+    pub fn updates_by(self, call: UpdateCall) -> Self {
+        Self { update: Some(call), ..self }
+    }
+
     /// Sends the query and streams the rows, in constant memory: one page, and the ids of what was delivered.
     pub fn stream(self) -> Rows<T, S> {
-        let mut properties = PropertySpec::of::<T>();
-        for path in self.selection.paths() {
-            properties = properties.path_named(path);
-        }
-        let filter = |objects: Vec<ObjectSpec>| {
-            Source::Filter(objects.into_iter().fold(FilterSpec::new().read(properties.clone()), FilterSpec::start))
-        };
-        // No object at all: without a spec there is nothing to ask.
-        let nothing = matches!(&self.scope, Scope::Of(objects) if objects.is_empty());
-        let source = match self.scope {
-            Scope::Under(root) => filter(vec![ObjectSpec::from(root).through_inventory()]),
-            Scope::View(root) => Source::View(root, properties.clone()),
-            Scope::Of(objects) => filter(objects.into_iter().map(ObjectSpec::from).collect()),
-            Scope::Along(objects) => filter(objects),
-        };
-        let walk = Walk::new(self.vim, source, self.page_size);
+        let nothing = self.scope.is_empty();
+        let source = self.scope.source(properties_of(&self.selection));
+        let walk = Walk::new(self.vim, source, self.page_size, self.retrieve);
         Rows {
             selection: Arc::new(self.selection),
             page: VecDeque::new(),
             walk: if nothing { Progress::Over } else { Progress::Idle(Box::new(walk)) },
             marker: PhantomData,
         }
+    }
+
+    /// The same query as something to follow.
+    pub(crate) fn into_plan(self) -> (Vim, Plan, S) {
+        let by_name = matches!(self.scope, Scope::Of(_));
+        let sources = vec![self.scope.source(properties_of(&self.selection))];
+        (self.vim, Plan { sources, by_name, call: self.update, page_size: self.page_size }, self.selection)
     }
 
     /// Sends the query and collects all rows, for results known to be small.

@@ -10,7 +10,10 @@ use vsphere_vim_types::{
     ManagedObjectReference, MoRef, ObjectContent, PropertyFilterSpec, RetrieveOptions, RetrieveResult, methods, mo,
 };
 
-use super::spec::{FilterSpec, ObjectSpec, PropertySpec, TraversalSpec};
+use super::{
+    collect::RetrieveCall,
+    spec::{FilterSpec, ObjectSpec, PropertySpec, TraversalSpec},
+};
 use crate::{
     call::{CallOptions, SessionUse},
     client::Vim,
@@ -19,11 +22,26 @@ use crate::{
 
 /// Where the objects come from.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// Start objects and traversals.
     Filter(FilterSpec),
     /// A container view below this object, made for this walk and destroyed after it.
     View(ManagedObjectReference, PropertySpec),
+}
+
+impl Source {
+    /// No start object at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Filter(filter) if filter.is_empty())
+    }
+
+    /// What is read, by type.
+    pub(crate) fn properties(&self) -> Vec<PropertySpec> {
+        match self {
+            Self::Filter(filter) => filter.properties().to_vec(),
+            Self::View(_, properties) => vec![properties.clone()],
+        }
+    }
 }
 
 /// A walk, page by page.
@@ -32,6 +50,7 @@ pub(super) struct Walk {
     vim: Vim,
     source: Source,
     page_size: Option<u32>,
+    call: RetrieveCall,
     view: Option<MoRef<mo::ContainerView>>,
     token: Option<String>,
     /// The login in which the current token was issued.
@@ -53,11 +72,16 @@ enum State {
 }
 
 impl Walk {
-    pub(super) fn new(vim: Vim, source: Source, page_size: Option<u32>) -> Self {
+    pub(super) fn new(vim: Vim, source: Source, page_size: Option<u32>, call: Option<RetrieveCall>) -> Self {
+        let by_version = match vim.version().is_at_least(PAGING_SINCE) {
+            true => RetrieveCall::RetrievePropertiesEx,
+            false => RetrieveCall::RetrieveProperties,
+        };
         Self {
             vim,
             source,
             page_size,
+            call: call.unwrap_or(by_version),
             view: None,
             token: None,
             generation: 0,
@@ -154,7 +178,7 @@ impl Walk {
         }
         self.generation = self.vim.session().generation();
         let spec = self.filter().await?;
-        if !self.vim.version().is_at_least(PAGING_SINCE) {
+        if self.call == RetrieveCall::RetrieveProperties {
             let args = methods::RetrieveProperties { spec_set: vec![spec], ..Default::default() };
             let objects = self.vim.invoke_with(&collector, args, session_bound()).await?;
             return Ok((!objects.is_empty()).then(|| RetrieveResult { objects, ..Default::default() }));
@@ -174,20 +198,10 @@ impl Walk {
             Source::View(container, properties) => {
                 let view = match self.view.clone() {
                     Some(view) => view,
-                    None => {
-                        let args = methods::CreateContainerView {
-                            container: container.cast(),
-                            type_: vec![properties.type_name().to_owned()],
-                            recursive: true,
-                            ..Default::default()
-                        };
-                        let manager = self.vim.manager("ViewManager", self.vim.content().view_manager.as_ref())?;
-                        self.vim.invoke_with(&manager, args, session_bound()).await?
-                    }
+                    None => make_view(&self.vim, container, properties.type_name(), session_bound()).await?,
                 };
                 self.view = Some(view.clone());
-                let along = TraversalSpec::along_named("ContainerView", "view").name("view");
-                FilterSpec::new().read(properties.clone()).start(ObjectSpec::from(view).skip().then(along)).to_wire()
+                view_filter(view, properties.clone()).to_wire()
             }
         }
     }
@@ -241,6 +255,29 @@ impl Walk {
             }
         })
     }
+}
+
+/// Makes a view of everything of a type below `container`. Whoever makes it destroys it.
+pub(super) async fn make_view(
+    vim: &Vim,
+    container: &ManagedObjectReference,
+    type_name: &str,
+    options: CallOptions,
+) -> Result<MoRef<mo::ContainerView>> {
+    let args = methods::CreateContainerView {
+        container: container.cast(),
+        type_: vec![type_name.to_owned()],
+        recursive: true,
+        ..Default::default()
+    };
+    let manager = vim.manager("ViewManager", vim.content().view_manager.as_ref())?;
+    vim.invoke_with(&manager, args, options).await
+}
+
+/// Reads what is in a view, and not the view itself.
+pub(super) fn view_filter(view: MoRef<mo::ContainerView>, properties: PropertySpec) -> FilterSpec {
+    let along = TraversalSpec::along_named("ContainerView", "view").name("view");
+    FilterSpec::new().read(properties).start(ObjectSpec::from(view).skip().then(along))
 }
 
 /// Reads properties in one call without pages, for results known to be small.

@@ -83,6 +83,12 @@ impl<V> Property<V> {
     }
 }
 
+impl From<LocalizedMethodFault> for PropertyFault {
+    fn from(fault: LocalizedMethodFault) -> Self {
+        Self { message: fault.localized_message.unwrap_or_default(), fault: Some(fault.fault) }
+    }
+}
+
 impl fmt::Display for PropertyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.fault, self.message.trim()) {
@@ -104,6 +110,18 @@ pub struct RawRow {
 }
 
 impl RawRow {
+    pub(crate) fn of<'a>(
+        object: &ManagedObjectReference,
+        values: impl Iterator<Item = (&'a String, &'a Any)>,
+        missing: impl Iterator<Item = (&'a String, &'a PropertyFault)>,
+    ) -> Self {
+        Self {
+            object: object.clone(),
+            values: values.map(|(path, value)| (path.clone(), value.clone())).collect(),
+            missing: missing.map(|(path, fault)| (path.clone(), fault.clone())).collect(),
+        }
+    }
+
     /// The object.
     pub fn object(&self) -> &ManagedObjectReference {
         &self.object
@@ -134,14 +152,10 @@ impl RawRow {
 
 impl From<ObjectContent> for RawRow {
     fn from(content: ObjectContent) -> Self {
-        let fault = |fault: LocalizedMethodFault| PropertyFault {
-            message: fault.localized_message.unwrap_or_default(),
-            fault: Some(fault.fault),
-        };
         Self {
             object: content.obj,
             values: content.prop_set.into_iter().map(|property| (property.name, property.val)).collect(),
-            missing: content.missing_set.into_iter().map(|missing| (missing.path, fault(missing.fault))).collect(),
+            missing: content.missing_set.into_iter().map(|missing| (missing.path, missing.fault.into())).collect(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One object: read a property or a few.
 
+use std::fmt;
+
 use vsphere_vim_types::{FromAny, Managed, MoRef, PropertyPath};
 
 use super::select::{Property, PropertyFault, Selection};
@@ -65,7 +67,7 @@ impl Vim {
 }
 
 /// The value of a property read among others, when it has to be there.
-pub(crate) fn required<T, V>(object: &MoRef<T>, path: &str, property: Property<V>) -> Result<V> {
+pub(crate) fn required<V>(object: &impl fmt::Display, path: &str, property: Property<V>) -> Result<V> {
     let message = match property {
         Property::Present(value) => return Ok(value),
         Property::Missing(fault) => return Err(property_error(object, path, *fault)),
@@ -75,7 +77,7 @@ pub(crate) fn required<T, V>(object: &MoRef<T>, path: &str, property: Property<V
     Err(property_error(object, path, fault))
 }
 
-pub(crate) fn property_error<T>(object: &MoRef<T>, path: &str, fault: PropertyFault) -> Error {
+pub(crate) fn property_error(object: &impl fmt::Display, path: &str, fault: PropertyFault) -> Error {
     Error::Property(Box::new(PropertyError {
         object: object.to_string().into(),
         path: path.into(),

@@ -51,6 +51,16 @@ impl PropertySpec {
         &self.type_name
     }
 
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.paths.iter().map(String::as_str)
+    }
+
+    /// True when the spec holds for objects of this one's type, as far as the model knows.
+    pub(crate) fn is_about(&self, object: &ManagedObjectReference) -> bool {
+        let own = object.type_name();
+        own == self.type_name || mo::bases(own).contains(&self.type_name.as_str())
+    }
+
     fn to_wire(&self) -> types::PropertySpec {
         types::PropertySpec {
             type_: self.type_name.clone(),
@@ -232,6 +242,22 @@ impl FilterSpec {
     pub fn start(mut self, objects: ObjectSpec) -> Self {
         self.objects.push(objects);
         self
+    }
+
+    pub(crate) fn properties(&self) -> &[PropertySpec] {
+        &self.properties
+    }
+
+    /// True when there is no start object: there is nothing to ask.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Takes out an object that is listed for its own sake; false when it is not.
+    pub(crate) fn strike_out(&mut self, object: &ManagedObjectReference) -> bool {
+        let before = self.objects.len();
+        self.objects.retain(|start| start.object != *object || !start.select.is_empty());
+        self.objects.len() < before
     }
 
     /// The spec as the server takes it.

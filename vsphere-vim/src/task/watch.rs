@@ -31,8 +31,6 @@ impl Observation {
 pub(super) struct TaskState {
     state: Option<TaskInfoState>,
     progress: Option<i32>,
-    /// The version to wait from; empty means from the beginning.
-    pub(super) version: String,
 }
 
 impl TaskState {
@@ -41,7 +39,6 @@ impl TaskState {
 
     /// Takes in an update and says what it means; `None` when it says nothing about the state yet.
     pub(super) fn apply(&mut self, update: UpdateSet) -> Option<Observation> {
-        self.version = update.version;
         // The filter holds one task: whatever is missing is that task or its state.
         let mut silent = false;
         for filter in update.filter_set {
@@ -56,11 +53,6 @@ impl TaskState {
             _ if silent => Some(Observation::Silent),
             state => state.as_ref().map(|state| Observation::of(state, self.progress)),
         }
-    }
-
-    /// Begins again from the first version, keeping what is known.
-    pub(super) fn restart(&mut self) {
-        self.version.clear();
     }
 
     fn change(&mut self, change: PropertyChange) {
@@ -112,7 +104,6 @@ mod tests {
         assert_eq!(task.apply(update("3", &[("info.progress", Any::Int(250))])), running(Some(100)));
         assert_eq!(task.apply(update("4", &[("info.progress", Any::Null)])), running(None));
         assert_eq!(task.apply(update("5", &[("info.state", state("success"))])), Some(Observation::Ended));
-        assert_eq!(task.version, "5");
     }
 
     #[test]

@@ -18,3 +18,4 @@ mod streams;
 mod tasks;
 mod traces;
 mod vcsim;
+mod watch;

@@ -9,8 +9,8 @@ use vsphere_vim::{
     CreateSnapshotOptions, Error, MoRef, Poly,
     error::TransportErrorKind,
     methods::{
-        CancelTask, CreateFilter, CreatePropertyCollector, CreateSnapshot_Task, DestroyPropertyCollector,
-        RetrievePropertiesEx, WaitForUpdatesEx,
+        CancelTask, CancelWaitForUpdates, CreateFilter, CreatePropertyCollector, CreateSnapshot_Task,
+        DestroyPropertyCollector, RetrieveProperties, RetrievePropertiesEx, WaitForUpdatesEx,
     },
     mo,
     task::TaskProgress,
@@ -20,7 +20,7 @@ use vsphere_vim::{
     },
 };
 
-use crate::fake::{Call, Fake, Reply, answer, fault, object};
+use crate::fake::{Call, Fake, Reply, answer, fault, object, session_lives};
 
 fn task() -> MoRef<mo::Task> {
     MoRef::new("task-7")
@@ -62,6 +62,9 @@ fn collector(call: &Call<'_>) -> Reply {
         "CreateFilter" => answer::<CreateFilter>(MoRef::new("filter-1")),
         "DestroyPropertyCollector" => answer::<DestroyPropertyCollector>(()),
         "CancelTask" => answer::<CancelTask>(()),
+        "CancelWaitForUpdates" => answer::<CancelWaitForUpdates>(()),
+        // Nothing at all is also what an expired session gets to see: the question whether it lives.
+        "RetrieveProperties" => answer::<RetrieveProperties>(session_lives()),
         other => panic!("unexpected {other}"),
     }
 }

@@ -127,6 +127,12 @@ fn in_list(list: &mut dyn List, key: &str, rest: &str, edit: Edit) -> Result<(),
             list.remove(at);
             Ok(())
         }
+        (Some(item), Edit::Set(new) | Edit::Add(new)) if rest.is_empty() => {
+            if !by_place && key_of(new.inner_shape()).is_none_or(|own| own != key) {
+                return Err(NotApplied::at(key, "the new item has another key"));
+            }
+            here(list.item_mut(item), Edit::Set(new))
+        }
         (Some(item), edit) => at(list.item_mut(item), rest, edit),
         (None, Edit::Remove) => Ok(()),
         (None, Edit::Set(new) | Edit::Add(new)) if rest.is_empty() => {
