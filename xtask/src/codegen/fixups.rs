@@ -6,7 +6,27 @@ const FAULT: &str = "vmodl.MethodFault";
 const LOCALIZED: &str = "vmodl.LocalizedMethodFault";
 
 pub(super) fn apply(model: &mut Model) -> Result<(), String> {
-    faults_travel_localized(model)
+    faults_travel_localized(model)?;
+    fields_are_declared_once(model)
+}
+
+/// `VslmFault` declares `msg` again, which its base has already. An object has one field of a name: the base's.
+fn fields_are_declared_once(model: &mut Model) -> Result<(), String> {
+    let mut twice = Vec::new();
+    for (name, own) in &model.types {
+        let mut at = own.base.as_ref();
+        while let Some(base) = at.and_then(|base| model.types.get(base)) {
+            let again = own.fields.iter().filter(|field| base.fields.iter().any(|other| other.name == field.name));
+            twice.extend(again.map(|field| (name.clone(), field.name.clone())));
+            at = base.base.as_ref();
+        }
+    }
+    for (name, field) in &twice {
+        if let Some(own) = model.types.get_mut(name) {
+            own.fields.retain(|own| own.name != *field);
+        }
+    }
+    if twice.is_empty() { Err("fix-up 'fields are declared once' matches nothing".to_owned()) } else { Ok(()) }
 }
 
 /// The model declares fields as `MethodFault`; on the wire they are `LocalizedMethodFault`, which pairs the
