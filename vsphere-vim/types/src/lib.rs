@@ -39,5 +39,5 @@ pub use generated::*;
 pub use rt::{
     Any, ApiVersion, DataObject, DateTime, DateTimeError, Edit, Element, FieldInfo, FromAny, Item, List, Managed,
     ManagedObjectReference, Method, Mismatch, MoRef, NotApplied, Place, Poly, PropertyPath, Shape, TypeInfo, TypeTag,
-    Unknown, Uri, Value, VimEnum, new_object, open_is_a, open_parent, type_info,
+    Unknown, Uri, Value, VimEnum, enum_names, new_object, open_is_a, open_parent, type_info, type_names,
 };

@@ -6,27 +6,21 @@ const FAULT: &str = "vmodl.MethodFault";
 const LOCALIZED: &str = "vmodl.LocalizedMethodFault";
 
 pub(super) fn apply(model: &mut Model) -> Result<(), String> {
-    faults_travel_localized(model)?;
-    fields_are_declared_once(model)
+    messages_stand_beside_faults(model)?;
+    faults_travel_localized(model)
 }
 
-/// `VslmFault` declares `msg` again, which its base has already. An object has one field of a name: the base's.
-fn fields_are_declared_once(model: &mut Model) -> Result<(), String> {
-    let mut twice = Vec::new();
-    for (name, own) in &model.types {
-        let mut at = own.base.as_ref();
-        while let Some(base) = at.and_then(|base| model.types.get(base)) {
-            let again = own.fields.iter().filter(|field| base.fields.iter().any(|other| other.name == field.name));
-            twice.extend(again.map(|field| (name.clone(), field.name.clone())));
-            at = base.base.as_ref();
-        }
+/// pyVmomi, from which the model comes, keeps a fault's message in the fault. On the wire it stands beside it, in
+/// `LocalizedMethodFault`, and a fault may have a field `msg` of its own (`VslmFault` does).
+fn messages_stand_beside_faults(model: &mut Model) -> Result<(), String> {
+    let fault = model.types.get_mut(FAULT).ok_or("fix-up 'messages stand beside faults' finds no fault")?;
+    let before = fault.fields.len();
+    fault.fields.retain(|field| field.name != "msg");
+    if fault.fields.len() == before {
+        Err("fix-up 'messages stand beside faults' matches nothing".to_owned())
+    } else {
+        Ok(())
     }
-    for (name, field) in &twice {
-        if let Some(own) = model.types.get_mut(name) {
-            own.fields.retain(|own| own.name != *field);
-        }
-    }
-    if twice.is_empty() { Err("fix-up 'fields are declared once' matches nothing".to_owned()) } else { Ok(()) }
 }
 
 /// The model declares fields as `MethodFault`; on the wire they are `LocalizedMethodFault`, which pairs the

@@ -230,8 +230,20 @@ impl Any {
 
 /// `ArrayOfString` holds `<string>`: the item name of a primitive starts in lower case.
 pub(crate) fn array_item_name(suffix: &str) -> Box<str> {
-    const PRIMITIVES: [&str; 11] =
-        ["boolean", "byte", "short", "int", "long", "float", "double", "string", "anyURI", "dateTime", "anyType"];
+    const PRIMITIVES: [&str; 12] = [
+        "boolean",
+        "byte",
+        "short",
+        "int",
+        "long",
+        "float",
+        "double",
+        "string",
+        "anyURI",
+        "dateTime",
+        "base64Binary",
+        "anyType",
+    ];
     PRIMITIVES
         .iter()
         .find(|name| name.eq_ignore_ascii_case(suffix))

@@ -37,7 +37,7 @@ fn of_model() -> Names<Kind> {
     Names::new(SCALARS.into_iter().chain(enums).chain(objects).collect())
 }
 
-const SCALARS: [(&str, Kind); 12] = [
+const SCALARS: [(&str, Kind); 13] = [
     ("boolean", Kind::Bool),
     ("byte", Kind::Byte),
     ("short", Kind::Short),
@@ -50,6 +50,8 @@ const SCALARS: [(&str, Kind); 12] = [
     ("dateTime", Kind::DateTime),
     ("base64Binary", Kind::Binary),
     ("ManagedObjectReference", Kind::MoRef),
+    // So pyVmomi calls a reference in a value of anyType.
+    ("ManagedObject", Kind::MoRef),
 ];
 
 #[cfg(test)]

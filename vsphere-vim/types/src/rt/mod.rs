@@ -27,7 +27,7 @@ pub use enums::VimEnum;
 pub use fault::{open_is_a, open_parent};
 pub use info::{ApiVersion, FieldInfo, Method, TypeInfo};
 pub use managed::{Managed, ManagedObjectReference, MoRef, TypeTag};
-pub use object::{DataObject, Unknown, new_object, type_info};
+pub use object::{DataObject, Unknown, enum_names, new_object, type_info, type_names};
 pub use path::PropertyPath;
 pub use poly::Poly;
 pub use value::{FromAny, Item, List, Mismatch, Place, Shape, Uri, Value};

@@ -162,6 +162,16 @@ pub fn type_info(name: &str) -> Option<&'static TypeInfo> {
     registered(name).map(|row| row.info)
 }
 
+/// The wire names of all data types of the model, sorted.
+pub fn type_names() -> impl Iterator<Item = &'static str> {
+    crate::generated::REGISTRY.iter().map(|row| row.info.name)
+}
+
+/// The wire names of all enumerations of the model, sorted.
+pub fn enum_names() -> impl Iterator<Item = &'static str> {
+    crate::generated::ENUM_NAMES.iter().copied()
+}
+
 fn registered(name: &str) -> Option<&'static Registered> {
     match kind(name) {
         Some(Kind::Object(row)) => Some(row),
@@ -412,5 +422,30 @@ pub(crate) fn object_from_any<T: DataObject + Clone>(any: Any) -> Result<T, Mism
             }
         }
         other => Err(Mismatch::new(std::any::type_name::<T>(), other.kind())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_type_has_a_field_that_a_base_has_too() {
+        for name in type_names() {
+            let fields = type_info(name).unwrap().all_fields;
+            for (at, field) in fields.iter().enumerate() {
+                assert!(fields[..at].iter().all(|before| before.name != field.name), "{name}.{}", field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_place_has_a_field_and_the_next_one_has_none() {
+        for name in type_names() {
+            let mut object = new_object(name).unwrap();
+            let count = object.info().all_fields.len();
+            assert!((0..count).all(|at| object.field_at(at).is_some() && object.slot_at(at).is_some()), "{name}");
+            assert!(object.field_at(count).is_none() && object.slot_at(count).is_none(), "{name}");
+        }
     }
 }

@@ -3,5 +3,6 @@
 
 mod hostile;
 mod json;
+mod oracle;
 mod round_trip;
 mod soap;

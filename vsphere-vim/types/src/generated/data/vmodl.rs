@@ -74,8 +74,6 @@ localized_message: "localizedMessage" "string" [0, 0, 0, 0] public,
 #[doc(alias = "vmodl.MethodFault")]
 #[derive(Clone, Default, PartialEq)]
 pub struct MethodFault {
-    /// `msg`.
-    pub msg: Option<String>,
     /// `faultCause`.
     pub fault_cause: Option<crate::generated::data::vmodl::LocalizedMethodFault>,
     /// `faultMessage`.
@@ -84,7 +82,6 @@ pub struct MethodFault {
     pub unknown: Unknown,
 }
 data_object! { MethodFault, "MethodFault", "vmodl.MethodFault", [0, 0, 0, 0];
-msg: "msg" "string" [0, 0, 0, 0] public,
 fault_cause: "faultCause" "LocalizedMethodFault" [0, 0, 0, 0] public,
 fault_message: "faultMessage" "LocalizableMessage" [0, 0, 0, 0] public,
  }

@@ -20,8 +20,11 @@ id: "id" "ID" [7, 0, 0, 0] public,
 #[doc(alias = "vslm.fault.VslmFault")]
 #[derive(Clone, Default, PartialEq)]
 pub struct VslmFault {
+    /// `msg`. Since API 6.7.2.
+    pub msg: Option<String>,
     /// The part that it extends: `MethodFault`.
     pub base: crate::generated::data::vmodl::MethodFault,
 }
 data_object! { VslmFault extends crate::generated::data::vmodl::MethodFault, "VslmFault", "vslm.fault.VslmFault", [6, 7, 2, 0];
-}
+msg: "msg" "string" [6, 7, 2, 0] public,
+ }
