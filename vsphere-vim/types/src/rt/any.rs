@@ -153,7 +153,7 @@ impl Any {
             Any::Dynamic(element) => return element.xsi_type().map(ToOwned::to_owned),
             Any::Array { item, .. } => {
                 let mut letters = item.chars();
-                let first = letters.next().map(|c| c.to_ascii_uppercase()).unwrap_or_default();
+                let first = letters.next().map(|c| c.to_ascii_uppercase().to_string()).unwrap_or_default();
                 format!("ArrayOf{first}{}", letters.as_str())
             }
             Any::Bool(_)
@@ -198,7 +198,8 @@ impl Any {
             None => match (named(name, |_| true, || new_object(declared?)), name.strip_prefix("ArrayOf")) {
                 (Some(object), _) => Self::read_object(object, reader),
                 (None, Some(item)) => Self::read_array(item, reader),
-                (None, None) => Element::read("val", reader).map(Any::Dynamic),
+                // An item keeps its name; elsewhere the field gives it.
+                (None, None) => Element::read(declared.unwrap_or("val"), reader).map(Any::Dynamic),
             },
         }
     }
@@ -209,20 +210,14 @@ impl Any {
         Ok(Any::Object(object))
     }
 
-    fn read_array(item: &str, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn read_array(suffix: &str, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let mut items = Vec::new();
-        let mut item = Box::from(item);
+        let item = array_item_name(suffix);
         while let Some(child) = reader.next_child()? {
             reader.make_room(&mut items)?;
             // The child's name is the item's declared type: `<VirtualDevice>` in ArrayOfVirtualDevice.
-            if items.is_empty() {
-                item = child.into();
-            }
             let named = reader.xsi_type().unwrap_or(child);
             items.push(Self::read_as(named, Some(child), reader)?);
-        }
-        if items.is_empty() {
-            item = array_item_name(&item);
         }
         Ok(Any::Array { item, items })
     }

@@ -169,6 +169,8 @@ impl Writer {
                 self.out.push('>');
                 for one in items {
                     match one.inner_shape() {
+                        // Of what the model does not know, the name is kept too.
+                        Shape::Element(element) => self.element(element),
                         // An array of anyType states each item's type; others only where it differs.
                         _ if &**item == "anyType" => self.any(item, one),
                         shape => self.value(item, item, shape),
@@ -255,7 +257,16 @@ impl Writer {
         self.out.push(' ');
         self.out.push_str(name);
         self.out.push_str("=\"");
-        self.escaped(value);
+        // Readers make spaces of other white space in attributes, unless it is written as a reference.
+        for piece in value.split_inclusive(['\n', '\t']) {
+            let text = piece.trim_end_matches(['\n', '\t']);
+            self.escaped(text);
+            match &piece.as_bytes()[text.len()..] {
+                [b'\n'] => self.out.push_str("&#xA;"),
+                [b'\t'] => self.out.push_str("&#x9;"),
+                _ => {}
+            }
+        }
         self.out.push('"');
     }
 

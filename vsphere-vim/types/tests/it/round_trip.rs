@@ -143,3 +143,18 @@ fn any_of_every_kind_survives() {
         assert_eq!(read::<Any>(&text), value, "{text}");
     }
 }
+
+#[test]
+fn a_newer_type_is_written_as_it_came() {
+    let text = "<val xsi:type=\"VirtualQuantumDisk\" epoch=\"9 &lt; 10\"><key>1</key><backing xsi:type=\"EntangledBackingInfo\">\
+        <pair type=\"Datastore\">ds-1</pair><pair type=\"Datastore\">ds-2</pair></backing><state>both &amp; neither</state><empty></empty></val>";
+    assert_eq!(write("val", "anyType", &read::<Any>(text)), text);
+    // Where the model knows a base, its fields come first, and all that it does not know after them.
+    let device = "<device xsi:type=\"VirtualQuantumDisk\"><key>1</key><unitNumber>7</unitNumber><qubits unit=\"logical\">3</qubits>\
+        <spin xsi:type=\"Spin\"><up>true</up></spin></device>";
+    let slot: Poly<VirtualDevice> = read(device);
+    assert_eq!((slot.key, slot.unit_number, slot.type_name()), (1, Some(7), "VirtualQuantumDisk"));
+    assert_eq!(write("device", "VirtualDevice", &slot), device);
+    let state = "<state>entangled</state>";
+    assert_eq!(write("state", "VirtualMachinePowerState", &read::<VirtualMachinePowerState>(state)), state);
+}

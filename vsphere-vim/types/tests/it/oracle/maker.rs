@@ -112,13 +112,7 @@ impl<'a> Maker<'a> {
             if *optional && !wanted {
                 continue;
             }
-            let count = if !array {
-                1
-            } else if depth == 0 {
-                1
-            } else {
-                self.pick(&[1, 3])
-            };
+            let count = if *array && depth > 0 { self.pick(&[1, 3]) } else { 1 };
             // Inside a full object the inner ones vary.
             let inner = if fill == Fill::All { Fill::Random } else { fill };
             let kind = if *array && kind == "any" { "any[]" } else { kind };
