@@ -22,7 +22,6 @@ use crate::storage::{Datastore, DiskOptions, TrackingOptions};
 use crate::tls::Identity;
 use crate::vm;
 use crate::vm::create::{self, NewVm};
-use crate::vm::hardware::free_unit;
 use crate::world::{FileOptions, Settings, World};
 use crate::{Error, Result};
 
@@ -300,13 +299,13 @@ fn add_vm(world: &World, spec: &VmSpec) -> Result<()> {
     };
     let mut state = world.lock();
     let mut vm = create::new(world, &mut state, new);
+    vm.settings.devices = vm::hardware::usual_devices(world, spec.disks.len());
+    vm.guest = spec.guest;
     for disk in &spec.disks {
         let none_left = || Error::NoSuch { what: "free unit for a disk of", name: spec.name.clone() };
-        let taken = |unit| vm.settings.disks.values().any(|other| other.unit == unit);
-        let unit = free_unit(taken).ok_or_else(none_left)?;
         let options = DiskOptions { write_through: disk.write_through, tracking: world.settings.tracking.clone() };
         let (source, label) = (&disk.source, disk.label.as_deref());
-        let key = vm::reconfigure::attach(world, &mut vm, unit, source, &options, disk.mode, label)?;
+        let key = vm::reconfigure::attach(world, &mut vm, source, &options, disk.mode, label)?.ok_or_else(none_left)?;
         // Tracking from the beginning: as if the VM had been through its stun already.
         if let Some(disk) = vm.settings.disks.get(&key) {
             disk.store.stun();

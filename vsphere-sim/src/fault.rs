@@ -39,7 +39,7 @@ impl Fault {
         &self.message
     }
 
-    fn object_field(mut self, name: &str, object: &ManagedObjectReference) -> Self {
+    pub(crate) fn object_field(mut self, name: &str, object: &ManagedObjectReference) -> Self {
         self.fields.push(Element::new(name, object.value()).with_attribute("type", object.type_name()));
         self
     }

@@ -110,7 +110,10 @@ impl VmHandle {
 
     /// Takes it out of the inventory at once, as an unregistering does: references to it go stale.
     pub fn unregister(&self) {
-        self.world.lock().vms.remove(&self.id);
+        let taken = self.world.lock().vms.remove(&self.id);
+        if let Some(vm) = taken {
+            crate::vm::create::shelve(&self.world, vm);
+        }
         self.world.touch();
     }
 

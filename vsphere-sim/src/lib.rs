@@ -69,5 +69,5 @@ pub use personality::Personality;
 pub use report::Leftovers;
 pub use simulator::Simulator;
 pub use spec::{DiskSpec, VmSpec};
-pub use vm::{DiskMode, Power};
+pub use vm::{DiskMode, GuestBehaviour, Power};
 pub use world::FileOptions;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::storage::DiskSource;
-use crate::vm::{DiskMode, Power};
+use crate::vm::{DiskMode, GuestBehaviour, Power};
 
 /// A virtual machine to simulate.
 #[derive(Debug, Clone)]
@@ -19,6 +19,7 @@ pub struct VmSpec {
     pub(crate) guest_id: String,
     pub(crate) memory_mb: i32,
     pub(crate) cpus: i32,
+    pub(crate) guest: GuestBehaviour,
 }
 
 impl VmSpec {
@@ -34,6 +35,7 @@ impl VmSpec {
             guest_id: "otherLinux64Guest".into(),
             memory_mb: 1024,
             cpus: 1,
+            guest: GuestBehaviour::default(),
         }
     }
 
@@ -64,6 +66,12 @@ impl VmSpec {
     /// The notes that people wrote about it.
     pub fn annotation(mut self, annotation: &str) -> Self {
         self.annotation = annotation.into();
+        self
+    }
+
+    /// What the guest does when it is asked to shut down. Default: it is off at once.
+    pub fn guest(mut self, guest: GuestBehaviour) -> Self {
+        self.guest = guest;
         self
     }
 

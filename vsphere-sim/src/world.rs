@@ -14,9 +14,10 @@ use vsphere_vim_types::ManagedObjectReference;
 
 use crate::fcd::Fcd;
 use crate::inject::Faults;
+use crate::inventory::Container;
 use crate::personality::{Fixed, Personality};
 use crate::session::Sessions;
-use crate::storage::{Datastore, TrackingOptions};
+use crate::storage::{Datastore, DiskStore, TrackingOptions};
 use crate::sts::TokenService;
 use crate::task::Task;
 use crate::ticket::Tickets;
@@ -91,6 +92,12 @@ pub(crate) struct State {
     pub(crate) vms: BTreeMap<String, Vm>,
     /// First Class Disks by id.
     pub(crate) fcds: BTreeMap<String, Fcd>,
+    /// VMs whose files are there but which are not in the inventory, by the path of their configuration file.
+    pub(crate) shelved: BTreeMap<String, Vm>,
+    /// Disks whose files are there but which no VM holds.
+    pub(crate) loose_disks: Vec<Arc<DiskStore>>,
+    /// Folders and vApps that clients have made, by id.
+    pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) tasks: BTreeMap<String, Task>,
     pub(crate) sessions: Sessions,
     pub(crate) leases: BTreeMap<String, crate::lease::Lease>,

@@ -59,7 +59,8 @@ impl Made {
 /// Every file of every VM, with its path in the datastore.
 pub(crate) fn all(world: &World, state: &State) -> Vec<(String, Made)> {
     let mut files = Vec::new();
-    for vm in state.vms.values() {
+    // A VM that was unregistered has left its files behind.
+    for vm in state.vms.values().chain(state.shelved.values()) {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(vm.modified.unix_seconds().max(0).cast_unsigned());
         let running = vm.power != Power::Off;
         let prefix = format!("[{}] ", world.datastore.name());
@@ -137,7 +138,13 @@ fn vmx_text(vm: &Vm) -> String {
     ];
     for disk in settings.disks.values() {
         let path = disk.store.paths(disk.store.current()).into_iter().next().unwrap_or_default();
-        lines.push((format!("scsi0:{}.fileName", disk.unit), path.rsplit('/').next().unwrap_or_default().to_owned()));
+        let bus = match disk.controller {
+            ide @ 200..=201 => format!("ide{}", ide - 200),
+            scsi @ 1000..=1003 => format!("scsi{}", scsi - 1000),
+            sata @ 15000..=15003 => format!("sata{}", sata - 15000),
+            other => format!("nvme{}", other - 31000),
+        };
+        lines.push((format!("{bus}:{}.fileName", disk.unit), path.rsplit('/').next().unwrap_or_default().to_owned()));
     }
     lines.extend(settings.extra.iter().map(|(key, value)| (key.clone(), value.clone())));
     lines.iter().map(|(key, value)| format!("{key} = \"{}\"\n", quoted(value))).collect()

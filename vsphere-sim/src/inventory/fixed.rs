@@ -44,7 +44,12 @@ pub(super) fn property(world: &World, state: &State, session: Option<&str>, obje
         (Fixed::ResourcePool, "runtime") => {
             Any::of(&ResourcePoolRuntimeInfo { overall_status: ManagedEntityStatus::Green, ..Default::default() })
         }
-        (Fixed::ResourcePool | Fixed::Host | Fixed::Datastore | Fixed::Network, "vm") => references(vms(state)),
+        (Fixed::ResourcePool, "resourcePool") => references(super::container::vapps_of(state, &world.fixed(object))),
+        (Fixed::ResourcePool, "vm") => {
+            let direct = |vm: &&crate::vm::Vm| !vm.template && vm.parent.type_name() != "VirtualApp";
+            references(state.vms.values().filter(direct).map(crate::vm::Vm::reference).collect())
+        }
+        (Fixed::Host | Fixed::Datastore | Fixed::Network, "vm") => references(vms(state)),
         (Fixed::Host, "runtime") => Any::of(&host_runtime()),
         (Fixed::Host, "summary") => Any::of(&host_summary(world)),
         (Fixed::Datastore, "info") => Any::of(&datastore_info(world)),

@@ -1,5 +1,6 @@
 //! The managed objects: which exist, what they contain, what their properties are.
 
+pub(crate) mod container;
 pub(crate) mod fixed;
 mod schema;
 
@@ -12,6 +13,7 @@ use crate::view::View;
 use crate::vm::{self, Snapshot, Vm};
 use crate::world::{State, World};
 
+pub(crate) use container::{Container, ContainerKind};
 pub(crate) use schema::{check_path, property_names};
 
 /// A managed object that exists.
@@ -21,6 +23,8 @@ pub(crate) enum Object<'a> {
     Snapshot(&'a Vm, &'a Snapshot),
     Task(&'a Task),
     Lease(&'a crate::lease::Lease),
+    /// A folder or vApp that a client made.
+    Container(&'a Container),
     /// A view of the session.
     View(&'a View),
     /// A property collector of the session.
@@ -54,6 +58,9 @@ pub(crate) fn find<'a>(
             if let Some(fixed) = world.personality().find(object) {
                 return Some(Object::Fixed(fixed));
             }
+            if let Some(container) = state.containers.get(id).filter(|container| container.reference() == *object) {
+                return Some(Object::Container(container));
+            }
             let session = state.sessions.get(session?)?;
             if let Some(view) = session.views.get(id) {
                 return Some(Object::View(view));
@@ -73,17 +80,22 @@ pub(crate) fn children(world: &World, state: &State, object: &ManagedObjectRefer
         Some(Fixed::Datacenter) => {
             fixed(&[Fixed::VmFolder, Fixed::HostFolder, Fixed::DatastoreFolder, Fixed::NetworkFolder])
         }
-        Some(Fixed::VmFolder) => vms(state),
+        Some(Fixed::VmFolder) => container::inside(state, object),
         Some(Fixed::HostFolder) => fixed(&[Fixed::ComputeResource]),
         Some(Fixed::DatastoreFolder) => fixed(&[Fixed::Datastore]),
         Some(Fixed::NetworkFolder) => fixed(&[Fixed::Network]),
         Some(Fixed::ComputeResource) => fixed(&[Fixed::ResourcePool, Fixed::Host]),
-        _ => Vec::new(),
+        Some(_) => Vec::new(),
+        None => match state.containers.get(object.value()) {
+            Some(own) if own.is_folder() => container::inside(state, object),
+            Some(_) => container::vms_in(state, object).into_iter().chain(container::vapps_of(state, object)).collect(),
+            None => Vec::new(),
+        },
     }
 }
 
 /// The folder, datacenter or resource that contains `object` in the inventory tree.
-pub(crate) fn parent(world: &World, object: &ManagedObjectReference) -> Option<ManagedObjectReference> {
+pub(crate) fn parent(world: &World, state: &State, object: &ManagedObjectReference) -> Option<ManagedObjectReference> {
     let parent = match world.personality().find(object) {
         Some(Fixed::Datacenter) => Fixed::RootFolder,
         Some(Fixed::VmFolder | Fixed::HostFolder | Fixed::DatastoreFolder | Fixed::NetworkFolder) => Fixed::Datacenter,
@@ -92,8 +104,8 @@ pub(crate) fn parent(world: &World, object: &ManagedObjectReference) -> Option<M
         Some(Fixed::Datastore) => Fixed::DatastoreFolder,
         Some(Fixed::Network) => Fixed::NetworkFolder,
         Some(_) => return None,
-        None if object.type_name() == "VirtualMachine" => Fixed::VmFolder,
-        None => return None,
+        None if object.type_name() == "VirtualMachine" => return Some(state.vms.get(object.value())?.parent.clone()),
+        None => return Some(state.containers.get(object.value())?.parent().clone()),
     };
     Some(world.fixed(parent))
 }
@@ -102,7 +114,10 @@ pub(crate) fn parent(world: &World, object: &ManagedObjectReference) -> Option<M
 pub(crate) fn name(world: &World, state: &State, object: &ManagedObjectReference) -> Option<String> {
     match world.personality().find(object) {
         Some(fixed) => Some(world.personality().name(fixed).to_owned()),
-        None => state.vms.get(object.value()).map(|vm| vm.name().to_owned()),
+        None => match state.vms.get(object.value()) {
+            Some(vm) => Some(vm.name().to_owned()),
+            None => state.containers.get(object.value()).map(|container| container.name.clone()),
+        },
     }
 }
 
@@ -118,7 +133,7 @@ pub(crate) fn denied(world: &World, state: &State, object: &ManagedObjectReferen
         if state.denied.contains(&at) {
             return true;
         }
-        next = parent(world, &at);
+        next = parent(world, state, &at);
     }
     false
 }
@@ -140,6 +155,7 @@ pub(crate) fn property(
         Object::Vm(vm) => vm_property(world, vm, name),
         Object::Snapshot(vm, snapshot) => snapshot_property(world, vm, snapshot, name),
         Object::Lease(lease) => lease_property(world, lease, name),
+        Object::Container(container) => container.property(world, state, name),
         Object::Task(task) if name == "info" => Any::of(&task.to_wire()),
         Object::View(view) => match name {
             "view" => references(view.members(world, state)),
@@ -173,7 +189,10 @@ fn entity_property(world: &World, state: &State, object: &ManagedObjectReference
     }
     Some(match property {
         "name" => name(world, state, object).map_or(Any::Null, Any::String),
-        "parent" => parent(world, object).map_or(Any::Null, Any::MoRef),
+        // A VM in a vApp has no folder; parentVApp names what it has.
+        "parent" => parent(world, state, object)
+            .filter(|parent| object.type_name() != "VirtualMachine" || parent.type_name() != "VirtualApp")
+            .map_or(Any::Null, Any::MoRef),
         "overallStatus" | "configStatus" => Any::Enum { type_name: "ManagedEntityStatus", value: "green".into() },
         "effectiveRole" => Any::Array { item: "int".into(), items: vec![Any::Int(-1)] },
         "recentTask" => references(
@@ -209,6 +228,8 @@ fn vm_property(world: &World, vm: &Vm, name: &str) -> Any {
         "guestHeartbeatStatus" => Any::of(&vm::summary::heartbeat(vm)),
         "snapshot" => vm::snapshot::info(vm).as_ref().map_or(Any::Null, Any::of),
         "rootSnapshot" => references(vm::snapshot::children(vm, None).into_iter().map(Snapshot::reference).collect()),
+        "resourcePool" if vm.template => Any::Null,
+        "resourcePool" | "parentVApp" if vm.parent.type_name() == "VirtualApp" => Any::MoRef(vm.parent.clone()),
         "resourcePool" => Any::MoRef(world.fixed(Fixed::ResourcePool)),
         "datastore" => fixed(Fixed::Datastore),
         "network" => fixed(Fixed::Network),

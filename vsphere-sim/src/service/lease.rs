@@ -7,6 +7,7 @@ use vsphere_vim_types::methods::{
 use vsphere_vim_types::{ManagedObjectReference, VirtualMachineImportSpec};
 
 use crate::Fault;
+use crate::inventory::container;
 use crate::lease::{self, NewLease};
 use crate::personality::{Fixed, Personality};
 use crate::vm::{Power, create};
@@ -105,10 +106,15 @@ pub(super) fn on_pool(call: &Call<'_>) -> Result<Reply, Fault> {
             let folder = args.folder.map(|folder| folder.erase());
             let own = call.world.fixed(Fixed::VmFolder);
             let folder_is_needed = call.world.personality() == Personality::VCenter;
-            if folder.as_ref().is_some_and(|folder| *folder != own) || (folder.is_none() && folder_is_needed) {
-                return Err(Fault::invalid_argument("folder"));
-            }
-            let id = create::create(call.world, &spec.config_spec)?;
+            let is_vm_folder = |folder| container::is_vm_folder(call.world, &call.world.lock(), folder);
+            let parent = match folder {
+                // In a vApp, it is the vApp that shows the machine.
+                None if call.this().type_name() == "VirtualApp" => call.this().clone(),
+                None if !folder_is_needed => own,
+                Some(folder) if is_vm_folder(&folder) => folder,
+                _ => return Err(Fault::invalid_argument("folder")),
+            };
+            let id = create::create(call.world, parent, &spec.config_spec)?;
             let new = {
                 let state = call.world.lock();
                 let vm = state.vms.get(&id).ok_or_else(|| Fault::not_found(call.this()))?;

@@ -14,6 +14,7 @@ mod root;
 mod search;
 mod session;
 mod task;
+mod vapp;
 mod view;
 mod vm;
 mod vslm;
@@ -196,12 +197,13 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "AuthorizationManager" => authorization::dispatch(call),
         "NfcService" => nfc::dispatch(call),
         "HttpNfcLease" => lease::dispatch(call),
-        "ResourcePool" => lease::on_pool(call),
+        "ResourcePool" | "VirtualApp" if call.request.method == "ImportVApp" => lease::on_pool(call),
         "FileManager" | "HostDatastoreBrowser" => files::dispatch(call),
         "VirtualMachine" | "VirtualMachineSnapshot" => vm::dispatch(call).await,
         "Folder" => folder::dispatch(call),
         "VcenterVStorageObjectManager" => fcd::on_vcenter(call).await,
         "HostVStorageObjectManager" => fcd::on_host(call),
+        "ResourcePool" | "VirtualApp" => vapp::dispatch(call),
         _ => Err(Fault::method_not_found(this, call.request.method)),
     }
 }

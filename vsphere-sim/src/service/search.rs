@@ -1,14 +1,15 @@
 //! SearchIndex: finding inventory objects by what people and backups know of them.
 
 use vsphere_vim_types::methods::{
-    FindAllByUuid, FindByDatastorePath, FindByDnsName, FindByInventoryPath, FindByIp, FindByUuid, FindChild,
+    FindAllByDnsName, FindAllByIp, FindAllByUuid, FindByDatastorePath, FindByDnsName, FindByInventoryPath, FindByIp,
+    FindByUuid, FindChild,
 };
 use vsphere_vim_types::{ManagedObjectReference, MoRef, mo};
 
 use crate::Fault;
 use crate::inventory;
 use crate::personality::Fixed;
-use crate::vm::{Power, Vm, summary};
+use crate::vm::{Vm, summary};
 
 use super::{Call, Reply};
 
@@ -33,20 +34,24 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         }
         "FindAllByUuid" => {
             let args: FindAllByUuid = call.args()?;
-            let found = first(call, args.vm_search, |vm| has_uuid(vm, &args.uuid, args.instance_uuid));
-            Ok(call.reply::<FindAllByUuid>(&found.into_iter().collect()))
+            let found = all(call, args.vm_search, |vm| has_uuid(vm, &args.uuid, args.instance_uuid));
+            Ok(call.reply::<FindAllByUuid>(&found))
         }
         "FindByDnsName" => {
             let args: FindByDnsName = call.args()?;
-            let found = first(call, args.vm_search, |vm| {
-                vm.power == Power::On && summary::host_name(vm).eq_ignore_ascii_case(&args.dns_name)
-            });
-            Ok(call.reply::<FindByDnsName>(&found))
+            Ok(call.reply::<FindByDnsName>(&first(call, args.vm_search, |vm| has_dns_name(vm, &args.dns_name))))
+        }
+        "FindAllByDnsName" => {
+            let args: FindAllByDnsName = call.args()?;
+            Ok(call.reply::<FindAllByDnsName>(&all(call, args.vm_search, |vm| has_dns_name(vm, &args.dns_name))))
         }
         "FindByIp" => {
             let args: FindByIp = call.args()?;
-            let found = first(call, args.vm_search, |vm| vm.power == Power::On && summary::ip_address(vm) == args.ip);
-            Ok(call.reply::<FindByIp>(&found))
+            Ok(call.reply::<FindByIp>(&first(call, args.vm_search, |vm| has_ip(vm, &args.ip))))
+        }
+        "FindAllByIp" => {
+            let args: FindAllByIp = call.args()?;
+            Ok(call.reply::<FindAllByIp>(&all(call, args.vm_search, |vm| has_ip(vm, &args.ip))))
         }
         "FindByDatastorePath" => {
             let args: FindByDatastorePath = call.args()?;
@@ -61,10 +66,21 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
 }
 
 fn first(call: &Call<'_>, vms: bool, matches: impl Fn(&Vm) -> bool) -> Option<MoRef<mo::ManagedEntity>> {
-    if !vms {
-        return None;
-    }
-    call.world.lock().vms.values().find(|vm| matches(vm)).map(|vm| vm.reference().cast())
+    all(call, vms, matches).into_iter().next()
+}
+
+fn all(call: &Call<'_>, vms: bool, matches: impl Fn(&Vm) -> bool) -> Vec<MoRef<mo::ManagedEntity>> {
+    let state = call.world.lock();
+    // Hosts, which the other search is for, are not asked about.
+    state.vms.values().filter(|vm| vms && matches(vm)).map(|vm| vm.reference().cast()).collect()
+}
+
+fn has_dns_name(vm: &Vm, name: &str) -> bool {
+    summary::has_tools(vm) && summary::host_name(vm).eq_ignore_ascii_case(name)
+}
+
+fn has_ip(vm: &Vm, address: &str) -> bool {
+    summary::has_tools(vm) && summary::ip_address(vm) == address
 }
 
 fn has_uuid(vm: &Vm, uuid: &str, instance: Option<bool>) -> bool {

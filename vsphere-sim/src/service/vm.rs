@@ -1,14 +1,17 @@
 //! VirtualMachine and VirtualMachineSnapshot.
 
 use vsphere_vim_types::methods::{
-    ConsolidateVMDisks_Task, CreateSnapshot_Task, CreateSnapshotEx_Task, Destroy_Task, PowerOffVM_Task, PowerOnVM_Task,
-    QueryChangedDiskAreas, ReconfigVM_Task, RelocateVM_Task, RemoveAllSnapshots_Task, RemoveSnapshot_Task, Rename_Task,
-    RenameSnapshot, ResetVM_Task, RevertToCurrentSnapshot_Task, RevertToSnapshot_Task, SuspendVM_Task, UnregisterVM,
+    CloneVM_Task, ConsolidateVMDisks_Task, CreateSnapshot_Task, CreateSnapshotEx_Task, Destroy_Task, MarkAsTemplate,
+    MarkAsVirtualMachine, PowerOffVM_Task, PowerOnVM_Task, QueryChangedDiskAreas, RebootGuest, ReconfigVM_Task,
+    RelocateVM_Task, RemoveAllSnapshots_Task, RemoveSnapshot_Task, Rename_Task, RenameSnapshot, ResetVM_Task,
+    RevertToCurrentSnapshot_Task, RevertToSnapshot_Task, ShutdownGuest, SuspendVM_Task, UnregisterVM, UpgradeVM_Task,
 };
-use vsphere_vim_types::{Any, Method, MoRef, VirtualMachineConfigSpec, mo};
+use vsphere_vim_types::{Any, ManagedObjectReference, Method, MoRef, VirtualMachineConfigSpec, mo};
 
 use crate::Fault;
+use crate::personality::Fixed;
 use crate::vm::create;
+use crate::vm::lifecycle;
 use crate::vm::operate::{self, PowerOperation};
 use crate::vm::reconfigure::reconfigure;
 use crate::vm::snapshot::{self, NewSnapshot};
@@ -97,10 +100,50 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             Ok(call.reply::<UnregisterVM>(&()))
         }
         "QueryChangedDiskAreas" => changed_areas(call, vm).await,
-        // There is one host and one datastore: a migration has nowhere to go, and that is what the task says.
-        "RelocateVM_Task" => start_task::<RelocateVM_Task>(call, &vm, |_| {
-            Err(Fault::not_supported("the simulator has one host and one datastore"))
-        }),
+        "RelocateVM_Task" => {
+            let args: RelocateVM_Task = call.args()?;
+            let id = vm.clone();
+            start_task::<RelocateVM_Task>(call, &vm, move |world| {
+                lifecycle::relocate(world, &id, &args.spec).map(|()| Any::Null)
+            })
+        }
+        "CloneVM_Task" => {
+            let args: CloneVM_Task = call.args()?;
+            let id = vm.clone();
+            start_task::<CloneVM_Task>(call, &vm, move |world| {
+                let copy = lifecycle::clone(world, &id, args.folder.as_untyped(), &args.name, &args.spec)?;
+                Ok(Any::MoRef(ManagedObjectReference::of("VirtualMachine", &copy)))
+            })
+        }
+        "UpgradeVM_Task" => {
+            let args: UpgradeVM_Task = call.args()?;
+            let id = vm.clone();
+            start_task::<UpgradeVM_Task>(call, &vm, move |world| {
+                lifecycle::upgrade(world, &id, args.version.as_deref()).map(|()| Any::Null)
+            })
+        }
+        "MarkAsTemplate" => {
+            lifecycle::mark_as_template(call.world, &vm)?;
+            call.world.touch();
+            Ok(call.reply::<MarkAsTemplate>(&()))
+        }
+        "MarkAsVirtualMachine" => {
+            let args: MarkAsVirtualMachine = call.args()?;
+            if args.pool.as_untyped() != &call.world.fixed(Fixed::ResourcePool) {
+                return Err(Fault::invalid_argument("pool"));
+            }
+            lifecycle::mark_as_vm(call.world, &vm)?;
+            call.world.touch();
+            Ok(call.reply::<MarkAsVirtualMachine>(&()))
+        }
+        "ShutdownGuest" => {
+            lifecycle::ask_guest(call.world, &vm, false)?;
+            Ok(call.reply::<ShutdownGuest>(&()))
+        }
+        "RebootGuest" => {
+            lifecycle::ask_guest(call.world, &vm, true)?;
+            Ok(call.reply::<RebootGuest>(&()))
+        }
         other => Err(Fault::method_not_found(call.this(), other)),
     }
 }
@@ -150,7 +193,7 @@ fn create_snapshot<M: Method<Output = MoRef<mo::Task>>>(
     let id = vm.to_owned();
     start_task::<M>(call, vm, move |world| {
         let snapshot = snapshot::create(world, &id, wanted)?;
-        Ok(Any::MoRef(vsphere_vim_types::ManagedObjectReference::of("VirtualMachineSnapshot", &snapshot)))
+        Ok(Any::MoRef(ManagedObjectReference::of("VirtualMachineSnapshot", &snapshot)))
     })
 }
 

@@ -44,6 +44,11 @@ impl Datastore {
         &self.root
     }
 
+    /// Whether there is a folder of that name.
+    pub fn has_folder(&self, folder: &str) -> bool {
+        !folder.is_empty() && !folder.contains(['/', '\\', '\0']) && self.root.join(folder).is_dir()
+    }
+
     /// Creates disk number `index` (from 0) of the VM whose files lie in `folder`.
     ///
     /// # Errors

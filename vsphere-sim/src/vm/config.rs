@@ -24,7 +24,7 @@ pub(crate) fn config(world: &World, vm: &Vm, snapshot: Option<&Snapshot>) -> Vir
         uuid: vm.bios_uuid.clone(),
         create_date: Some(vm.created),
         instance_uuid: Some(vm.instance_uuid.clone()),
-        template: false,
+        template: vm.template,
         guest_id: settings.guest_id.clone(),
         alternate_guest_name: String::new(),
         annotation: Some(settings.annotation.clone()),
@@ -75,11 +75,17 @@ pub(crate) fn change_version(vm: &Vm) -> String {
     format!("{}.{}", vm.created.unix_seconds(), vm.revision)
 }
 
+/// The path of the configuration file.
+pub(crate) fn vmx_path(world: &World, vm: &Vm) -> String {
+    let suffix = if vm.template { "vmtx" } else { "vmx" };
+    format!("[{}] {}/{}.{suffix}", world.datastore.name(), vm.folder, vm.file_name)
+}
+
 /// Where the VM's files lie.
 pub(crate) fn files(world: &World, vm: &Vm) -> VirtualMachineFileInfo {
     let folder = format!("[{}] {}/", world.datastore.name(), vm.folder);
     VirtualMachineFileInfo {
-        vm_path_name: Some(format!("{folder}{}.vmx", vm.folder)),
+        vm_path_name: Some(vmx_path(world, vm)),
         snapshot_directory: Some(folder.clone()),
         suspend_directory: Some(folder.clone()),
         log_directory: Some(folder),

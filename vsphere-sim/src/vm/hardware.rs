@@ -1,5 +1,7 @@
 //! The device list of a VM or of a snapshot.
 
+use std::collections::BTreeMap;
+
 use vsphere_vim_types::{
     Description, MoRef, ParaVirtualSCSIController, Poly, SharesInfo, SharesLevel, VirtualController, VirtualDevice,
     VirtualDeviceConnectInfo, VirtualDeviceDeviceBackingInfo, VirtualDeviceFileBackingInfo, VirtualDisk,
@@ -12,14 +14,13 @@ use vsphere_vim_types::{
 use crate::personality::Fixed;
 use crate::world::World;
 
+use super::devices::VIDEO_KEY;
 use super::{Settings, Snapshot, VmDisk};
 
-/// The key of the SCSI controller that all disks hang on.
+/// The key of the first SCSI controller.
 pub(crate) const SCSI_KEY: i32 = 1000;
-/// The key of the first disk.
-pub(crate) const FIRST_DISK_KEY: i32 = 2000;
 /// The unit number that the controller itself takes on its bus.
-const SCSI_OWN_UNIT: i32 = 7;
+pub(super) const SCSI_OWN_UNIT: i32 = 7;
 
 /// Hardware of the running VM, or with `snapshot` of that snapshot.
 pub(crate) fn hardware(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> VirtualHardware {
@@ -37,20 +38,14 @@ pub(crate) fn hardware(world: &World, settings: &Settings, snapshot: Option<&Sna
     }
 }
 
-/// The unit number after `taken`, or the next one where the controller sits on that.
-pub(crate) fn free_unit(taken: impl Fn(i32) -> bool) -> Option<i32> {
-    (0..64).find(|unit| *unit != SCSI_OWN_UNIT && !taken(*unit))
-}
-
 fn devices(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> Vec<Poly<VirtualDevice>> {
-    let disks: Vec<i32> = settings.disks.keys().copied().collect();
+    let mut pci = vec![VIDEO_KEY, 12000];
+    pci.extend(super::devices::children(settings, &[], 100).into_iter().filter(|key| *key != VIDEO_KEY));
     let mut devices: Vec<Poly<VirtualDevice>> = vec![
         Poly::new(VirtualIDEController { base: controller(200, "IDE 0", 0, None, vec![]) }),
         Poly::new(VirtualIDEController { base: controller(201, "IDE 1", 1, None, vec![]) }),
         Poly::new(VirtualPS2Controller { base: controller(300, "PS2 controller 0", 0, None, vec![600, 700]) }),
-        Poly::new(VirtualPCIController {
-            base: controller(100, "PCI controller 0", 0, None, vec![500, 12000, SCSI_KEY, 4000]),
-        }),
+        Poly::new(VirtualPCIController { base: controller(100, "PCI controller 0", 0, None, pci) }),
         Poly::new(VirtualSIOController { base: controller(400, "SIO controller 0", 0, None, vec![]) }),
         Poly::new(VirtualKeyboard { base: device(600, "Keyboard", "Keyboard", Some(300), Some(0)) }),
         Poly::new(VirtualPointingDevice {
@@ -63,12 +58,7 @@ fn devices(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> V
                 ..device(700, "Pointing device", "Pointing device; Device", Some(300), Some(1))
             },
         }),
-        Poly::new(VirtualMachineVideoCard {
-            video_ram_size_in_kb: Some(4096),
-            num_displays: Some(1),
-            base: device(500, "Video card ", "Video card", Some(100), Some(0)),
-            ..Default::default()
-        }),
+        video_card(settings),
         Poly::new(VirtualMachineVMCIDevice {
             base: device(
                 12000,
@@ -79,11 +69,42 @@ fn devices(world: &World, settings: &Settings, snapshot: Option<&Snapshot>) -> V
             ),
             ..Default::default()
         }),
-        scsi_controller(disks),
     ];
-    devices.extend(settings.disks.values().map(|disk| virtual_disk(world, disk, snapshot)));
-    devices.push(network_card(world));
+    let disks: Vec<&VmDisk> = settings.disks.values().collect();
+    devices.extend(settings.devices.values().filter(|device| device.key != VIDEO_KEY).cloned());
+    for device in &mut devices {
+        let key = device.key;
+        if let Some(controller) = device.downcast_mut::<VirtualController>()
+            && controller.device.is_empty()
+        {
+            controller.device = super::devices::children(settings, &disks, key);
+        }
+    }
+    devices.extend(disks.iter().map(|disk| virtual_disk(world, disk, snapshot)));
     devices
+}
+
+/// The devices of a VM whose maker says nothing about them: a SCSI controller and a network adapter.
+pub(crate) fn usual_devices(world: &World, disks: usize) -> BTreeMap<i32, Poly<VirtualDevice>> {
+    let usual = [scsi_controller(disks), network_card(world)];
+    usual.into_iter().map(|device| (device.key, device)).collect()
+}
+
+fn video_card(settings: &Settings) -> Poly<VirtualDevice> {
+    let usual = device(VIDEO_KEY, "Video card ", "Video card", Some(100), Some(0));
+    match settings.devices.get(&VIDEO_KEY) {
+        Some(card) => {
+            let mut card = card.clone();
+            card.device_info = usual.device_info;
+            card
+        }
+        None => Poly::new(VirtualMachineVideoCard {
+            video_ram_size_in_kb: Some(4096),
+            num_displays: Some(1),
+            base: usual,
+            ..Default::default()
+        }),
+    }
 }
 
 fn device(key: i32, label: &str, summary: &str, controller: Option<i32>, unit: Option<i32>) -> VirtualDevice {
@@ -102,15 +123,16 @@ fn controller(key: i32, label: &str, bus: i32, parent: Option<(i32, i32)>, child
     VirtualController { bus_number: bus, device: children, base }
 }
 
-fn scsi_controller(disks: Vec<i32>) -> Poly<VirtualDevice> {
+/// The first SCSI controller; a VM with many disks needs the paravirtual one.
+pub(super) fn scsi_controller(disks: usize) -> Poly<VirtualDevice> {
     let scsi = VirtualSCSIController {
         hot_add_remove: Some(true),
         shared_bus: VirtualSCSISharing::NoSharing,
         scsi_ctlr_unit_number: Some(SCSI_OWN_UNIT),
-        base: controller(SCSI_KEY, "SCSI controller 0", 0, Some((100, 3)), disks.clone()),
+        base: controller(SCSI_KEY, "SCSI controller 0", 0, Some((100, 3)), vec![]),
     };
-    // Sixteen units are what LSI Logic has; a VM with more disks needs the paravirtual controller.
-    if disks.len() > 15 {
+    // Sixteen units are what LSI Logic has.
+    if disks > 15 {
         Poly::new(ParaVirtualSCSIController { base: scsi })
     } else {
         Poly::new(VirtualLsiLogicController { base: scsi })
@@ -174,7 +196,7 @@ fn virtual_disk(world: &World, disk: &VmDisk, snapshot: Option<&Snapshot>) -> Po
         guest_read_only: Some(false),
         base: VirtualDevice {
             backing: backing.map(|backing| Poly::new(*backing)),
-            ..device(disk.key, &disk.label, &summary, Some(SCSI_KEY), Some(disk.unit))
+            ..device(disk.key, &disk.label, &summary, Some(disk.controller), Some(disk.unit))
         },
         ..Default::default()
     })
@@ -193,7 +215,7 @@ fn backing_chain(
             disk_mode: disk.mode.as_str().into(),
             split: Some(false),
             write_through: Some(false),
-            thin_provisioned: Some(true),
+            thin_provisioned: Some(disk.thin),
             uuid: Some(disk.store.uuid().into()),
             content_id: Some(format!("{:032x}", paths.len() - depth)),
             // Only the file in question has a change id; its parents' ids are not told.

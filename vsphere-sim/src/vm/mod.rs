@@ -2,8 +2,10 @@
 
 pub(crate) mod config;
 pub(crate) mod create;
+pub(crate) mod devices;
 pub(crate) mod files;
 pub(crate) mod hardware;
+pub(crate) mod lifecycle;
 pub(crate) mod operate;
 pub(crate) mod reconfigure;
 pub(crate) mod snapshot;
@@ -11,8 +13,9 @@ pub(crate) mod summary;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use vsphere_vim_types::{DateTime, ManagedObjectReference, VirtualMachinePowerState};
+use vsphere_vim_types::{DateTime, ManagedObjectReference, Poly, VirtualDevice, VirtualMachinePowerState};
 
 use crate::storage::{DiskStore, Point};
 
@@ -44,6 +47,24 @@ impl Power {
     }
 }
 
+/// What a guest does when it is asked to shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GuestBehaviour {
+    /// It is off after that time.
+    ShutsDownAfter(Duration),
+    /// It takes the request and goes on running.
+    Ignores,
+    /// VMware Tools are not running: there is nobody to ask.
+    NoTools,
+}
+
+impl Default for GuestBehaviour {
+    fn default() -> Self {
+        Self::ShutsDownAfter(Duration::ZERO)
+    }
+}
+
 /// How a disk takes part in snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -69,7 +90,11 @@ impl DiskMode {
 pub(crate) struct VmDisk {
     pub(crate) key: i32,
     pub(crate) label: String,
+    /// The key of its controller.
+    pub(crate) controller: i32,
     pub(crate) unit: i32,
+    /// As it was asked for; storage here is always thin.
+    pub(crate) thin: bool,
     pub(crate) mode: DiskMode,
     pub(crate) store: Arc<DiskStore>,
 }
@@ -84,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) cpus: i32,
     pub(crate) tracking: bool,
     pub(crate) extra: BTreeMap<String, String>,
+    /// Devices other than disks and than those that every VM has, by key.
+    pub(crate) devices: BTreeMap<i32, Poly<VirtualDevice>>,
     pub(crate) disks: BTreeMap<i32, VmDisk>,
 }
 
@@ -115,8 +142,16 @@ pub(crate) struct MethodLock {
 /// One virtual machine.
 pub(crate) struct Vm {
     pub(crate) id: String,
+    /// The inventory folder or vApp that contains it.
+    pub(crate) parent: ManagedObjectReference,
+    /// Templates have no power and no resource pool.
+    pub(crate) template: bool,
+    /// What the guest does when it is asked to shut down.
+    pub(crate) guest: GuestBehaviour,
     /// The folder in the datastore; does not change when the VM is renamed.
     pub(crate) folder: String,
+    /// The name of its configuration file, without what follows the dot.
+    pub(crate) file_name: String,
     pub(crate) instance_uuid: String,
     pub(crate) bios_uuid: String,
     pub(crate) hardware_version: u32,

@@ -31,6 +31,9 @@ pub(crate) fn power(world: &World, vm_id: &str, operation: PowerOperation) -> Re
     if !allowed {
         return Err(Fault::power_state(Some(target.as_str()), vm.power.as_str()));
     }
+    if vm.template {
+        return Err(Fault::not_supported("a template has no power"));
+    }
     if operation == PowerOperation::On {
         if let Some(disk) = vm.settings.disks.values().find(|disk| disk.store.open_writers() > 0) {
             return Err(Fault::file_locked(disk.store.paths(disk.store.current()).first().map_or("", String::as_str)));

@@ -11,7 +11,7 @@ use crate::personality::Fixed;
 use crate::world::World;
 
 use super::config::{files, guest_full_name};
-use super::{Power, Vm};
+use super::{GuestBehaviour, Power, Vm};
 
 /// `runtime`
 pub(crate) fn runtime(world: &World, vm: &Vm) -> VirtualMachineRuntimeInfo {
@@ -115,10 +115,15 @@ fn committed(vm: &Vm) -> u64 {
     vm.all_stores().iter().flat_map(|store| store.files()).map(|(_, _, bytes)| bytes).sum()
 }
 
+/// Whether VMware Tools answer.
+pub(crate) fn has_tools(vm: &Vm) -> bool {
+    vm.power == Power::On && vm.guest != GuestBehaviour::NoTools
+}
+
 fn tools_status(vm: &Vm) -> VirtualMachineToolsStatus {
-    if vm.power == Power::On { VirtualMachineToolsStatus::ToolsOk } else { VirtualMachineToolsStatus::ToolsNotRunning }
+    if has_tools(vm) { VirtualMachineToolsStatus::ToolsOk } else { VirtualMachineToolsStatus::ToolsNotRunning }
 }
 
 fn tools_running(vm: &Vm) -> &'static str {
-    if vm.power == Power::On { "guestToolsRunning" } else { "guestToolsNotRunning" }
+    if has_tools(vm) { "guestToolsRunning" } else { "guestToolsNotRunning" }
 }
