@@ -55,6 +55,13 @@ pub enum Error {
         /// What was looked for.
         what: Box<str>,
     },
+    /// Several things have that name or id, and one was wanted.
+    Ambiguous {
+        /// What was looked for.
+        what: Box<str>,
+        /// What was found.
+        candidates: Vec<String>,
+    },
     /// The server (its version, its kind) does not offer this.
     Unsupported {
         /// What is not offered.
@@ -174,6 +181,7 @@ impl Error {
             | Self::Cancelled { .. }
             | Self::Protocol(_)
             | Self::NotFound { .. }
+            | Self::Ambiguous { .. }
             | Self::Unsupported { .. }
             | Self::SessionEnded { .. }
             | Self::Token(_) => false,
@@ -259,6 +267,9 @@ impl fmt::Display for Error {
                 write!(f, "{} was answered in a form that is not understood: {}", error.call, error.what)
             }
             Self::NotFound { what } => write!(f, "{what} was not found"),
+            Self::Ambiguous { what, candidates } => {
+                write!(f, "{what} is not the only one: {}", candidates.join(", "))
+            }
             Self::Unsupported { what, why } => write!(f, "{what} is not supported: {why}"),
             Self::SessionEnded { why } => write!(f, "the session ended: {why}"),
             Self::Token(refusal) => write!(f, "the token service refused to issue a token: {refusal}"),

@@ -35,8 +35,9 @@
 //! - [`property`]: typed paths in, typed rows out, page by page; [`Vim::get`] and [`Vim::read`] for one object.
 //! - [`watch`]: the same rows followed: what entered, changed and left; [`Vim::inventory`]: the tree in memory.
 //! - [`task`]: [`Vim::wait`] with progress, cancellation and limits.
-//! - [`inventory`]: finding virtual machines and knowing them again.
-//! - [`vm`]: details, power, configuration, snapshots, changed areas; [`device`]: disks and their backings.
+//! - [`inventory`]: finding virtual machines and all else, and knowing them again; folders and vApps.
+//! - [`vm`]: life cycle, details, power, configuration, snapshots, changed areas; [`device`]: devices and changes to
+//!   them; [`config_spec`]: from a kept configuration to a new machine.
 //! - [`datastore`]: files in datastores, and what Windows said about a quiesced snapshot.
 //! - [`lease`]: whole disks exported and imported as streams.
 //! - [`nfc_ticket`]: tickets for disk data over port 902; [`method_lock`]: keeping a machine in its place.
@@ -50,6 +51,7 @@
 mod builder;
 mod call;
 mod client;
+pub mod config_spec;
 pub mod credentials;
 pub mod datastore;
 pub mod device;

@@ -134,4 +134,19 @@ impl Vim {
     pub async fn shut_down_guest(&self, vm: &MoRef<mo::VirtualMachine>) -> Result<()> {
         self.invoke(vm, methods::ShutdownGuest::default()).await
     }
+
+    /// Asks the guest to restart and returns at once.
+    ///
+    /// # Errors
+    /// `ToolsUnavailable` when VMware Tools are not running.
+    ///
+    /// # Privileges
+    /// `VirtualMachine.Interact.Reset`.
+    ///
+    /// # Cancel safety
+    /// A dropped future may or may not have asked the guest.
+    #[doc(alias = "RebootGuest")]
+    pub async fn restart_guest(&self, vm: &MoRef<mo::VirtualMachine>) -> Result<()> {
+        self.invoke(vm, methods::RebootGuest::default()).await
+    }
 }

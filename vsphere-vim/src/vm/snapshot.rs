@@ -2,8 +2,11 @@
 
 use vsphere_vim_types::{DateTime, MoRef, VirtualMachineSnapshotInfo, VirtualMachineSnapshotTree, methods, mo};
 
-use super::PowerState;
-use crate::{client::Vim, error::Result};
+use super::{GuestQuiesce, PowerState};
+use crate::{
+    client::Vim,
+    error::{Error, Result},
+};
 
 /// What kind of snapshot to take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +20,14 @@ pub struct CreateSnapshotOptions {
     pub memory: bool,
     /// Whether the guest's file systems are brought into a consistent state first (needs VMware Tools).
     pub quiesce: bool,
+    /// How the guest is quiesced, where that is to be said. Needs vSphere 6.5.
+    pub quiesce_as: Option<GuestQuiesce>,
 }
 
 impl CreateSnapshotOptions {
     /// A snapshot of the disks alone, neither with memory nor quiesced.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), description: String::new(), memory: false, quiesce: false }
+        Self { name: name.into(), description: String::new(), memory: false, quiesce: false, quiesce_as: None }
     }
 
     /// Sets the description.
@@ -39,6 +44,11 @@ impl CreateSnapshotOptions {
     pub fn quiesce(self, quiesce: bool) -> Self {
         Self { quiesce, ..self }
     }
+
+    /// Quiesces the guest in that way.
+    pub fn quiesce_as(self, how: GuestQuiesce) -> Self {
+        Self { quiesce: true, quiesce_as: Some(how), ..self }
+    }
 }
 
 /// What goes together with a snapshot that is removed.
@@ -54,6 +64,22 @@ pub struct RemoveSnapshotOptions {
 impl Default for RemoveSnapshotOptions {
     fn default() -> Self {
         Self { children: false, consolidate: true }
+    }
+}
+
+/// How a machine goes back to a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct RevertOptions {
+    /// Whether the machine stays off although it ran when the snapshot was taken. Yes, by default.
+    pub suppress_power_on: bool,
+    /// The host on which it is powered on.
+    pub host: Option<MoRef<mo::HostSystem>>,
+}
+
+impl Default for RevertOptions {
+    fn default() -> Self {
+        Self { suppress_power_on: true, host: None }
     }
 }
 
@@ -111,6 +137,16 @@ impl SnapshotTree {
     /// Every snapshot with that name and description: what an earlier run of the same program left behind.
     pub fn matching<'a>(&'a self, name: &'a str, description: &'a str) -> impl Iterator<Item = &'a Snapshot> {
         self.named(name).filter(move |snapshot| snapshot.description == description)
+    }
+
+    /// Every snapshot with that description.
+    pub fn described<'a>(&'a self, description: &'a str) -> impl Iterator<Item = &'a Snapshot> {
+        self.iter().filter(move |snapshot| snapshot.description == description)
+    }
+
+    /// The snapshot that the running state follows.
+    pub fn current(&self) -> Option<&Snapshot> {
+        self.get(self.current.as_ref()?)
     }
 
     /// The snapshot with that reference.
@@ -185,14 +221,21 @@ impl Vim {
         vm: &MoRef<mo::VirtualMachine>,
         options: CreateSnapshotOptions,
     ) -> Result<MoRef<mo::Task>> {
-        let CreateSnapshotOptions { name, description, memory, quiesce } = options;
-        let args = methods::CreateSnapshot_Task {
-            name,
-            description: Some(description),
-            memory,
-            quiesce,
-            ..Default::default()
-        };
+        let CreateSnapshotOptions { name, description, memory, quiesce, quiesce_as } = options;
+        let description = Some(description);
+        if let Some(how) = quiesce_as.filter(|_| quiesce) {
+            if self.version().is_at_least(GuestQuiesce::SINCE) {
+                let quiesce_spec = Some(how.to_wire()?);
+                let args =
+                    methods::CreateSnapshotEx_Task { name, description, memory, quiesce_spec, ..Default::default() };
+                return self.invoke(vm, args).await;
+            }
+            if !how.plain_on_old_servers {
+                let why = format!("it came with {}, and {} is spoken", GuestQuiesce::SINCE, self.version());
+                return Err(Error::unsupported("CreateSnapshotEx_Task", why));
+            }
+        }
+        let args = methods::CreateSnapshot_Task { name, description, memory, quiesce, ..Default::default() };
         self.invoke(vm, args).await
     }
 
@@ -259,9 +302,85 @@ impl Vim {
     /// A dropped future stops waiting; the operation goes on.
     #[doc(alias = "RevertToSnapshot_Task")]
     pub async fn revert_to_snapshot(&self, snapshot: &MoRef<mo::VirtualMachineSnapshot>) -> Result<()> {
-        let args = methods::RevertToSnapshot_Task { suppress_power_on: Some(true), ..Default::default() };
+        self.revert_to_snapshot_with(snapshot, RevertOptions::default()).await
+    }
+
+    /// The same with a choice of what happens afterwards.
+    ///
+    /// # Errors
+    /// As [`Vim::revert_to_snapshot`].
+    ///
+    /// # Privileges
+    /// `VirtualMachine.State.RevertToSnapshot`.
+    ///
+    /// # Cancel safety
+    /// As [`Vim::revert_to_snapshot`].
+    pub async fn revert_to_snapshot_with(
+        &self,
+        snapshot: &MoRef<mo::VirtualMachineSnapshot>,
+        options: RevertOptions,
+    ) -> Result<()> {
+        let RevertOptions { suppress_power_on, host } = options;
+        let suppress_power_on = Some(suppress_power_on);
+        let args = methods::RevertToSnapshot_Task { host, suppress_power_on, ..Default::default() };
         let task = self.invoke(snapshot, args).await?;
         self.wait(&task).await.map(drop)
+    }
+
+    /// Brings the machine back to its current snapshot: what it did since is lost.
+    ///
+    /// # Errors
+    /// `NotFound` when it has no snapshot; else as [`Vim::revert_to_snapshot`].
+    ///
+    /// # Privileges
+    /// `VirtualMachine.State.RevertToSnapshot`.
+    ///
+    /// # Cancel safety
+    /// A dropped future stops waiting; the operation goes on.
+    #[doc(alias = "RevertToCurrentSnapshot_Task")]
+    pub async fn revert_to_current_snapshot(&self, vm: &MoRef<mo::VirtualMachine>) -> Result<()> {
+        let args = methods::RevertToCurrentSnapshot_Task { suppress_power_on: Some(true), ..Default::default() };
+        let task = self.invoke(vm, args).await?;
+        self.wait(&task).await.map(drop)
+    }
+
+    /// Removes all snapshots of a machine, merges their changes unless told not to, and waits until that is done.
+    ///
+    /// # Errors
+    /// `TaskInProgress`, `FileLocked`.
+    ///
+    /// # Privileges
+    /// `VirtualMachine.State.RemoveSnapshot`.
+    ///
+    /// # Cancel safety
+    /// A dropped future stops waiting; the removal goes on.
+    #[doc(alias = "RemoveAllSnapshots_Task")]
+    pub async fn remove_all_snapshots(&self, vm: &MoRef<mo::VirtualMachine>, consolidate: bool) -> Result<()> {
+        // As with the removal of one.
+        let consolidate = self.version().is_at_least("5.0").then_some(consolidate);
+        let task = self.invoke(vm, methods::RemoveAllSnapshots_Task { consolidate, ..Default::default() }).await?;
+        self.wait(&task).await.map(drop)
+    }
+
+    /// Gives a snapshot another name or description; `None` leaves it as it is.
+    ///
+    /// # Errors
+    /// `InvalidName`, `ManagedObjectNotFound`.
+    ///
+    /// # Privileges
+    /// `VirtualMachine.State.RenameSnapshot`.
+    ///
+    /// # Cancel safety
+    /// A dropped future may or may not have renamed it.
+    #[doc(alias = "RenameSnapshot")]
+    pub async fn rename_snapshot(
+        &self,
+        snapshot: &MoRef<mo::VirtualMachineSnapshot>,
+        name: Option<&str>,
+        description: Option<&str>,
+    ) -> Result<()> {
+        let (name, description) = (name.map(str::to_owned), description.map(str::to_owned));
+        self.invoke(snapshot, methods::RenameSnapshot { name, description, ..Default::default() }).await
     }
 }
 

@@ -13,8 +13,8 @@ use vsphere_vim::{
     mo::{self, VirtualMachine},
     transport::stream::Upload,
     types::{
-        HttpNfcLeaseState, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation,
-        VirtualDeviceConfigSpecOperation, VirtualDisk, VirtualMachineConfigSpec,
+        HttpNfcLeaseState, VirtualDevice, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation,
+        VirtualDeviceConfigSpecOperation, VirtualDisk, VirtualLsiLogicController, VirtualMachineConfigSpec,
     },
 };
 
@@ -114,7 +114,7 @@ fn new_machine(name: &str, disks: &[u64]) -> VirtualMachineConfigSpec {
         };
         disk.key = -1 - unit as i32;
         disk.unit_number = Some(unit as i32);
-        disk.controller_key = Some(1000);
+        disk.controller_key = Some(-1000);
         Poly::new(VirtualDeviceConfigSpec {
             operation: Some(VirtualDeviceConfigSpecOperation::Add),
             file_operation: Some(VirtualDeviceConfigSpecFileOperation::Create),
@@ -122,9 +122,16 @@ fn new_machine(name: &str, disks: &[u64]) -> VirtualMachineConfigSpec {
             ..Default::default()
         })
     };
+    let mut device: Poly<VirtualDevice> = Poly::new(VirtualLsiLogicController::default());
+    device.key = -1000;
+    let controller = Poly::new(VirtualDeviceConfigSpec {
+        operation: Some(VirtualDeviceConfigSpecOperation::Add),
+        device,
+        ..Default::default()
+    });
     VirtualMachineConfigSpec {
         name: Some(name.into()),
-        device_change: disks.iter().enumerate().map(disk).collect(),
+        device_change: std::iter::once(controller).chain(disks.iter().enumerate().map(disk)).collect(),
         ..Default::default()
     }
 }

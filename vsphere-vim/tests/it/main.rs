@@ -3,12 +3,14 @@
 
 mod calls;
 mod collect;
+mod config_spec;
 mod fake;
 mod fcd;
 mod files;
 mod hostile;
 mod leases;
 mod logins;
+mod machines;
 mod network;
 mod recording;
 mod restarts;

@@ -5,6 +5,7 @@
 
 mod fcd;
 mod files;
+mod machines;
 mod properties;
 mod session;
 mod sessions;
