@@ -33,6 +33,7 @@ mod builder;
 mod collector;
 mod endpoint;
 mod error;
+mod events;
 mod fault;
 mod fcd;
 mod files;

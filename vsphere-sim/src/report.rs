@@ -57,7 +57,7 @@ impl Leftovers {
             let default = world.fixed(crate::personality::Fixed::PropertyCollector);
             let own = session.collectors.keys().filter(|id| *id != default.value()).count();
             let filters: usize = session.collectors.values().map(|collector| collector.filters().count()).sum();
-            left.session_objects += session.views.len() + own + filters;
+            left.session_objects += session.views.len() + own + filters + session.event_collectors.len();
         }
         left.leases = state.leases.values().filter(|lease| lease.is_held()).count();
         left.tasks = state.tasks.values().filter(|task| !task.is_done()).count();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use vsphere_vim_types::{DateTime, UserSession};
 
 use crate::collector::{Collector, Page};
+use crate::service::EventCollector;
 use crate::view::View;
 
 /// One logged-in client.
@@ -21,6 +22,8 @@ pub(crate) struct Session {
     pub(crate) views: BTreeMap<String, View>,
     /// Property collectors by id, the default one included once it is used.
     pub(crate) collectors: BTreeMap<String, Collector>,
+    /// Event collectors by id.
+    pub(crate) event_collectors: BTreeMap<String, EventCollector>,
     /// Rests of paged retrievals by token.
     pub(crate) pages: BTreeMap<String, Page>,
 }
@@ -49,6 +52,7 @@ impl Sessions {
             extension,
             views: BTreeMap::new(),
             collectors: BTreeMap::new(),
+            event_collectors: BTreeMap::new(),
             pages: BTreeMap::new(),
         };
         self.live.insert(key.clone(), session);

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vsphere_vim_types::{
-    Any, DateTime, ManagedObjectReference, MoRef, Poly, TaskInfo, TaskInfoState, TaskReason, TaskReasonUser, mo,
+    Any, DateTime, Element, ManagedObjectReference, MoRef, Poly, TaskInfo, TaskInfoState, TaskReason, TaskReasonUser,
+    mo,
 };
 
 use crate::Fault;
-use crate::world::World;
+use crate::events::{self, Happened};
+use crate::world::{State, World};
 
 /// Finished tasks kept; older ones are forgotten.
 const KEPT: usize = 1000;
@@ -30,6 +32,8 @@ pub(crate) struct Task {
     started: Option<DateTime>,
     completed: Option<DateTime>,
     cancel: bool,
+    /// The event that told of its beginning.
+    event: i32,
 }
 
 enum Phase {
@@ -59,7 +63,18 @@ pub(crate) fn start(
 ) -> MoRef<mo::Task> {
     let id = {
         let mut state = world.lock();
+        let state = &mut *state;
         let id = format!("task-{}", state.next_serial());
+        let begins = Happened {
+            kind: "TaskEvent",
+            user: job.user.clone(),
+            about: job.entity.clone(),
+            name: job.entity_name.clone(),
+            message: format!("Task: {}", description_id(&job.entity, job.method)),
+            chain: None,
+            fields: Vec::new(),
+        };
+        let event = state.record(world, begins);
         let task = Task {
             id: id.clone(),
             method: job.method.into(),
@@ -72,6 +87,7 @@ pub(crate) fn start(
             started: None,
             completed: None,
             cancel: false,
+            event,
         };
         state.tasks.insert(id.clone(), task);
         forget_old(&mut state.tasks);
@@ -82,14 +98,7 @@ pub(crate) fn start(
     tokio::spawn(async move {
         let _turn = job.gate.lock_owned().await;
         let outcome = run(world.clone(), &task, job.injected, work).await;
-        update(&world, &task, |task| {
-            task.completed = Some(DateTime::now());
-            task.progress = None;
-            task.state = match outcome {
-                Ok(value) => Phase::Success(value),
-                Err(fault) => Phase::Failed(fault),
-            };
-        });
+        conclude(&world, &task, outcome);
     });
     MoRef::new(&id)
 }
@@ -124,6 +133,66 @@ fn run(
             Err(Fault::new("SystemError", "A general system error occurred").field("reason", &error.to_string()))
         })
     }
+}
+
+/// Ends a task, and tells what it has done.
+fn conclude(world: &World, id: &str, outcome: Result<Any, Fault>) {
+    let mut state = world.lock();
+    let told = match (&outcome, state.tasks.get(id)) {
+        (Ok(result), Some(task)) => done(&state, task, result),
+        _ => None,
+    };
+    if let Some(told) = told {
+        state.record(world, told);
+    }
+    if let Some(task) = state.tasks.get_mut(id) {
+        task.completed = Some(DateTime::now());
+        task.progress = None;
+        task.state = match outcome {
+            Ok(value) => Phase::Success(value),
+            Err(fault) => Phase::Failed(fault),
+        };
+    }
+    drop(state);
+    world.touch();
+}
+
+/// What a task that has succeeded has done, where there is an event for it.
+fn done(state: &State, task: &Task, result: &Any) -> Option<Happened> {
+    let (kind, done) = events::of_method(&task.method)?;
+    // What was created is told of, not where.
+    let about = match result {
+        Any::MoRef(made) => made.clone(),
+        _ => task.entity.clone(),
+    };
+    if about.type_name() != "VirtualMachine" {
+        return None;
+    }
+    let vm = state.vms.get(about.value());
+    let name = vm.map_or_else(|| task.entity_name.clone(), |vm| vm.name().to_owned());
+    let template = vm.is_some_and(|vm| vm.template);
+    let mut fields = vec![Element::new("template", &template.to_string())];
+    match kind {
+        "VmClonedEvent" => {
+            let source = Element::new("vm", task.entity.value()).with_attribute("type", "VirtualMachine");
+            let source =
+                Element::new("sourceVm", "").with_child(Element::new("name", &task.entity_name)).with_child(source);
+            fields.push(source);
+        }
+        "VmRenamedEvent" => {
+            fields.extend([Element::new("oldName", &task.entity_name), Element::new("newName", &name)]);
+        }
+        _ => {}
+    }
+    Some(Happened {
+        kind,
+        user: task.user.clone(),
+        message: format!("{name} {done}"),
+        about,
+        name,
+        chain: Some(task.event),
+        fields,
+    })
 }
 
 fn update(world: &World, id: &str, change: impl FnOnce(&mut Task)) {
@@ -195,7 +264,7 @@ impl Task {
             queue_time: self.queued,
             start_time: self.started,
             complete_time: self.completed,
-            event_chain_id: 0,
+            event_chain_id: self.event,
             ..Default::default()
         }
     }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use vsphere_vim_types::ManagedObjectReference;
 
+use crate::events::EventLog;
 use crate::fcd::Fcd;
 use crate::inject::Faults;
 use crate::inventory::Container;
@@ -90,6 +91,7 @@ pub(crate) struct World {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) vms: BTreeMap<String, Vm>,
+    pub(crate) events: EventLog,
     /// First Class Disks by id.
     pub(crate) fcds: BTreeMap<String, Fcd>,
     /// VMs whose files are there but which are not in the inventory, by the path of their configuration file.

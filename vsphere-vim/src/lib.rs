@@ -40,6 +40,8 @@
 //!   them; [`config_spec`]: from a kept configuration to a new machine.
 //! - [`datastore`]: files in datastores, and what Windows said about a quiesced snapshot.
 //! - [`lease`]: whole disks exported and imported as streams.
+//! - [`fcd`]: First Class Disks of vCenter, ESXi and the storage lifecycle service ([`vslm`]).
+//! - [`events`]: what has happened on the server, from its history or as it happens.
 //! - [`nfc_ticket`]: tickets for disk data over port 902; [`method_lock`]: keeping a machine in its place.
 //! - [`error`]: whose fault it is, whether retry helps, what to do next.
 //!
@@ -57,6 +59,7 @@ pub mod datastore;
 pub mod device;
 mod endpoint;
 pub mod error;
+pub mod events;
 pub mod fcd;
 mod gate;
 pub mod inventory;

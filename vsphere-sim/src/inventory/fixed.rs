@@ -91,6 +91,7 @@ pub(super) fn property(world: &World, state: &State, session: Option<&str>, obje
         (Fixed::TaskManager, "recentTask") => {
             references(state.tasks.values().map(crate::task::Task::reference).collect())
         }
+        (Fixed::EventManager, "maxCollector") => Any::Int(crate::service::MAX_EVENT_COLLECTORS),
         (Fixed::TaskManager, "maxCollector") => Any::Int(32),
         (Fixed::ViewManager, "viewList") => {
             let views = session
@@ -120,6 +121,7 @@ pub(crate) fn content(world: &World) -> ServiceContent {
         search_index: Some(world.fixed(Fixed::SearchIndex).cast()),
         file_manager: Some(world.fixed(Fixed::FileManager).cast()),
         task_manager: Some(world.fixed(Fixed::TaskManager).cast()),
+        event_manager: Some(world.fixed(Fixed::EventManager).cast()),
         v_storage_object_manager: Some(world.fixed(disks(world.personality())).cast()),
         ..Default::default()
     }

@@ -8,6 +8,7 @@ use vsphere_vim_types::{Any, ManagedObjectReference, mo};
 
 use crate::collector::{Collector, Filter};
 use crate::personality::Fixed;
+use crate::service::EventCollector;
 use crate::task::Task;
 use crate::view::View;
 use crate::vm::{self, Snapshot, Vm};
@@ -31,6 +32,8 @@ pub(crate) enum Object<'a> {
     Collector(&'a Collector),
     /// A filter of one.
     Filter(&'a Filter),
+    /// An event collector of the session.
+    EventCollector(&'a EventCollector),
 }
 
 /// Whether the managed type `name` is `ancestor` or extends it.
@@ -64,6 +67,9 @@ pub(crate) fn find<'a>(
             let session = state.sessions.get(session?)?;
             if let Some(view) = session.views.get(id) {
                 return Some(Object::View(view));
+            }
+            if let Some(collector) = session.event_collectors.get(id) {
+                return Some(Object::EventCollector(collector));
             }
             let collector = session.collectors.get(id).map(Object::Collector);
             collector
@@ -110,6 +116,11 @@ pub(crate) fn parent(world: &World, state: &State, object: &ManagedObjectReferen
     Some(world.fixed(parent))
 }
 
+/// What contains `object` in the inventory tree, the nearest first.
+pub(crate) fn ancestors(world: &World, state: &State, object: &ManagedObjectReference) -> Vec<ManagedObjectReference> {
+    std::iter::successors(parent(world, state, object), |at| parent(world, state, at)).collect()
+}
+
 /// The name of an inventory object.
 pub(crate) fn name(world: &World, state: &State, object: &ManagedObjectReference) -> Option<String> {
     match world.personality().find(object) {
@@ -128,14 +139,8 @@ pub(crate) fn vms(state: &State) -> Vec<ManagedObjectReference> {
 
 /// Whether reading the object's properties is denied, for itself or for what contains it.
 pub(crate) fn denied(world: &World, state: &State, object: &ManagedObjectReference) -> bool {
-    let mut next = Some(object.clone());
-    while let Some(at) = next {
-        if state.denied.contains(&at) {
-            return true;
-        }
-        next = parent(world, state, &at);
-    }
-    false
+    let denied = |at: &ManagedObjectReference| state.denied.contains(at);
+    denied(object) || ancestors(world, state, object).iter().any(denied)
 }
 
 /// The value of a top-level property of an object that exists; `Null` where it is unset.
@@ -168,6 +173,11 @@ pub(crate) fn property(
         Object::Filter(filter) => match name {
             "spec" => Any::of(&*filter.spec),
             "partialUpdates" => Any::Bool(filter.partial),
+            _ => Any::Null,
+        },
+        Object::EventCollector(collector) => match name {
+            "filter" => Any::of(&collector.filter),
+            "latestPage" => Any::of(&collector.latest_page(&state.events)),
             _ => Any::Null,
         },
         Object::Task(_) | Object::Collector(_) => Any::Null,

@@ -4,6 +4,7 @@
 //! [`Fault`].
 
 mod authorization;
+mod events;
 mod fcd;
 pub(crate) mod files;
 mod folder;
@@ -20,6 +21,8 @@ mod vm;
 mod vslm;
 
 use std::sync::Arc;
+
+pub(crate) use events::{EventCollector, MAX_COLLECTORS as MAX_EVENT_COLLECTORS};
 
 use vsphere_vim_types::{Any, ManagedObjectReference, Method, MoRef, mo, soap};
 
@@ -201,6 +204,8 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "FileManager" | "HostDatastoreBrowser" => files::dispatch(call),
         "VirtualMachine" | "VirtualMachineSnapshot" => vm::dispatch(call).await,
         "Folder" => folder::dispatch(call),
+        "EventManager" => events::on_manager(call),
+        "EventHistoryCollector" => events::on_collector(call),
         "VcenterVStorageObjectManager" => fcd::on_vcenter(call).await,
         "HostVStorageObjectManager" => fcd::on_host(call),
         "ResourcePool" | "VirtualApp" => vapp::dispatch(call),

@@ -7,7 +7,8 @@ use vsphere_vim_types::methods::{
 use vsphere_vim_types::{Method, UserSession};
 
 use crate::Fault;
-use crate::personality::Personality;
+use crate::events::Happened;
+use crate::personality::{Fixed, Personality};
 use crate::session::public_key;
 
 use super::{Call, Reply};
@@ -93,6 +94,16 @@ fn enter<M: Method<Output = UserSession>>(call: &Call<'_>, user: &str, extension
         state.end_session(old);
     }
     let key = state.sessions.open(user, extension);
+    let login = Happened {
+        kind: "UserLoginSessionEvent",
+        user: user.into(),
+        about: call.world.fixed(Fixed::RootFolder),
+        name: String::new(),
+        message: format!("User {user} logged in"),
+        chain: None,
+        fields: Vec::new(),
+    };
+    state.record(call.world, login);
     let session = state.sessions.get(&key).ok_or_else(|| Fault::not_authenticated(call.this()))?.to_wire(&key);
     let mut reply = call.reply::<M>(&session);
     reply.cookie = Some(key);

@@ -4,6 +4,7 @@
 mod calls;
 mod collect;
 mod config_spec;
+mod events;
 mod fake;
 mod fcd;
 mod files;
