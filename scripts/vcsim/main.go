@@ -36,6 +36,7 @@ func main() {
 	pools := flag.Int("pool", 0, "resource pools in each cluster")
 	datastores := flag.Int("ds", 1, "datastores")
 	tunnel := flag.Bool("tunnel", false, "open the tunnel for extensions' certificates")
+	export := flag.String("export", "", "file that every exported snapshot's disk is")
 	listen := flag.String("l", "127.0.0.1:0", "address to listen on")
 	flag.Parse()
 
@@ -58,6 +59,11 @@ func main() {
 	}
 	model.Service.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	model.Service.RegisterEndpoints = true
+	if *export != "" {
+		added := &exports{*export}
+		simulator.Map.AddHandler(added)
+		model.Service.HandleFunc(exportPrefix, added.serve)
+	}
 	server := model.Service.NewServer()
 	defer server.Close()
 	if *tunnel {

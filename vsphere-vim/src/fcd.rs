@@ -5,7 +5,7 @@
 //!
 //! One model, three back ends:
 //!
-//! | | [`Vim::first_class_disks`] on vCenter | on ESXi | [`Vslm::first_class_disks`](crate::Vslm::first_class_disks) |
+//! | | [`Vim::first_class_disks`](crate::Vim::first_class_disks) on vCenter | on ESXi | [`Vslm::first_class_disks`](crate::Vslm::first_class_disks) |
 //! |---|---|---|---|
 //! | finds disks | by datastore | by datastore | anywhere, page by page |
 //! | changed areas, snapshot details, associations | yes | no: the host's API has none | yes |

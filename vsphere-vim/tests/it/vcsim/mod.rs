@@ -4,6 +4,7 @@
 //! learned from real servers' answers.
 
 mod events;
+mod export;
 mod fcd;
 mod files;
 mod machines;
