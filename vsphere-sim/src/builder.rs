@@ -22,7 +22,7 @@ use crate::storage::{Datastore, DiskOptions, TrackingOptions};
 use crate::tls::Identity;
 use crate::vm;
 use crate::vm::create::{self, NewVm};
-use crate::world::{FileOptions, Settings, World};
+use crate::world::{FcdOptions, FileOptions, Settings, World};
 use crate::{Error, Result};
 
 /// The name of the only datastore.
@@ -49,6 +49,7 @@ pub struct SimulatorBuilder {
     tracking: TrackingOptions,
     nfc: NfcServerConfig,
     files: FileOptions,
+    fcd: FcdOptions,
     leases: LeaseConfig,
     control: bool,
     extensions: Vec<(String, Vec<u8>)>,
@@ -76,6 +77,7 @@ impl Default for SimulatorBuilder {
             tracking: TrackingOptions::default(),
             nfc: NfcServerConfig::default(),
             files: FileOptions::default(),
+            fcd: FcdOptions::default(),
             leases: LeaseConfig::default(),
             control: false,
             extensions: Vec::new(),
@@ -183,6 +185,12 @@ impl SimulatorBuilder {
         self
     }
 
+    /// How First Class Disks are listed.
+    pub fn first_class_disks(mut self, options: FcdOptions) -> Self {
+        self.fcd = options;
+        self
+    }
+
     /// How leases behave.
     pub fn leases(mut self, config: LeaseConfig) -> Self {
         self.leases = config;
@@ -241,6 +249,7 @@ impl SimulatorBuilder {
             ticket_lifetime: self.ticket_lifetime,
             tracking: self.tracking,
             files: self.files,
+            fcd: self.fcd,
             leases: self.leases,
             control: self.control,
             extensions: self.extensions,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vsphere_vim_types::ManagedObjectReference;
 
+use crate::alarm::{self, AlarmHandle};
 use crate::personality::Fixed;
 use crate::storage::{DiskCounters, DiskStore};
 use crate::vm::operate::{self, PowerOperation};
@@ -106,6 +107,14 @@ impl VmHandle {
         }
         drop(state);
         self.world.touch();
+    }
+
+    /// Sets up an alarm on it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`] on a host, which has no alarms.
+    pub fn declare_alarm(&self, name: &str) -> Result<AlarmHandle> {
+        alarm::declare(&self.world, ManagedObjectReference::of("VirtualMachine", &self.id), name)
     }
 
     /// Takes it out of the inventory at once, as an unregistering does: references to it go stale.

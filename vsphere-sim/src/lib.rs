@@ -28,6 +28,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 
+mod alarm;
 mod backend;
 mod builder;
 mod collector;
@@ -59,6 +60,7 @@ mod view;
 mod vm;
 mod world;
 
+pub use alarm::AlarmHandle;
 pub use builder::SimulatorBuilder;
 pub use error::{Error, Result};
 pub use fault::Fault;
@@ -71,4 +73,4 @@ pub use report::Leftovers;
 pub use simulator::Simulator;
 pub use spec::{DiskSpec, VmSpec};
 pub use vm::{DiskMode, GuestBehaviour, Power};
-pub use world::FileOptions;
+pub use world::{FcdOptions, FileOptions};

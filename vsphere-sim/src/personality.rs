@@ -40,16 +40,18 @@ pub(crate) enum Fixed {
     VcenterDisks,
     HostDisks,
     EventManager,
+    AlarmManager,
 }
 
 use Fixed::{
-    AuthorizationManager, ComputeResource, Datacenter, Datastore, DatastoreBrowser, DatastoreFolder, EventManager,
-    FileManager, Host, HostDisks, HostFolder, Network, NetworkFolder, NfcService, PropertyCollector, ResourcePool,
-    RootFolder, SearchIndex, ServiceInstance, SessionManager, TaskManager, VcenterDisks, ViewManager, VmFolder,
+    AlarmManager, AuthorizationManager, ComputeResource, Datacenter, Datastore, DatastoreBrowser, DatastoreFolder,
+    EventManager, FileManager, Host, HostDisks, HostFolder, Network, NetworkFolder, NfcService, PropertyCollector,
+    ResourcePool, RootFolder, SearchIndex, ServiceInstance, SessionManager, TaskManager, VcenterDisks, ViewManager,
+    VmFolder,
 };
 
 /// Every fixed object: type, id on vCenter, id on ESXi, name on vCenter, name on ESXi.
-const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 24] = [
+const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 25] = [
     (RootFolder, "Folder", ["group-d1", "ha-folder-root"], ["Datacenters", "ha-folder-root"]),
     (Datacenter, "Datacenter", ["datacenter-2", "ha-datacenter"], ["dc1", "ha-datacenter"]),
     (VmFolder, "Folder", ["group-v3", "ha-folder-vm"], ["vm", "vm"]),
@@ -80,6 +82,8 @@ const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 24] = [
     (VcenterDisks, "VcenterVStorageObjectManager", ["VStorageObjectManager", "VStorageObjectManager"], ["", ""]),
     (HostDisks, "HostVStorageObjectManager", ["ha-vstorage-object-manager", "ha-vstorage-object-manager"], ["", ""]),
     (EventManager, "EventManager", ["EventManager", "ha-eventmgr"], ["", ""]),
+    // vCenter's; its service refuses on a host.
+    (AlarmManager, "AlarmManager", ["AlarmManager", "AlarmManager"], ["", ""]),
 ];
 
 /// The versions offered, newest first.
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn the_table_is_in_order_so_every_object_is_listed() {
         assert!(FIXED.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert_eq!(FIXED.last().unwrap().0, Fixed::EventManager);
+        assert_eq!(FIXED.last().unwrap().0, Fixed::AlarmManager);
         for personality in [Personality::VCenter, Personality::Esxi] {
             for (fixed, ..) in FIXED {
                 assert_eq!(personality.find(&personality.fixed(fixed)), Some(fixed));

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::alarm::{self, AlarmHandle};
 use crate::builder::SimulatorBuilder;
 use crate::endpoint::Endpoint;
 use crate::fcd::FcdHandle;
 use crate::handle::{Guest, VmHandle};
 use crate::inject::Faults;
 use crate::nfc::NfcServer;
+use crate::personality::Fixed;
 use crate::report::Leftovers;
 use crate::tls::Identity;
 use crate::world::World;
@@ -124,6 +126,14 @@ impl Simulator {
         let state = self.world.lock();
         let disk = state.fcds.get(id).ok_or_else(|| Error::NoSuch { what: "first class disk", name: id.into() })?;
         Ok(FcdHandle::new(id, disk.store.clone()))
+    }
+
+    /// Sets up an alarm on the root folder: it watches every machine.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`] on a host, which has no alarms.
+    pub fn declare_alarm(&self, name: &str) -> Result<AlarmHandle> {
+        alarm::declare(&self.world, self.world.fixed(Fixed::RootFolder), name)
     }
 
     /// What is to go wrong at SOAP calls.

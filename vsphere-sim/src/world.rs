@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use vsphere_vim_types::ManagedObjectReference;
 
+use crate::alarm::Alarm;
 use crate::events::EventLog;
 use crate::fcd::Fcd;
 use crate::inject::Faults;
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) tracking: TrackingOptions,
     /// How the datastore's files behave.
     pub(crate) files: FileOptions,
+    /// How First Class Disks are listed.
+    pub(crate) fcd: FcdOptions,
     /// How leases behave.
     pub(crate) leases: crate::lease::LeaseConfig,
     /// Whether tests may reach inside over HTTP.
@@ -72,6 +75,22 @@ impl Default for FileOptions {
     }
 }
 
+/// How the storage lifecycle service lists First Class Disks, where real ones are not known.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FcdOptions {
+    /// Whether the list is in the order of ids; a part of it is the list's beginning. Default: yes.
+    pub listed_in_order: bool,
+    /// Most disks in one answer, whatever is asked for. Default: 1000.
+    pub most_listed: usize,
+}
+
+impl Default for FcdOptions {
+    fn default() -> Self {
+        Self { listed_in_order: true, most_listed: 1000 }
+    }
+}
+
 /// The simulated server.
 pub(crate) struct World {
     pub(crate) settings: Settings,
@@ -92,6 +111,8 @@ pub(crate) struct World {
 pub(crate) struct State {
     pub(crate) vms: BTreeMap<String, Vm>,
     pub(crate) events: EventLog,
+    /// Alarms by id.
+    pub(crate) alarms: BTreeMap<String, Alarm>,
     /// First Class Disks by id.
     pub(crate) fcds: BTreeMap<String, Fcd>,
     /// VMs whose files are there but which are not in the inventory, by the path of their configuration file.

@@ -41,7 +41,7 @@
 //! - [`datastore`]: files in datastores, and what Windows said about a quiesced snapshot.
 //! - [`lease`]: whole disks exported and imported as streams.
 //! - [`fcd`]: First Class Disks of vCenter, ESXi and the storage lifecycle service ([`vslm`]).
-//! - [`events`]: what has happened on the server, from its history or as it happens.
+//! - [`events`]: what has happened on the server, from its history or as it happens; [`alarms`]: what has gone off.
 //! - [`nfc_ticket`]: tickets for disk data over port 902; [`method_lock`]: keeping a machine in its place.
 //! - [`error`]: whose fault it is, whether retry helps, what to do next.
 //!
@@ -50,6 +50,7 @@
 //! roots when the caller asks for them. There is no mode that accepts any certificate.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that fails may panic"))]
 
+pub mod alarms;
 mod builder;
 mod call;
 mod client;

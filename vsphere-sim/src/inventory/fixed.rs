@@ -121,6 +121,10 @@ pub(crate) fn content(world: &World) -> ServiceContent {
         search_index: Some(world.fixed(Fixed::SearchIndex).cast()),
         file_manager: Some(world.fixed(Fixed::FileManager).cast()),
         task_manager: Some(world.fixed(Fixed::TaskManager).cast()),
+        alarm_manager: match world.personality() {
+            Personality::VCenter => Some(world.fixed(Fixed::AlarmManager).cast()),
+            Personality::Esxi => None,
+        },
         event_manager: Some(world.fixed(Fixed::EventManager).cast()),
         v_storage_object_manager: Some(world.fixed(disks(world.personality())).cast()),
         ..Default::default()

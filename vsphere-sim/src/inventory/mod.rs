@@ -6,6 +6,7 @@ mod schema;
 
 use vsphere_vim_types::{Any, ManagedObjectReference, mo};
 
+use crate::alarm::{self, Alarm};
 use crate::collector::{Collector, Filter};
 use crate::personality::Fixed;
 use crate::service::EventCollector;
@@ -32,6 +33,7 @@ pub(crate) enum Object<'a> {
     Collector(&'a Collector),
     /// A filter of one.
     Filter(&'a Filter),
+    Alarm(&'a Alarm),
     /// An event collector of the session.
     EventCollector(&'a EventCollector),
 }
@@ -56,6 +58,7 @@ pub(crate) fn find<'a>(
             vm.snapshots.get(id).map(|snapshot| Object::Snapshot(vm, snapshot))
         }
         "HttpNfcLease" => state.leases.get(id).map(Object::Lease),
+        "Alarm" => state.alarms.get(id).map(Object::Alarm),
         "Task" => state.tasks.get(id).map(Object::Task),
         _ => {
             if let Some(fixed) = world.personality().find(object) {
@@ -175,12 +178,13 @@ pub(crate) fn property(
             "partialUpdates" => Any::Bool(filter.partial),
             _ => Any::Null,
         },
+        Object::Alarm(alarm) if name == "info" => alarm.info(world),
         Object::EventCollector(collector) => match name {
             "filter" => Any::of(&collector.filter),
             "latestPage" => Any::of(&collector.latest_page(&state.events)),
             _ => Any::Null,
         },
-        Object::Task(_) | Object::Collector(_) => Any::Null,
+        Object::Task(_) | Object::Collector(_) | Object::Alarm(_) => Any::Null,
     }
 }
 
@@ -203,6 +207,7 @@ fn entity_property(world: &World, state: &State, object: &ManagedObjectReference
         "parent" => parent(world, state, object)
             .filter(|parent| object.type_name() != "VirtualMachine" || parent.type_name() != "VirtualApp")
             .map_or(Any::Null, Any::MoRef),
+        "overallStatus" if let Some(vm) = state.vms.get(object.value()) => Any::of(&vm.health),
         "overallStatus" | "configStatus" => Any::Enum { type_name: "ManagedEntityStatus", value: "green".into() },
         "effectiveRole" => Any::Array { item: "int".into(), items: vec![Any::Int(-1)] },
         "recentTask" => references(
@@ -221,6 +226,8 @@ fn entity_property(world: &World, state: &State, object: &ManagedObjectReference
             }
             None => Any::Null,
         },
+        "declaredAlarmState" => Any::of(&alarm::declared(world, state, object)),
+        "triggeredAlarmState" => Any::of(&alarm::triggered(world, state, object)),
         "alarmActionsEnabled" => Any::Bool(true),
         _ => return None,
     })

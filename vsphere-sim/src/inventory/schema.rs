@@ -140,6 +140,8 @@ fn own(name: &str) -> &'static [(&'static str, &'static str)] {
             ("supportedLocaleList", "[]"),
             ("defaultLocale", ""),
         ],
+        "Alarm" => &[("info", "?")],
+        "AlarmManager" => &[("defaultExpression", "[]"), ("description", "?")],
         "EventManager" => &[("description", "?"), ("latestEvent", "?"), ("maxCollector", "")],
         "HistoryCollector" => &[("filter", "?")],
         "EventHistoryCollector" => &[("latestPage", "[]")],

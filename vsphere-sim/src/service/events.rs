@@ -33,6 +33,7 @@ pub(super) fn on_manager(call: &Call<'_>) -> Result<Reply, Fault> {
     match call.request.method {
         "QueryEvents" => {
             let args: methods::QueryEvents = call.args()?;
+            check(&args.filter)?;
             let page = page_size(args.filter.max_count)?;
             let state = call.world.lock();
             let mut latest: Vec<_> = state.events.matching(&args.filter, 0).rev().take(page).cloned().collect();
@@ -41,6 +42,7 @@ pub(super) fn on_manager(call: &Call<'_>) -> Result<Reply, Fault> {
         }
         "CreateCollectorForEvents" => {
             let args: methods::CreateCollectorForEvents = call.args()?;
+            check(&args.filter)?;
             let page = page_size(args.filter.max_count)?;
             let mut state = call.world.lock();
             let id = format!("session[{}]{}", crate::ids::uuid(), state.next_serial());
@@ -97,6 +99,15 @@ pub(super) fn on_collector(call: &Call<'_>) -> Result<Reply, Fault> {
         }
         other => Err(Fault::method_not_found(call.this(), other)),
     }
+}
+
+/// Refuses what this log cannot tell apart.
+fn check(filter: &EventFilterSpec) -> Result<(), Fault> {
+    let other = filter.alarm.is_some() || filter.scheduled_task.is_some();
+    if other || !(filter.category.is_empty() && filter.tag.is_empty() && filter.type_.is_empty()) {
+        return Err(Fault::not_supported("events by alarm, scheduled task, category, tag or the old list of types"));
+    }
+    Ok(())
 }
 
 fn page_size(wanted: Option<i32>) -> Result<usize, Fault> {

@@ -3,6 +3,7 @@
 //! One module per kind of managed object; a handler takes a [`Call`] and returns the body of the answer or a
 //! [`Fault`].
 
+mod alarm;
 mod authorization;
 mod events;
 mod fcd;
@@ -204,6 +205,7 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "FileManager" | "HostDatastoreBrowser" => files::dispatch(call),
         "VirtualMachine" | "VirtualMachineSnapshot" => vm::dispatch(call).await,
         "Folder" => folder::dispatch(call),
+        "AlarmManager" => alarm::on_manager(call),
         "EventManager" => events::on_manager(call),
         "EventHistoryCollector" => events::on_collector(call),
         "VcenterVStorageObjectManager" => fcd::on_vcenter(call).await,

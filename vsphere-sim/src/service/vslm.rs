@@ -16,9 +16,6 @@ use super::fcd as disks;
 use super::fcd::handle_anywhere;
 use super::{Call, Reply};
 
-/// Most records in one answer, whatever is asked for.
-const MOST_RECORDS: usize = 1000;
-
 pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
     let this = call.this();
     match (this.type_name(), this.value()) {
@@ -90,8 +87,9 @@ async fn on_manager(call: &Call<'_>) -> Result<Reply, Fault> {
 
 fn list(call: &Call<'_>) -> Result<Reply, Fault> {
     let args: methods::VslmListVStorageObjectForSpec = call.args()?;
+    let options = &call.world.settings.fcd;
     let most = usize::try_from(args.max_result).ok().filter(|most| *most > 0);
-    let most = most.ok_or_else(|| Fault::invalid_argument("maxResult"))?.min(MOST_RECORDS);
+    let most = most.ok_or_else(|| Fault::invalid_argument("maxResult"))?.min(options.most_listed);
     let state = call.world.lock();
     let mut found = Vec::new();
     // The map is in the order of ids.
@@ -103,6 +101,9 @@ fn list(call: &Call<'_>) -> Result<Reply, Fault> {
         if fits {
             found.push(disk);
         }
+    }
+    if !options.listed_in_order {
+        found.reverse();
     }
     let all_records_returned = found.len() <= most;
     found.truncate(most);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vsphere_vim_types::{DateTime, ManagedObjectReference, VirtualMachineConfigSpec};
+use vsphere_vim_types::{DateTime, ManagedEntityStatus, ManagedObjectReference, VirtualMachineConfigSpec};
 
 use crate::Fault;
 use crate::inventory::container::check_name;
@@ -70,6 +70,7 @@ pub(crate) fn new(world: &World, state: &mut State, new: NewVm) -> Vm {
         snapshots: BTreeMap::new(),
         current_snapshot: None,
         snapshot_count: 0,
+        health: ManagedEntityStatus::Green,
         disabled: BTreeMap::new(),
         gate: Arc::default(),
         disks_created: 0,

@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vsphere_vim_types::{DateTime, ManagedObjectReference, Poly, VirtualDevice, VirtualMachinePowerState};
+use vsphere_vim_types::{
+    DateTime, ManagedEntityStatus, ManagedObjectReference, Poly, VirtualDevice, VirtualMachinePowerState,
+};
 
 use crate::storage::{DiskStore, Point};
 
@@ -164,6 +166,8 @@ pub(crate) struct Vm {
     pub(crate) snapshots: BTreeMap<String, Snapshot>,
     pub(crate) current_snapshot: Option<String>,
     pub(crate) snapshot_count: i32,
+    /// The worst of its alarms.
+    pub(crate) health: ManagedEntityStatus,
     /// Methods disabled, by (source, method).
     pub(crate) disabled: BTreeMap<(String, String), MethodLock>,
     /// Keeps operations on the VM apart.

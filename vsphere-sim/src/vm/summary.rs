@@ -90,7 +90,7 @@ pub(crate) fn summary(world: &World, vm: &Vm) -> VirtualMachineSummary {
             ..Default::default()
         }),
         quick_stats: VirtualMachineQuickStats { guest_heartbeat_status: heartbeat(vm), ..Default::default() },
-        overall_status: ManagedEntityStatus::Green,
+        overall_status: vm.health.clone(),
         ..Default::default()
     }
 }

@@ -1,6 +1,6 @@
 //! The three managers of First Class Disks, whose methods do the same under other names.
 
-use vsphere_vim_types::{FromAny, ID, MoRef, methods, mo};
+use vsphere_vim_types::{Any, FromAny, ID, MoRef, methods, mo};
 
 use super::FcdRef;
 use crate::{
@@ -21,58 +21,64 @@ pub(super) enum BackEnd {
 }
 
 /// Calls the method of the back end at hand: vCenter's, the host's, or the storage lifecycle service's. The arguments
-/// are those that all three have; `datastore` goes to the first two.
+/// are those that all three have; `datastore` goes to the first two. With `, end` behind them the method is one that
+/// starts a task: its end is waited for, and gives the task's result.
 macro_rules! on_each {
-    ($back_end:expr, $disk:expr, $vcenter:ident | $host:ident | $vslm:ident { $($field:ident : $value:expr),* $(,)? }) => {
+    (
+        $back_end:expr, $disk:expr,
+        $vcenter:ident | $host:ident | $vslm:ident { $($field:ident : $value:expr),* $(,)? } $(, $end:ident)?
+    ) => {
         match $back_end {
             BackEnd::VCenter(vim, manager) => {
                 let datastore = $crate::fcd::back_end::datastore($disk)?;
                 let id = $disk.id.to_wire();
                 let args = methods::$vcenter { id, datastore, $($field: $value,)* ..Default::default() };
-                vim.invoke(manager, args).await
+                let answer = vim.invoke(manager, args).await;
+                $(let answer = $crate::fcd::back_end::Tasks::$end(vim, &answer?).await;)?
+                answer
             }
             BackEnd::Host(vim, manager) => {
                 let datastore = $crate::fcd::back_end::datastore($disk)?;
                 let id = $disk.id.to_wire();
                 let args = methods::$host { id, datastore, $($field: $value,)* ..Default::default() };
-                vim.invoke(manager, args).await
+                let answer = vim.invoke(manager, args).await;
+                $(let answer = $crate::fcd::back_end::Tasks::$end(vim, &answer?).await;)?
+                answer
             }
             BackEnd::Anywhere(vslm) => {
                 let args = methods::$vslm { id: $disk.id.to_wire(), $($field: $value,)* ..Default::default() };
-                vslm.invoke(&vslm.disk_manager(), args).await
+                let answer = vslm.invoke(&vslm.disk_manager(), args).await;
+                $(let answer = $crate::fcd::back_end::Tasks::$end(vslm, &answer?).await;)?
+                answer
             }
         }
     };
 }
 pub(super) use on_each;
 
-/// The same for methods that start a task; waits for its end and gives the task's result.
-macro_rules! task_on_each {
-    ($back_end:expr, $disk:expr, $vcenter:ident | $host:ident | $vslm:ident { $($field:ident : $value:expr),* $(,)? }) => {
-        match $back_end {
-            BackEnd::VCenter(vim, manager) => {
-                let datastore = $crate::fcd::back_end::datastore($disk)?;
-                let id = $disk.id.to_wire();
-                let args = methods::$vcenter { id, datastore, $($field: $value,)* ..Default::default() };
-                let task = vim.invoke(manager, args).await?;
-                vim.wait(&task).await.map(|done| done.raw_result().cloned().unwrap_or_default())
-            }
-            BackEnd::Host(vim, manager) => {
-                let datastore = $crate::fcd::back_end::datastore($disk)?;
-                let id = $disk.id.to_wire();
-                let args = methods::$host { id, datastore, $($field: $value,)* ..Default::default() };
-                let task = vim.invoke(manager, args).await?;
-                vim.wait(&task).await.map(|done| done.raw_result().cloned().unwrap_or_default())
-            }
-            BackEnd::Anywhere(vslm) => {
-                let args = methods::$vslm { id: $disk.id.to_wire(), $($field: $value,)* ..Default::default() };
-                let task = vslm.invoke(&vslm.disk_manager(), args).await?;
-                vslm.wait(&task).await
-            }
-        }
-    };
+/// What runs tasks.
+pub(super) trait Tasks {
+    type Task;
+
+    /// Waits for the end of a task; its result.
+    async fn end(&self, task: &MoRef<Self::Task>) -> Result<Any>;
 }
-pub(super) use task_on_each;
+
+impl Tasks for Vim {
+    type Task = mo::Task;
+
+    async fn end(&self, task: &MoRef<mo::Task>) -> Result<Any> {
+        self.wait(task).await.map(|done| done.raw_result().cloned().unwrap_or_default())
+    }
+}
+
+impl Tasks for Vslm {
+    type Task = mo::VslmTask;
+
+    async fn end(&self, task: &MoRef<mo::VslmTask>) -> Result<Any> {
+        self.wait(task).await
+    }
+}
 
 impl BackEnd {
     pub(super) fn vim(&self) -> &Vim {
@@ -105,7 +111,7 @@ pub(super) fn datastore(disk: &FcdRef) -> Result<MoRef<mo::Datastore>> {
 }
 
 /// A task's result as `V`.
-pub(super) fn result<V: FromAny>(operation: &str, value: vsphere_vim_types::Any) -> Result<V> {
+pub(super) fn result<V: FromAny>(operation: &str, value: Any) -> Result<V> {
     V::from_any(value)
         .map_err(|mismatch| Error::protocol(Call::named(operation), format!("the task's result: {mismatch}")))
 }

@@ -5,7 +5,7 @@ use vsphere_vim_types::{ID, RetrieveVStorageObjSpec, VStorageObject, methods};
 use super::{
     CreateFcd, Fcd, FcdConsumer, FcdRef, FcdScope, FcdSnapshot, FcdSnapshotDetails, FcdSnapshotId, FcdStream,
     RegisterFcd,
-    back_end::{BackEnd, on_each, result, task_on_each},
+    back_end::{BackEnd, on_each, result},
     snapshot,
 };
 use crate::{
@@ -218,10 +218,11 @@ impl FirstClassDisks {
     /// A dropped future stops waiting; the deletion goes on.
     #[doc(alias = "DeleteVStorageObject_Task")]
     pub async fn delete(&self, disk: &FcdRef) -> Result<()> {
-        task_on_each!(
+        on_each!(
             &self.back_end,
             disk,
-            DeleteVStorageObject_Task | HostDeleteVStorageObject_Task | VslmDeleteVStorageObject_Task {}
+            DeleteVStorageObject_Task | HostDeleteVStorageObject_Task | VslmDeleteVStorageObject_Task {},
+            end
         )
         .map(drop)
     }
@@ -277,12 +278,13 @@ impl FirstClassDisks {
     /// vSphere 6.7.
     #[doc(alias = "VStorageObjectCreateSnapshot_Task")]
     pub async fn create_snapshot(&self, disk: &FcdRef, description: &str) -> Result<FcdSnapshotId> {
-        let value = task_on_each!(
+        let value = on_each!(
             &self.back_end,
             disk,
             VStorageObjectCreateSnapshot_Task
                 | HostVStorageObjectCreateSnapshot_Task
-                | VslmCreateSnapshot_Task { description: description.to_owned() }
+                | VslmCreateSnapshot_Task { description: description.to_owned() },
+            end
         )?;
         result::<ID>("VStorageObjectCreateSnapshot_Task", value).map(FcdSnapshotId::from)
     }
@@ -360,12 +362,13 @@ impl FirstClassDisks {
     /// vSphere 6.7.
     #[doc(alias = "DeleteSnapshot_Task")]
     pub async fn delete_snapshot(&self, disk: &FcdRef, snapshot: &FcdSnapshotId) -> Result<()> {
-        task_on_each!(
+        on_each!(
             &self.back_end,
             disk,
             DeleteSnapshot_Task
                 | HostVStorageObjectDeleteSnapshot_Task
-                | VslmDeleteSnapshot_Task { snapshot_id: snapshot.to_wire() }
+                | VslmDeleteSnapshot_Task { snapshot_id: snapshot.to_wire() },
+            end
         )
         .map(drop)
     }
@@ -385,12 +388,13 @@ impl FirstClassDisks {
     /// vSphere 6.7.
     #[doc(alias = "RevertVStorageObject_Task")]
     pub async fn revert(&self, disk: &FcdRef, snapshot: &FcdSnapshotId) -> Result<()> {
-        task_on_each!(
+        on_each!(
             &self.back_end,
             disk,
             RevertVStorageObject_Task
                 | HostVStorageObjectRevert_Task
-                | VslmRevertVStorageObject_Task { snapshot_id: snapshot.to_wire() }
+                | VslmRevertVStorageObject_Task { snapshot_id: snapshot.to_wire() },
+            end
         )
         .map(drop)
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use vsphere_sim::{DiskSpec, Fault, Injection, Personality, Power, Simulator, SimulatorBuilder, VmSpec};
+use vsphere_sim::{DiskSpec, Fault, FcdOptions, Injection, Personality, Power, Simulator, SimulatorBuilder, VmSpec};
 use vsphere_vim::{
     Credentials, Error, MoRef, Vim, VmLookup,
     fcd::{CreateFcd, FcdId, FcdRef, FcdScope, FcdSnapshotId, FirstClassDisks, Provisioning, RegisterFcd},
@@ -146,6 +146,32 @@ async fn what_a_back_end_cannot_do_is_said_before_anything_is_asked() {
     let old = Vim::builder(sim.url()).credentials(credentials).thumbprint(sim.thumbprint_sha256().parse().unwrap());
     let old = old.api_version(WireVersion::new("6.7").unwrap()).connect().await.unwrap();
     assert!(matches!(old.vslm().await, Err(Error::Unsupported { .. })));
+}
+
+#[tokio::test]
+async fn a_list_that_is_cut_out_of_order_is_an_error_and_never_a_part_of_the_disks() {
+    let list = async |options: FcdOptions, page: u16| {
+        let sim = one_vm(Personality::VCenter).first_class_disks(options).start().await.unwrap();
+        let vim = connect(&sim).await;
+        let disks = vim.vslm().await.unwrap().first_class_disks().page_size(page);
+        let datastore = datastore(&vim).await;
+        for number in 0..3 {
+            disks.create(CreateFcd::new(format!("disk {number}"), &datastore, MIB)).await.unwrap();
+        }
+        let mut stream = disks.list(FcdScope::All);
+        let mut found = 0;
+        while stream.try_next().await?.is_some() {
+            found += 1;
+        }
+        Ok::<_, Error>(found)
+    };
+    let mut options = FcdOptions::default();
+    options.most_listed = 1;
+    assert_eq!(list(options.clone(), 1000).await.unwrap(), 3, "the server cuts more than it was asked to");
+    options.most_listed = 1000;
+    options.listed_in_order = false;
+    assert_eq!(list(options.clone(), 3).await.unwrap(), 3, "a whole list needs no order");
+    assert!(matches!(list(options, 2).await, Err(Error::Protocol(_))));
 }
 
 #[tokio::test]

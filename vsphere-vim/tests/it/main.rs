@@ -1,6 +1,7 @@
 //! Behaviour of the client against a scripted server, a small TLS server and the simulator.
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod alarms;
 mod calls;
 mod collect;
 mod config_spec;

@@ -3,6 +3,7 @@
 //! `scripts/install-peers` builds it. It knows no changed blocks and keeps no disk contents; what it does know it
 //! learned from real servers' answers.
 
+mod alarms;
 mod events;
 mod export;
 mod fcd;
