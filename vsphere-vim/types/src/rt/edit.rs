@@ -58,6 +58,9 @@ impl Any {
     /// }));
     /// ```
     pub fn edit(&mut self, path: &str, edit: Edit) -> Result<(), NotApplied> {
+        if path.bytes().filter(|byte| matches!(byte, b'.' | b'[')).count() > MAX_STEPS {
+            return Err(NotApplied::at("", format!("the path has more than {MAX_STEPS} steps")));
+        }
         at(self, path, edit)
     }
 }
@@ -68,6 +71,9 @@ fn at(value: &mut dyn Value, path: &str, edit: Edit) -> Result<(), NotApplied> {
     }
     let (name, key, rest) = step(path);
     let next: &mut dyn Value = if name.is_empty() {
+        if key.is_none() {
+            return Err(NotApplied::at(path, "a step without a name"));
+        }
         value
     } else {
         match value.place() {
@@ -210,6 +216,10 @@ fn element(name: &str, value: &Any) -> Result<Element, NotApplied> {
     }
 }
 
+/// Steps of a path, about. Every step is a level on the stack, and a server names the path; what it adds at the end of
+/// a long one would be deeper still, and values are walked by recursion. Real paths have ten.
+const MAX_STEPS: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +346,24 @@ mod tests {
         let mut config = config();
         config.edit("fieldOfTomorrow", Edit::Set(Any::Int(7))).unwrap();
         assert!(matches!(config.path("fieldOfTomorrow"), Some(Any::Dynamic(element)) if element.text() == "7"));
+    }
+
+    #[test]
+    fn paths_of_hostile_servers_are_refused_and_not_walked() {
+        let mut config = config();
+        for path in [".".repeat(1 << 20), "[".repeat(1 << 20), "a.".repeat(1 << 20), ".name".into(), "a..b".into()] {
+            assert!(config.edit(&path, Edit::Set("x".into())).is_err());
+        }
+        assert_eq!(config.path(&".".repeat(1 << 20)), None);
+        // What is unknown may grow by each change, but not without a bound.
+        let mut open = Any::Dynamic(Element::new("val", ""));
+        let mut path = "a".to_owned();
+        let refused = (0..10_000).find(|_| {
+            let refused = open.edit(&path, Edit::Set(Any::Dynamic(Element::new("a", "")))).is_err();
+            path.push_str(".a");
+            refused
+        });
+        assert!(refused.is_some_and(|level| level <= MAX_STEPS + 1), "{refused:?}");
     }
 
     #[test]

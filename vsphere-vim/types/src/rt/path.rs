@@ -125,6 +125,8 @@ impl Shape<'_> {
         }
         let (name, key, rest) = step(path);
         let found = match *self {
+            // A step of nothing leads nowhere; were it passed over, a text of dots would be a walk without an end.
+            _ if name.is_empty() && key.is_none() => return None,
             whole if name.is_empty() => whole,
             Shape::Object(object) => field(object, name)?,
             Shape::Any(Any::Object(object)) => field(&**object, name)?,
