@@ -28,7 +28,6 @@ fn step(part: &str) -> Result<Step, String> {
     if part == "**" {
         return Ok(Step::AnyDepth);
     }
-    let part = unescape(part);
     let mut tokens = Vec::new();
     let mut chars = part.chars();
     while let Some(c) = chars.next() {
@@ -37,6 +36,7 @@ fn step(part: &str) -> Result<Step, String> {
             '?' => Token::AnyOne,
             '\\' => Token::Text(chars.next().ok_or_else(|| format!("{part:?} ends with a backslash"))?),
             '[' => class(&mut chars).ok_or_else(|| format!("{part:?} has a bracket that does not close"))?,
+            '%' => Token::Text(escaped(&mut chars)),
             other => Token::Text(other),
         });
     }
@@ -58,6 +58,7 @@ fn class(chars: &mut std::str::Chars<'_>) -> Option<Token> {
             // A bracket that comes first means itself.
             ']' if !first => return Some(Token::OneOf { ranges, except }),
             '\\' => chars.next()?,
+            '%' => escaped(chars),
             other => other,
         };
         first = false;
@@ -120,21 +121,25 @@ fn fits(tokens: &[Token], text: &[char]) -> bool {
 
 /// `%2f`, `%5c` and `%25` stand in names for the slash, the backslash and the percent sign.
 pub(super) fn unescape(name: &str) -> String {
+    let mut chars = name.chars();
     let mut out = String::with_capacity(name.len());
-    let mut rest = name;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        let meant = match rest.get(at + 1..at + 3).map(str::to_ascii_lowercase).as_deref() {
-            Some("2f") => Some('/'),
-            Some("5c") => Some('\\'),
-            Some("25") => Some('%'),
-            _ => None,
-        };
-        out.push(meant.unwrap_or('%'));
-        rest = &rest[at + if meant.is_some() { 3 } else { 1 }..];
+    while let Some(c) = chars.next() {
+        out.push(if c == '%' { escaped(&mut chars) } else { c });
     }
-    out.push_str(rest);
     out
+}
+
+/// What a percent sign begins, which was just read: one of the three escapes, or itself.
+fn escaped(chars: &mut std::str::Chars<'_>) -> char {
+    let rest = chars.as_str();
+    let meant = match rest.get(..2).map(str::to_ascii_lowercase).as_deref() {
+        Some("2f") => '/',
+        Some("5c") => '\\',
+        Some("25") => '%',
+        _ => return '%',
+    };
+    *chars = rest[2..].chars();
+    meant
 }
 
 #[cfg(test)]
@@ -160,6 +165,10 @@ mod tests {
             ("\\*", &["*"], &["x"]),
             ("a%2fb", &["a/b", "a%2fb", "a%2Fb"], &["a%b"]),
             ("100%", &["100%", "100%25"], &["100"]),
+            // An escape stands for the character itself, never for what the character does in a pattern.
+            ("a%5cb?", &["a\\bc", "a%5cbc"], &["abc"]),
+            ("x%5c", &["x\\", "x%5C"], &["x"]),
+            ("[%5c%2f]", &["\\", "/", "%2f"], &["5", "%"]),
         ] {
             assert!(yes.iter().all(|name| matches(pattern, name)), "{pattern}");
             assert!(!no.iter().any(|name| matches(pattern, name)), "{pattern}");
@@ -177,16 +186,16 @@ mod tests {
     }
 
     proptest! {
-            #[test]
-            fn a_name_matches_itself_and_no_pattern_panics(name in "[^/\\\\*?\\[\\]%]{1,12}", pattern in ".{0,12}") {
-                prop_assert!(matches(&name, &name));
-                let star = format!("*{name}*");
-                prop_assert!(matches(&star, &name));
-                if let Ok(steps) = parse(&pattern) {
-                    for step in steps {
-     let _ = step.matches(&name);
-    }
+        #[test]
+        fn a_name_matches_itself_and_no_pattern_panics(name in "[^/\\\\*?\\[\\]%]{1,12}", pattern in ".{0,12}") {
+            prop_assert!(matches(&name, &name));
+            let star = format!("*{name}*");
+            prop_assert!(matches(&star, &name));
+            if let Ok(steps) = parse(&pattern) {
+                for step in steps {
+                    let _ = step.matches(&name);
                 }
             }
         }
+    }
 }
