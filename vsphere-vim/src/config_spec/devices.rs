@@ -52,7 +52,7 @@ pub(super) fn convert(
 ) -> Devices {
     let defaults: HashMap<i32, &Poly<VirtualDevice>> =
         old.iter().filter(|device| is_default(device)).map(|device| (device.key, device)).collect();
-    let mut keys = Keys::default();
+    let mut keys = Keys { assigned: BTreeMap::new(), used: BTreeSet::new(), spare: FIRST_SPARE };
     let mut kept = Vec::new();
     for device in old.iter().filter(|device| !is_default(device)) {
         let key = DeviceKey(device.key);
@@ -226,10 +226,11 @@ fn well_known(old: i32, controller: Option<&Poly<VirtualDevice>>) -> Option<i32>
 }
 
 /// New keys: negative, so that they collide with none that the server gives, and each used once.
-#[derive(Default)]
 struct Keys {
     assigned: BTreeMap<DeviceKey, DeviceKey>,
     used: BTreeSet<i32>,
+    /// Where the search for a spare key goes on.
+    spare: i32,
 }
 
 impl Keys {
@@ -237,11 +238,10 @@ impl Keys {
     fn assign(&mut self, old: DeviceKey) -> DeviceKey {
         let mirrored = old.0.checked_neg().filter(|key| *key < 0 && !self.used.contains(key));
         let key = mirrored.unwrap_or_else(|| {
-            let mut next = FIRST_SPARE;
-            while self.used.contains(&next) {
-                next -= 1;
+            while self.used.contains(&self.spare) {
+                self.spare -= 1;
             }
-            next
+            self.spare
         });
         self.used.insert(key);
         // Of two devices with one key, the first is what others mean by it.

@@ -2,8 +2,9 @@
 
 use vsphere_vim_types::{
     DistributedVirtualSwitchPortConnection, MoRef, Poly, PropertyPath, VirtualDevice, VirtualDeviceBackingInfo,
-    VirtualDeviceDeviceBackingInfo, VirtualEthernetCard, VirtualEthernetCardDistributedVirtualPortBackingInfo,
-    VirtualEthernetCardNetworkBackingInfo, VirtualEthernetCardOpaqueNetworkBackingInfo, mo,
+    VirtualDeviceConnectInfo, VirtualDeviceDeviceBackingInfo, VirtualEthernetCard,
+    VirtualEthernetCardDistributedVirtualPortBackingInfo, VirtualEthernetCardNetworkBackingInfo,
+    VirtualEthernetCardOpaqueNetworkBackingInfo, mo,
 };
 
 use super::{
@@ -133,9 +134,11 @@ pub(super) fn adapter(device: &mut Poly<VirtualDevice>, old: DeviceKey, options:
         Some(rule) => device.backing = Some(rule.to.backing()),
         None => unplug_from_server(device, notes),
     }
-    if options.start_disconnected
-        && let Some(connectable) = &mut device.connectable
-    {
+    if options.start_disconnected {
+        // Without a word on it a server plugs an adapter in.
+        let connectable = device
+            .connectable
+            .get_or_insert_with(|| VirtualDeviceConnectInfo { allow_guest_control: true, ..Default::default() });
         connectable.start_connected = false;
         connectable.connected = false;
     }

@@ -332,6 +332,13 @@ fn adapters_are_plugged_into_other_networks() {
         "Quarantine"
     );
     assert_eq!(backing(&moved, 4000).type_name(), "VirtualEthernetCardDistributedVirtualPortBackingInfo");
+
+    // Neither adapter says whether it is plugged in; unplugged they are all the same.
+    let trial = ConfigConversion::of(&info).start_disconnected(true).convert();
+    for key in [4000, 4001] {
+        let connectable = find::<VirtualEthernetCard>(&trial, key).connectable.clone();
+        assert!(connectable.is_some_and(|state| !state.start_connected && !state.connected), "{key}");
+    }
 }
 
 #[test]
@@ -533,6 +540,16 @@ fn any_device() -> impl Strategy<Value = Poly<VirtualDevice>> {
             device
         },
     )
+}
+
+#[test]
+fn a_hundred_thousand_devices_of_one_key_take_no_time_to_speak_of() {
+    let mut info = VirtualMachineConfigInfo::default();
+    info.hardware.device = vec![device("VirtualSoundCard", 0, None, None); 100_000];
+    let begun = std::time::Instant::now();
+    let converted = ConfigConversion::of(&info).convert();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    check(&converted).unwrap();
 }
 
 proptest! {
