@@ -138,7 +138,7 @@ impl<'a> Wait<'a> {
     }
 
     async fn run(mut self) -> Result<TaskDone> {
-        let deadline = self.limit.map(|limit| (limit, Instant::now() + limit));
+        let deadline = self.limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
         let mut observer = Observer::new(self.vim.clone(), self.task.clone(), self.polling);
         let outcome = self.observe(&mut observer, deadline).await;
         // A server that does not answer must not hold up what is known already.

@@ -126,13 +126,14 @@ impl Vim {
         wanted: &PowerState,
         limit: Duration,
     ) -> Result<bool> {
-        let deadline = Instant::now() + limit;
+        // A limit beyond all time is none.
+        let deadline = Instant::now().checked_add(limit);
         let mut pause = FIRST_PAUSE;
         loop {
             if self.power_state(vm).await? == *wanted {
                 return Ok(true);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Ok(false);
             }

@@ -68,7 +68,7 @@ impl<'a> VslmWait<'a> {
     }
 
     async fn run(mut self) -> Result<Any> {
-        let mut give_up = self.limit.map(|limit| Instant::now() + limit);
+        let mut give_up = self.limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut cancelled = false;
         let mut pause = FIRST_PAUSE.min(self.polling);
         let mut last = None;

@@ -84,7 +84,7 @@ impl HttpStreams {
 
     async fn perform(&self, request: StreamRequest) -> Result<StreamResponse, TransportError> {
         let options = &self.options;
-        let deadline = options.total_timeout.map(|limit| Instant::now() + limit);
+        let deadline = options.total_timeout.and_then(|limit| Instant::now().checked_add(limit));
         let watch = Arc::new(Watch::new());
         let endpoint = request.target.other.as_ref().map_or(&self.server, |other| &other.endpoint).clone();
         let (mut sender, connection) = self.connect(&endpoint, &request.target).await?;
