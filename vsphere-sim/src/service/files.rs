@@ -156,6 +156,10 @@ fn delete(world: &World, path: &FilePath) -> Result<Any, Fault> {
 
 fn copy(world: &Arc<World>, from: &FilePath, to: &FilePath, force: bool) -> Result<Any, Fault> {
     let source = files::find(world, &world.lock(), from).ok_or_else(|| files::not_found(from))?;
+    if from == to {
+        // Opened to be overwritten, it would be empty before it is read.
+        return Err(exists(to));
+    }
     let target = target(world, to, force)?;
     let failed = |error: std::io::Error| io_fault("CannotCreateFile", to, &error);
     match source {

@@ -129,7 +129,11 @@ pub(super) fn on_pool(call: &Call<'_>) -> Result<Reply, Fault> {
                 }
             };
             call.world.touch();
-            Ok(call.reply::<ImportVApp>(&lease::open(call.world, new)?))
+            let lease = lease::open(call.world, new).inspect_err(|_| {
+                // Without a lease nobody can fill or abort it.
+                drop(create::destroy(call.world, &id));
+            })?;
+            Ok(call.reply::<ImportVApp>(&lease))
         }
         other => Err(Fault::method_not_found(call.this(), other)),
     }

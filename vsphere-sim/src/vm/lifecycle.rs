@@ -107,7 +107,12 @@ fn copy_disks(world: &World, mut copy: Vm, sources: &[(VmDisk, NodeId)]) -> Resu
     }
     let mut state = world.lock();
     // Another may have taken the name while the disks were copied.
-    container::check_name(&state, &copy.parent, copy.name(), None)?;
+    if let Err(fault) = container::check_name(&state, &copy.parent, copy.name(), None) {
+        for store in copy.all_stores() {
+            drop(store.delete());
+        }
+        return Err(fault);
+    }
     let id = copy.id.clone();
     state.vms.insert(id.clone(), copy);
     Ok(id)

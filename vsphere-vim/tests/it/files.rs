@@ -64,6 +64,8 @@ async fn files_are_written_listed_read_copied_moved_and_deleted_on_both_kinds_of
         let again = store.copy(&file, (&store, &copy), Existing::Keep).await.unwrap_err();
         assert!(again.is_fault("FileAlreadyExists"), "{again}");
         store.copy(&file, (&store, &copy), Existing::Replace).await.unwrap();
+        let onto_itself = store.copy(&copy, (&store, &copy), Existing::Replace).await.unwrap_err();
+        assert!(onto_itself.is_fault("FileAlreadyExists"), "{onto_itself}");
         let moved = folder.join("moved.bin").unwrap();
         store.rename(&copy, (&store, &moved), Existing::Keep).await.unwrap();
         let names: Vec<_> = store.list(&folder).await.unwrap();
