@@ -159,11 +159,10 @@ impl Vim {
 
     async fn attempt(&self, outgoing: &Outgoing<'_>, generation: u64, decode: Decode<'_>) -> Result<usize, Failure> {
         let service = outgoing.service;
-        let (cookie, shared) = match &outgoing.cookie {
-            CookieUse::Shared => (self.session().cookie_for_use(), true),
-            // The cookie that a login brings is the one to share from now on.
-            CookieUse::None => (None, true),
-            CookieUse::Of(cookie) => (Some(cookie.clone()), false),
+        let cookie = match &outgoing.cookie {
+            CookieUse::Shared => self.session().cookie_for_use(),
+            CookieUse::None => None,
+            CookieUse::Of(cookie) => Some(cookie.clone()),
         };
         let request = Request {
             verb: Verb::Post,
@@ -176,8 +175,13 @@ impl Vim {
         };
         let transport = outgoing.route.unwrap_or(self.transport());
         let response = transport.send(request).await.map_err(Failure::Transport)?;
-        if shared && service.issues_session() {
-            self.session().accept_cookie(response.cookie.clone(), generation);
+        let accept = || {
+            if service.issues_session() {
+                self.session().accept_cookie(response.cookie.clone(), generation);
+            }
+        };
+        if matches!(outgoing.cookie, CookieUse::Shared) {
+            accept();
         }
         // Without an envelope this is not the SOAP service speaking but a proxy, or a service that is starting.
         let not_soap = |text: String| {
@@ -188,7 +192,14 @@ impl Vim {
             return Err(not_soap(format!("no SOAP answer but {} bytes of {kind}", response.body.len())));
         }
         match decode(&response.body) {
-            Ok(()) => Ok(response.body.len()),
+            Ok(()) => {
+                // The cookie that a login brings is the one to share from now on. Servers hand one to strangers too,
+                // so that of a refused login is not.
+                if matches!(outgoing.cookie, CookieUse::None) {
+                    accept();
+                }
+                Ok(response.body.len())
+            }
             // A service that is starting, or whatever stands before it, knows no typed faults.
             Err(soap::Error::Fault(fault)) if fault.detail.is_none() && matches!(response.status, 500 | 503) => {
                 Err(not_soap(fault.to_string()))

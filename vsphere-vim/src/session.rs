@@ -58,6 +58,8 @@ impl Renewal {
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    /// The last refusal since the last login.
+    refused: Option<Refused>,
     cookie: Option<Secret>,
     last_use: Instant,
     logged_in: Instant,
@@ -68,13 +70,38 @@ enum Phase {
     /// Before the first login.
     New,
     LoggedIn,
-    /// The credentials were refused. Asking again soon would only lock the account.
-    Refused {
-        refusal: Refusal,
-        since: Instant,
-        holds: Duration,
-    },
+    /// There is no session, because the credentials were refused.
+    Refused,
     LoggedOut,
+}
+
+/// The credentials were refused. Asking again soon would only lock the account.
+#[derive(Debug)]
+struct Refused {
+    refusal: Refusal,
+    since: Instant,
+    holds: Duration,
+}
+
+impl Refused {
+    fn by(error: &Error, renewal: Renewal) -> Option<Self> {
+        let (refusal, holds) = match error {
+            Error::Fault(fault) if fault.fault.is_a("InvalidLogin") || fault.fault.is_a("NoPermission") => {
+                let holds = match renewal {
+                    Renewal::Always(holds) => holds,
+                    Renewal::Once | Renewal::Never => Duration::MAX,
+                };
+                (Refusal::Server(fault.fault.clone(), fault.message.clone()), holds)
+            }
+            // Behind the token service there is a password too.
+            Error::Token(refusal) if refusal.fault == TokenFault::FailedAuthentication => {
+                (Refusal::TokenService((**refusal).clone()), REFUSAL_HOLDS)
+            }
+            // The network failed, not the credentials: the next call tries again.
+            _ => return None,
+        };
+        Some(Self { refusal, since: Instant::now(), holds })
+    }
 }
 
 /// Who refused, and in which words.
@@ -95,11 +122,19 @@ pub(crate) enum Heal {
     Closed,
 }
 
+impl State {
+    /// The refusal that still holds, as an error.
+    fn refusal(&self) -> Option<Error> {
+        let refused = self.refused.as_ref().filter(|refused| refused.since.elapsed() < refused.holds)?;
+        Some(refused.refusal.clone().into())
+    }
+}
+
 impl Session {
     pub(crate) fn new(renewal: Renewal) -> Self {
         let now = Instant::now();
         Self {
-            state: Mutex::new(State { phase: Phase::New, cookie: None, last_use: now, logged_in: now }),
+            state: Mutex::new(State { phase: Phase::New, refused: None, cookie: None, last_use: now, logged_in: now }),
             generation: AtomicU64::new(0),
             flight: tokio::sync::Mutex::new(()),
             renewal,
@@ -164,9 +199,9 @@ impl Session {
     /// Decides, while holding the flight, what to do about a session found dead in login `seen`.
     pub(crate) fn heal(&self, seen: u64) -> Result<Heal> {
         let mut state = self.lock();
+        let refusal = state.refusal();
         match &state.phase {
             Phase::LoggedOut => Ok(Heal::Closed),
-            Phase::Refused { refusal, since, holds } if since.elapsed() < *holds => Err(refusal.clone().into()),
             Phase::New | Phase::LoggedIn if self.generation() != seen => Ok(Heal::AlreadyHealed),
             Phase::LoggedIn if self.renewal == Renewal::Never => {
                 Err(ended("it belongs to another program, which has ended it or let it expire"))
@@ -174,7 +209,10 @@ impl Session {
             Phase::LoggedIn if self.renewal == Renewal::Once => {
                 Err(ended("it was cloned from another one, and a clone ticket works once"))
             }
-            Phase::New | Phase::LoggedIn | Phase::Refused { .. } => {
+            _ => {
+                if let Some(refusal) = refusal {
+                    return Err(refusal);
+                }
                 // The dead cookie would only confuse the login.
                 state.cookie = None;
                 Ok(Heal::LogIn)
@@ -182,30 +220,38 @@ impl Session {
         }
     }
 
-    /// Notes the outcome of a login made while holding the flight.
+    /// The refusal that still holds, before a login that is not made because a session is dead.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.lock().refusal()
+    }
+
+    /// Notes the outcome of a login made while holding the flight, when there was no session before it.
     pub(crate) fn logged_in(&self, outcome: &Result<()>) {
+        self.note(outcome, Phase::Refused);
+    }
+
+    /// Notes the outcome of a login made while holding the flight, in whose failure the old session stays in use.
+    pub(crate) fn renewed(&self, outcome: &Result<()>) {
+        self.note(outcome, Phase::LoggedIn);
+    }
+
+    fn note(&self, outcome: &Result<()>, refused: Phase) {
         let mut state = self.lock();
+        // Who has logged out meanwhile waits for the flight, and ends what was opened.
+        let closed = matches!(state.phase, Phase::LoggedOut);
         match outcome {
             Ok(()) => {
-                state.phase = Phase::LoggedIn;
+                state.phase = if closed { Phase::LoggedOut } else { Phase::LoggedIn };
+                state.refused = None;
                 state.logged_in = Instant::now();
                 self.generation.fetch_add(1, Ordering::AcqRel);
             }
-            Err(Error::Fault(fault)) if fault.fault.is_a("InvalidLogin") || fault.fault.is_a("NoPermission") => {
-                let refusal = Refusal::Server(fault.fault.clone(), fault.message.clone());
-                let holds = match self.renewal {
-                    Renewal::Always(holds) => holds,
-                    Renewal::Once | Renewal::Never => Duration::MAX,
-                };
-                state.phase = Phase::Refused { refusal, since: Instant::now(), holds };
+            Err(error) => {
+                if let Some(refusal) = Refused::by(error, self.renewal) {
+                    state.refused = Some(refusal);
+                    state.phase = if closed { Phase::LoggedOut } else { refused };
+                }
             }
-            // Behind the token service there is a password too.
-            Err(Error::Token(refusal)) if refusal.fault == TokenFault::FailedAuthentication => {
-                let refusal = Refusal::TokenService((**refusal).clone());
-                state.phase = Phase::Refused { refusal, since: Instant::now(), holds: REFUSAL_HOLDS };
-            }
-            // The network failed, not the credentials: the next call tries again.
-            Err(_) => {}
         }
     }
 
@@ -321,6 +367,27 @@ mod tests {
         let refusal = TokenRefusal { fault: TokenFault::FailedAuthentication, message: "no".into() };
         session.logged_in(&Err(Error::Token(Box::new(refusal))));
         assert!(matches!(session.heal(0), Err(Error::Token(_))));
+    }
+
+    #[test]
+    fn a_login_that_was_under_way_does_not_undo_a_logout() {
+        let session = Session::new(Renewal::Always(REFUSAL_HOLDS));
+        session.logged_in(&Ok(()));
+        assert_eq!(session.heal(session.generation()).unwrap(), Heal::LogIn);
+        assert!(session.close());
+        for outcome in [Ok(()), invalid_login()] {
+            session.logged_in(&outcome);
+            assert!(session.is_closed() && !session.is_open());
+        }
+    }
+
+    #[test]
+    fn a_refused_renewal_keeps_the_session_and_the_refusal() {
+        let session = Session::new(Renewal::Always(REFUSAL_HOLDS));
+        session.logged_in(&Ok(()));
+        session.renewed(&invalid_login());
+        assert!(session.is_open() && session.refusal().is_some());
+        assert!(session.heal(session.generation()).is_err(), "when it dies, nobody hurries to be refused again");
     }
 
     #[test]

@@ -32,6 +32,8 @@ impl Vim {
         if !session.close() {
             return Ok(());
         }
+        // A login that is under way may open one more; it is the one to be ended then.
+        let _flight = session.flight().await;
         // An adopted session belongs to somebody else.
         let outcome = match session.renewal() {
             Renewal::Never => Ok(()),
@@ -202,9 +204,15 @@ impl Vim {
             if !session.is_open() {
                 return Ok(());
             }
+            if let Some(refusal) = session.refusal() {
+                return Err(refusal);
+            }
             let old = session.cookie();
-            self.log_in(CallOptions::default().session(SessionUse::Report)).await?;
-            old
+            let outcome = Box::pin(self.log_in_by_kind(CallOptions::default().session(SessionUse::Report))).await;
+            session.renewed(&outcome);
+            outcome?;
+            // A server that issues no other cookie has no other session.
+            old.filter(|old| session.cookie().as_ref() != Some(old))
         };
         let Some(old) = old else { return Ok(()) };
         if let Err(error) = self.end_session(CookieUse::Of(old)).await {
@@ -256,9 +264,11 @@ pub(super) async fn keep_alive(client: Weak<Inner>, interval: Option<Duration>, 
         }
         let vim = Vim { inner };
         let session = &vim.inner.session;
+        let mut pause = SHORTEST_KEEP_ALIVE;
         if renew_after.is_some_and(|age| session.age() >= age) {
             if let Err(error) = vim.renew_session().await {
                 tracing::warn!(%error, "the session could not be renewed; trying again later");
+                pause = RENEWAL_PAUSE;
             }
         } else if interval.is_some_and(|interval| session.idle() >= interval)
             && let Err(error) = vim.touch().await
@@ -269,13 +279,16 @@ pub(super) async fn keep_alive(client: Weak<Inner>, interval: Option<Duration>, 
             Duration::ZERO => interval,
             rest => rest,
         });
-        let until_renewal = renew_after.map(|age| age.saturating_sub(session.age()).max(SHORTEST_KEEP_ALIVE));
+        let until_renewal = renew_after.map(|age| age.saturating_sub(session.age()).max(pause));
         wait = until_touch.into_iter().chain(until_renewal).min().unwrap_or(longest);
     }
 }
 
 /// A shorter interval would only load the server.
 const SHORTEST_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// After a renewal that failed; the old session goes on meanwhile.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Everything about a login's envelope but its secrets and headers.
 const ENVELOPE: usize = 2048;

@@ -10,10 +10,11 @@ mod steps;
 mod target;
 mod upload;
 
-use std::{fmt, io, pin::Pin};
+use std::{fmt, io, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures_core::Stream;
+use tokio::time::Instant;
 
 pub use self::{
     http::{HttpStreams, StreamOptions, UploadFraming},
@@ -220,6 +221,11 @@ impl fmt::Debug for StreamResponse {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("StreamResponse").field("status", &self.status).field("headers", &names).finish_non_exhaustive()
     }
+}
+
+/// A moment after another one; a limit beyond the clock's range is none, which is as good as a year.
+fn later(from: Instant, by: Duration) -> Instant {
+    from.checked_add(by).unwrap_or_else(|| from + Duration::from_secs(365 * 24 * 3600))
 }
 
 /// Text without tags, on one line and short.

@@ -75,6 +75,8 @@ struct State {
     bodies: Vec<String>,
     actions: Vec<String>,
     logins: usize,
+    /// The password that is good now.
+    password: &'static str,
     /// The cookie that is good now.
     valid: Option<String>,
     versions: Option<&'static str>,
@@ -97,6 +99,7 @@ impl Fake {
                 bodies: Vec::new(),
                 actions: Vec::new(),
                 logins: 0,
+                password: PASSWORD,
                 valid: None,
                 versions: Some("8.0.2.0"),
                 list: None,
@@ -131,6 +134,11 @@ impl Fake {
     /// Forgets the session, as a server does after half an hour.
     pub(crate) fn expire(&self) {
         self.state.lock().unwrap().valid = None;
+    }
+
+    /// From now on another password is good; the sessions stay.
+    pub(crate) fn change_password(&self, password: &'static str) {
+        self.state.lock().unwrap().password = password;
     }
 
     /// A server that publishes this instead of a list of versions.
@@ -196,8 +204,10 @@ impl Fake {
             "RetrieveServiceContent" => return (answer::<methods::RetrieveServiceContent>(content()), None),
             "Login" => {
                 let args = parsed.args::<methods::Login>().unwrap();
-                if args.password != PASSWORD {
-                    return (Reply::Fault(Poly::new(InvalidLogin::default()), "Cannot complete login."), None);
+                if args.password != state.password {
+                    // As real servers, it hands a cookie to strangers too.
+                    let stranger = Some("\"stranger\"".to_owned());
+                    return (Reply::Fault(Poly::new(InvalidLogin::default()), "Cannot complete login."), stranger);
                 }
                 state.logins += 1;
                 let cookie = format!("\"session-{}\"", state.logins);

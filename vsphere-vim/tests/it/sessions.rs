@@ -188,6 +188,29 @@ async fn an_old_session_is_replaced_and_the_old_one_ended() {
     vim.logout().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_is_refused_leaves_the_old_session_in_use() {
+    let server = clock();
+    let credentials = vsphere_vim::Credentials::password("root", crate::fake::PASSWORD);
+    let age = Duration::from_secs(3600);
+    let vim = server.builder().credentials(credentials).renew_session_after(age).connect().await.unwrap();
+    let first = vim.session_cookie().unwrap();
+    server.change_password("another one");
+    tokio::time::sleep(Duration::from_secs(3700)).await;
+    assert_eq!((server.count("Login"), server.logins()), (2, 1));
+    assert_eq!(vim.renew_session().await.unwrap_err().fault_name(), Some("InvalidLogin"));
+    assert_eq!(server.count("Login"), 2, "the account must not be locked");
+    assert_eq!(vim.session_cookie().unwrap(), first, "the refusal's cookie is a stranger's");
+    vim.invoke(&service_instance(), CurrentTime::default()).await.unwrap();
+    server.change_password(crate::fake::PASSWORD);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((server.logins(), server.count("Logout")), (2, 1), "it is tried again later");
+    server.change_password("another one");
+    tokio::time::sleep(Duration::from_secs(3700)).await;
+    vim.logout().await.unwrap();
+    assert_eq!(server.count("Logout"), 2, "and ended");
+}
+
 #[tokio::test]
 async fn a_list_of_versions_that_is_broken_or_hostile_counts_for_none() {
     for list in

@@ -14,6 +14,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use super::later;
 use crate::transport::{TransportError, TransportErrorKind};
 
 /// The body of an answer. Its connection ends with it.
@@ -78,7 +79,7 @@ impl Stream for Download {
         }
         let (idle, deadline) = (this.idle, this.deadline);
         let timer = this.timer.get_or_insert_with(|| {
-            let silence = Instant::now() + idle;
+            let silence = later(Instant::now(), idle);
             Box::pin(sleep_until(deadline.map_or(silence, |deadline| deadline.min(silence))))
         });
         match timer.as_mut().poll(cx) {

@@ -112,6 +112,10 @@ impl HttpStreams {
             None => TransportError::new(TransportErrorKind::Disconnected, error),
         })?;
         let (head, body) = response.into_parts();
+        if head.status.is_success() && !watch.is_sent() {
+            let text = format!("HTTP status {} came before all the data were sent", head.status.as_u16());
+            return Err(TransportError::new(TransportErrorKind::Disconnected, text));
+        }
         let headers: Vec<_> = head
             .headers
             .iter()
