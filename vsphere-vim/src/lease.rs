@@ -166,6 +166,12 @@ impl Lease {
         })
     }
 
+    /// A lease that is gone was completed or timed out, and with the latter goes what was imported.
+    async fn entity_is_there(&self) -> bool {
+        let entity: MoRef<mo::ManagedEntity> = self.entity.cast();
+        self.vim.get_optional(&entity, PropertyPath::<_, String>::new("name")).await.is_ok()
+    }
+
     /// Why the server put the lease into its error state.
     async fn refusal(&self) -> Error {
         let reason = self.vim.get_optional(&self.moref, mo::HttpNfcLease::ERROR).await;
@@ -196,7 +202,7 @@ impl Lease {
             // The answer was lost: what became of it?
             Err(error @ Error::Transport(_)) => match self.look().await {
                 Ok(Seen::Done) => Ok(()),
-                Err(gone) if gone.is_fault("ManagedObjectNotFound") => Ok(()),
+                Err(gone) if gone.is_fault("ManagedObjectNotFound") && self.entity_is_there().await => Ok(()),
                 _ => Err(error),
             },
             other => other,
@@ -216,8 +222,10 @@ impl Lease {
     /// Ends the lease as a failure, as well as the network lets it.
     async fn abort(&mut self) {
         self.stop();
-        if !std::mem::replace(&mut self.over, true) {
+        if !self.over {
+            // Dropped in here, it is asked once more in the background.
             abort(&self.vim, &self.moref).await;
+            self.over = true;
         }
     }
 

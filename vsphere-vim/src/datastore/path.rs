@@ -90,7 +90,9 @@ impl FromStr for DatastorePath {
         let rest = rest.ok_or_else(|| Error::invalid_input("datastore path", "it does not begin with `[`"))?;
         let end = rest.find("] ").or_else(|| rest.ends_with(']').then(|| rest.len() - 1)).or_else(|| rest.find(']'));
         let end = end.ok_or_else(|| Error::invalid_input("datastore path", "there is no `]`"))?;
-        Self::new(&rest[..end], rest[end + 1..].trim_start())
+        // One blank belongs to the notation, any other to the name.
+        let path = &rest[end + 1..];
+        Self::new(&rest[..end], path.strip_prefix(' ').unwrap_or(path))
     }
 }
 
@@ -125,6 +127,7 @@ mod tests {
             ("[ds1]", "ds1", ""),
             ("[ds1] ", "ds1", ""),
             ("[ds1] /web/", "ds1", "web"),
+            ("[ds1]  led by a blank", "ds1", " led by a blank"),
             ("[ds1]web/a b.vmdk", "ds1", "web/a b.vmdk"),
             ("[SAN [fast]] web/x[1].vmdk", "SAN [fast]", "web/x[1].vmdk"),
             ("[ds%2f1] Ä/ö.vmx", "ds%2f1", "Ä/ö.vmx"),

@@ -222,7 +222,7 @@ struct Seen {
 impl Reading {
     async fn next(&mut self) -> Option<Result<Bytes>> {
         loop {
-            if self.end.is_some_and(|end| self.at >= end) {
+            if self.at >= self.end.unwrap_or(self.wanted) {
                 return None;
             }
             let Some(body) = &mut self.body else {
@@ -240,7 +240,11 @@ impl Reading {
                     None => continue,
                 },
                 // Without a stated length the end of the body is the end of the file.
-                None if self.end.is_none() => return None,
+                None if self.end.is_none() && self.skip == 0 => return None,
+                None if self.end.is_none() => {
+                    let why = format!("{} ended before byte {}", self.path, self.at);
+                    return Some(Err(Error::protocol(Call::named("GET /folder"), why)));
+                }
                 None => TransportError::new(TransportErrorKind::Disconnected, "the body ended too early"),
                 Some(Err(failure)) => failure,
             };
@@ -293,10 +297,19 @@ impl Reading {
         let response = self.store.fetch(StreamVerb::Get, &self.path, range.as_deref()).await?;
         let broken = |what: &str| Error::protocol(Call::named("GET /folder"), what);
         let modified = response.header("last-modified").map(str::to_owned);
-        let (start, total) = match response.status {
-            206 => content_range(&response).ok_or_else(|| broken("HTTP status 206 without a usable Content-Range"))?,
+        let (start, stop, total) = match response.status {
+            206 => {
+                let range = content_range(&response);
+                let (start, stop, total) =
+                    range.ok_or_else(|| broken("HTTP status 206 without a usable Content-Range"))?;
+                // Of a shorter part nobody could tell whether the file ends there.
+                if total.is_none() && stop < end {
+                    return Err(broken("a part of the range, and not how long the file is"));
+                }
+                (start, Some(stop), total)
+            }
             // A server that does not know ranges begins at the beginning.
-            200 => (0, response.content_length()),
+            200 => (0, None, response.content_length()),
             416 => return Err(Error::invalid_input("range", format!("it begins behind the end of {}", self.path))),
             _ => return Err(refusal(StreamVerb::Get, &self.path, response).await),
         };
@@ -313,7 +326,7 @@ impl Reading {
             }
             Some(_) => {}
             None => {
-                self.end = total.map(|total| total.min(self.wanted));
+                self.end = total.or(stop).map(|end| end.min(self.wanted));
                 self.seen = Some(seen);
             }
         }
@@ -323,8 +336,8 @@ impl Reading {
     }
 }
 
-/// First byte and total of `Content-Range: bytes 5-9/100`.
-fn content_range(response: &StreamResponse) -> Option<(u64, Option<u64>)> {
+/// First byte, the one after the last, and total of `Content-Range: bytes 5-9/100`.
+fn content_range(response: &StreamResponse) -> Option<(u64, u64, Option<u64>)> {
     let value = response.header("content-range")?.trim().strip_prefix("bytes")?.trim();
     let (range, total) = value.split_once('/')?;
     let (start, end) = range.split_once('-')?;
@@ -333,23 +346,32 @@ fn content_range(response: &StreamResponse) -> Option<(u64, Option<u64>)> {
         "*" => None,
         total => Some(total.parse().ok()?),
     };
-    (start <= end && total.is_none_or(|total| end < total)).then_some((start, total))
+    let stop = end.checked_add(1)?;
+    (start <= end && total.is_none_or(|total| end < total)).then_some((start, stop, total))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn range(value: &str) -> Option<(u64, Option<u64>)> {
+    fn range(value: &str) -> Option<(u64, u64, Option<u64>)> {
         let headers = vec![("content-range".to_owned(), value.to_owned())];
         content_range(&StreamResponse::new(206, headers, Box::pin(steps((), |()| Box::pin(async { ((), None) })))))
     }
 
     #[test]
     fn content_ranges_are_read_or_refused() {
-        assert_eq!(range("bytes 5-9/100"), Some((5, Some(100))));
-        assert_eq!(range("bytes 0-0/*"), Some((0, None)));
-        for broken in ["bytes 9-5/100", "bytes 5-100/100", "bytes */100", "items 1-2/3", "bytes -1-2/3", ""] {
+        assert_eq!(range("bytes 5-9/100"), Some((5, 10, Some(100))));
+        assert_eq!(range("bytes 0-0/*"), Some((0, 1, None)));
+        for broken in [
+            "bytes 0-18446744073709551615/*",
+            "bytes 9-5/100",
+            "bytes 5-100/100",
+            "bytes */100",
+            "items 1-2/3",
+            "bytes -1-2/3",
+            "",
+        ] {
             assert_eq!(range(broken), None, "{broken}");
         }
     }

@@ -1,8 +1,11 @@
 //! The task that keeps a lease alive, and what it shares with the transfers.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -13,6 +16,7 @@ use vsphere_vim_types::{MoRef, methods::HttpNfcLeaseProgress, mo};
 
 use super::machine::{Action, Event, Machine};
 use crate::{
+    call::CallOptions,
     client::Vim,
     error::{Call, Error, ServerFault, TransportError},
 };
@@ -97,7 +101,10 @@ pub(super) async fn keep(
             }
             Action::Report => {
                 let args = HttpNfcLeaseProgress { percent: shared.percent(), ..Default::default() };
-                event = match vim.invoke(&lease, args).await {
+                // Whether and when to try again is the machine's affair: it knows how long the lease lives.
+                let limit = vim.settings().request_timeout.min(LONGEST_REPORT);
+                let options = CallOptions::default().idempotent(false).timeout(limit);
+                event = match vim.invoke_with(&lease, args, options).await {
                     Ok(()) => Event::Reported,
                     Err(error) => {
                         let passing = error.is_retryable();
@@ -133,6 +140,9 @@ fn again(error: &Error) -> Error {
         other => Error::protocol(Call::named("HttpNfcLeaseProgress"), other.to_string()),
     }
 }
+
+/// Longest wait for an answer to a report: leases live for minutes.
+const LONGEST_REPORT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

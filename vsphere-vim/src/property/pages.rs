@@ -114,6 +114,12 @@ impl Walk {
                     if !self.vim.log_in_again_if_dead(self.generation, &error).await? {
                         return Err(error);
                     }
+                    // The session lives, and so do the view and perhaps the token.
+                    if self.vim.session().generation() == self.generation
+                        && let Some(work) = self.leftovers()
+                    {
+                        work.await;
+                    }
                     self.restart();
                     continue;
                 }
@@ -122,8 +128,7 @@ impl Walk {
             let page = page.filter(|page| !page.objects.is_empty() || page.token.is_some());
             let Some(page) = page else {
                 // Nothing at all is also what an expired session gets to see.
-                if self.state == State::Start
-                    && self.restarts == 0
+                if self.restarts < MAX_RESTARTS
                     && !self.vim.session_is_alive().await?
                     && self.vim.log_in_again(self.generation).await?
                 {
@@ -298,7 +303,7 @@ const PAGING_SINCE: &str = "4.1";
 const MAX_IDLE_PAGES: u32 = 16;
 
 /// True when a property could not be read for want of a session.
-fn lacks_authentication(content: &ObjectContent) -> bool {
+pub(crate) fn lacks_authentication(content: &ObjectContent) -> bool {
     content.missing_set.iter().any(|missing| missing.fault.fault.is_a("NotAuthenticated"))
 }
 

@@ -79,7 +79,7 @@ impl<'a> VslmWait<'a> {
                 info = self.subject.info() => info?,
                 () = &mut self.cancel, if !cancelled => {
                     cancelled = true;
-                    give_up = Some(Instant::now() + self.grace);
+                    give_up = Instant::now().checked_add(self.grace);
                     self.subject.request_cancel(self.grace).await;
                     continue;
                 }
@@ -94,7 +94,7 @@ impl<'a> VslmWait<'a> {
                 () = sleep(pause) => {}
                 () = &mut self.cancel, if !cancelled => {
                     cancelled = true;
-                    give_up = Some(Instant::now() + self.grace);
+                    give_up = Instant::now().checked_add(self.grace);
                     self.subject.request_cancel(self.grace).await;
                 }
                 () = deadline(give_up) => return Err(self.gave_up(cancelled)),

@@ -140,7 +140,7 @@ impl Follower {
         loop {
             match std::mem::replace(&mut self.progress, Progress::Over) {
                 Progress::Over => return Poll::Ready(None),
-                Progress::Idle(_) if self.by_name && self.machine.is_following() && self.machine.len() == 0 => {
+                Progress::Idle(_) if self.by_name && self.is_over() => {
                     // Dropping the waiter destroys what the server holds.
                     return Poll::Ready(None);
                 }
@@ -160,6 +160,11 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// No object is left, and none is being read.
+    fn is_over(&self) -> bool {
+        self.machine.is_following() && self.machine.len() == 0 && self.machine.unclear().is_none()
     }
 
     fn job(&mut self, mut waiter: Box<Waiter>, patience: Duration) -> Job {
@@ -244,11 +249,19 @@ async fn read(
 ) -> Result<Option<ObjectContent>> {
     let about = properties.iter().filter(|spec| spec.is_about(object)).cloned();
     let filter = about.fold(FilterSpec::new(), FilterSpec::read).start(ObjectSpec::from(object.clone()));
-    match pages::retrieve(vim, &filter, CallOptions::default()).await {
+    let once = async || match pages::retrieve(vim, &filter, CallOptions::default()).await {
         Ok(contents) => Ok(contents.into_iter().find(|content| content.obj == *object)),
         Err(error) if error.is_fault("ManagedObjectNotFound") => Ok(None),
         Err(error) => Err(error),
+    };
+    let generation = vim.session().generation();
+    let content = once().await?;
+    // Nothing, or nothing readable, is also what an expired session gets to see.
+    let doubtful = content.as_ref().is_none_or(pages::lacks_authentication);
+    if doubtful && !vim.session_is_alive().await? && vim.log_in_again(generation).await? {
+        return once().await;
     }
+    Ok(content)
 }
 
 /// Far beyond the largest vCenter; a server that names more is broken or hostile.

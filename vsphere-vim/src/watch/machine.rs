@@ -87,6 +87,8 @@ impl Machine {
                 self.phase = Phase::Sighting;
                 self.sight += 1;
                 self.idle_pages = 0;
+                // All is told anew. What is not has left, though its mere existence could still be read.
+                self.unclear.clear();
             }
             Input::Quiet => self.seen_all(&mut news),
             Input::Updated(update) => self.updated(update, &mut news),

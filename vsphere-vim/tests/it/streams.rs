@@ -105,6 +105,34 @@ async fn a_range_that_cannot_be_used_is_refused() {
 }
 
 #[tokio::test]
+async fn a_file_of_unknown_length_is_never_cut_in_silence() {
+    let sim = simulator().start().await.unwrap();
+    let (vim, script) = scripted(
+        &sim,
+        [
+            // A part of what was asked for: is that the end of the file?
+            Ok((206, vec![("content-range", "bytes 3-4/*")], &CONTENT[3..5])),
+            Ok((206, vec![("content-range", "bytes 3-9/*")], &CONTENT[3..])),
+            // Ranges are not known here, and the file is shorter.
+            Ok((200, vec![], &CONTENT[..5])),
+            // More than was asked for.
+            Ok((200, vec![], CONTENT)),
+        ],
+    )
+    .await;
+    let store = vim.find_datastore("ds1", None).await.unwrap();
+    let path = store.path("x").unwrap();
+    for range in [3..7, 3..u64::MAX] {
+        assert!(matches!(store.read(&path).range(range).open().await.unwrap_err(), Error::Protocol(_)));
+    }
+    let beyond = store.read(&path).range(7..9).open().await.unwrap().collect(10).await.unwrap_err();
+    assert!(matches!(beyond, Error::Protocol(_)), "{beyond}");
+    assert_eq!(store.read(&path).range(7..9).open().await.unwrap().collect(10).await.unwrap(), b"78");
+    assert_eq!(script.ranges().len(), 4);
+    vim.logout().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_refusal_for_want_of_a_session_is_healed_once_and_then_told() {
     let sim = simulator().start().await.unwrap();
     let denied = || Ok((401, vec![], &b"<html>Unauthorized</html>"[..]));

@@ -199,6 +199,23 @@ fn a_change_that_does_not_fit_is_read_anew_before_anything_is_said() {
 }
 
 #[test]
+fn an_object_in_doubt_that_is_not_told_anew_has_left() {
+    let misfit = modify("a", assign("config.hardware.device[7].key", Any::Int(7)));
+    let machine = run(
+        1,
+        vec![
+            (filters(0, 1), vec![]),
+            (one(vec![enter("a", "x")]), vec![entered("a"), Output::Complete]),
+            (one(vec![misfit]), vec![Output::Unclear { filter: 0, object: vm("a") }]),
+            (filters(1, 1), vec![]),
+            // It may still exist, elsewhere: reading it by its name would keep it in sight for ever.
+            (set(1, vec![vec![]], false), vec![left("a")]),
+        ],
+    );
+    assert_eq!((machine.len(), machine.unclear()), (0, None));
+}
+
+#[test]
 fn an_object_in_two_filters_leaves_when_both_let_it_go() {
     let second = |id: &str| told(ObjectUpdateKind::Enter, id, vec![assign("runtime", "on")]);
     let both = |first: Vec<ObjectUpdate>, second: Vec<ObjectUpdate>| set(0, vec![first, second], false);
