@@ -86,7 +86,7 @@ impl StreamTarget {
 
     /// `/folder` or `/nfc`: what may be shown.
     fn service(&self) -> &str {
-        let end = self.path[1.min(self.path.len())..].find(['/', '?']).map_or(self.path.len(), |at| at + 1);
+        let end = self.path.get(1..).unwrap_or_default().find(['/', '?']).map_or(self.path.len(), |at| at + 1);
         &self.path[..end]
     }
 }
