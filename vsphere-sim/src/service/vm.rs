@@ -30,6 +30,7 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
                 name: args.name,
                 description: args.description.unwrap_or_default(),
                 quiesce: args.quiesce,
+                memory: args.memory,
             };
             create_snapshot::<CreateSnapshot_Task>(call, &vm, wanted)
         }
@@ -39,6 +40,7 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
                 name: args.name,
                 description: args.description.unwrap_or_default(),
                 quiesce: args.quiesce_spec.is_some(),
+                memory: args.memory,
             };
             create_snapshot::<CreateSnapshotEx_Task>(call, &vm, wanted)
         }
@@ -50,12 +52,13 @@ pub(super) async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             })
         }
         "RevertToCurrentSnapshot_Task" => {
+            let args: RevertToCurrentSnapshot_Task = call.args()?;
             let id = vm.clone();
             start_task::<RevertToCurrentSnapshot_Task>(call, &vm, move |world| {
                 let current = world.lock().vms.get(&id).and_then(|vm| vm.current_snapshot.clone());
                 let current =
                     current.ok_or_else(|| Fault::new("NotFound", "The virtual machine has no current snapshot"))?;
-                snapshot::revert(world, &current).map(|()| Any::Null)
+                snapshot::revert(world, &current, args.suppress_power_on == Some(true)).map(|()| Any::Null)
             })
         }
         "ConsolidateVMDisks_Task" => {
@@ -160,9 +163,12 @@ fn on_snapshot(call: &Call<'_>) -> Result<Reply, Fault> {
             })
         }
         "ExportSnapshot" => super::lease::export_snapshot(call),
-        "RevertToSnapshot_Task" => start_task::<RevertToSnapshot_Task>(call, &vm, move |world| {
-            snapshot::revert(world, &id).map(|()| Any::Null)
-        }),
+        "RevertToSnapshot_Task" => {
+            let args: RevertToSnapshot_Task = call.args()?;
+            start_task::<RevertToSnapshot_Task>(call, &vm, move |world| {
+                snapshot::revert(world, &id, args.suppress_power_on == Some(true)).map(|()| Any::Null)
+            })
+        }
         "RenameSnapshot" => {
             let args: RenameSnapshot = call.args()?;
             let mut state = call.world.lock();

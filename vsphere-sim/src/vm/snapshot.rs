@@ -21,6 +21,8 @@ pub(crate) struct NewSnapshot {
     pub(crate) name: String,
     pub(crate) description: String,
     pub(crate) quiesce: bool,
+    /// With what the VM's memory holds: the snapshot is of a running VM then. No bytes of memory are kept.
+    pub(crate) memory: bool,
 }
 
 impl Snapshot {
@@ -70,7 +72,7 @@ pub(crate) fn create(world: &World, vm_id: &str, wanted: NewSnapshot) -> Result<
         description: wanted.description,
         created: DateTime::now(),
         // Without memory the snapshot holds a VM that is off, whatever it was.
-        power: Power::Off,
+        power: if wanted.memory { vm.power } else { Power::Off },
         quiesced: wanted.quiesce && vm.power == Power::On,
         manifest: (wanted.quiesce && vm.power == Power::On).then(|| vss_manifest(vm)).flatten(),
         parent: vm.current_snapshot.clone(),
@@ -172,7 +174,9 @@ pub(crate) fn merge(stores: &[Arc<DiskStore>]) -> Result<(), Fault> {
 }
 
 /// Goes back to a snapshot. The caller holds the VM's gate, so nothing else changes it meanwhile.
-pub(crate) fn revert(world: &World, id: &str) -> Result<(), Fault> {
+///
+/// A snapshot of a running VM runs again unless `stay_off`.
+pub(crate) fn revert(world: &World, id: &str, stay_off: bool) -> Result<(), Fault> {
     let held: Vec<(Arc<DiskStore>, Point)> = {
         let state = world.lock();
         let snapshot = state.vm_of_snapshot(id).and_then(|vm| vm.snapshots.get(id)).ok_or_else(|| gone_snapshot(id))?;
@@ -191,9 +195,12 @@ pub(crate) fn revert(world: &World, id: &str) -> Result<(), Fault> {
     let mut settings = snapshot.settings.clone();
     settings.disks.extend(independent.map(|(key, disk)| (*key, disk.clone())));
     settings.tracking = vm.settings.tracking;
-    let power = snapshot.power;
+    let power = if stay_off { Power::Off } else { snapshot.power };
     vm.settings = settings;
     vm.power = power;
+    if power == Power::On {
+        vm.booted = DateTime::now();
+    }
     vm.current_snapshot = Some(id.into());
     vm.revise();
     Ok(())

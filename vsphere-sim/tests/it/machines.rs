@@ -151,6 +151,26 @@ async fn a_removal_without_consolidation_leaves_it_to_be_asked_for() {
 }
 
 #[tokio::test]
+async fn a_snapshot_with_memory_is_of_a_running_machine_and_runs_again() {
+    let sim = simulator(VmSpec::new("web")).await;
+    let mut client = Client::login(&sim).await;
+    let vm = vm(&sim, "web");
+    let power = || sim.vm("web").unwrap().power();
+    assert_eq!(power(), Power::On);
+    let args = CreateSnapshot_Task { name: "awake".into(), memory: true, ..Default::default() };
+    let awake: ManagedObjectReference = client.done(&vm, &args).await.into_typed().unwrap();
+    let info: VirtualMachineSnapshotInfo = client.get(&vm, "snapshot").await.unwrap();
+    assert_eq!(info.root_snapshot_list[0].state.as_str(), "poweredOn");
+    client.power_off(&vm).await;
+    client.done(&awake, &RevertToSnapshot_Task { suppress_power_on: Some(true), ..Default::default() }).await;
+    assert_eq!(power(), Power::Off);
+    client.done(&awake, &RevertToSnapshot_Task::default()).await;
+    assert_eq!(power(), Power::On);
+    client.remove_snapshot(&awake, false).await;
+    client.logout().await;
+}
+
+#[tokio::test]
 async fn power_states_allow_what_a_host_allows() {
     let sim = simulator(VmSpec::new("web").power(Power::Off)).await;
     let mut client = Client::login(&sim).await;
