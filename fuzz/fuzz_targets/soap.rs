@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use vsphere_vim_types::methods::{QueryChangedDiskAreas, ReconfigVM_Task, RetrievePropertiesEx, RetrieveServiceContent};
 use vsphere_vim_types::soap::{self, Limits, RequestOptions};
-use vsphere_vim_types::{DataObject as _, Method, Value as _};
+use vsphere_vim_types::{Method, Value as _};
 
 const LIMITS: Limits = Limits { depth: 64, memory: 64 << 20 };
 
