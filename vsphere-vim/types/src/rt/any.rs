@@ -151,11 +151,11 @@ impl Any {
         Some(match self {
             Any::Null => return None,
             Any::Dynamic(element) => return element.xsi_type().map(ToOwned::to_owned),
-            Any::Array { item, .. } => {
-                let mut letters = item.chars();
-                let first = letters.next().map(|c| c.to_ascii_uppercase().to_string()).unwrap_or_default();
-                format!("ArrayOf{first}{}", letters.as_str())
+            // Only primitives change their first letter; any other name is the suffix as it was read.
+            Any::Array { item, .. } if PRIMITIVE_ITEMS.contains(&&**item) => {
+                format!("ArrayOf{}{}", item[..1].to_ascii_uppercase(), &item[1..])
             }
+            Any::Array { item, .. } => format!("ArrayOf{item}"),
             Any::Bool(_)
             | Any::Byte(_)
             | Any::Short(_)
@@ -223,23 +223,25 @@ impl Any {
     }
 }
 
+/// Items of arrays whose names begin with a small letter, while the array's name has a capital.
+const PRIMITIVE_ITEMS: [&str; 12] = [
+    "boolean",
+    "byte",
+    "short",
+    "int",
+    "long",
+    "float",
+    "double",
+    "string",
+    "anyURI",
+    "dateTime",
+    "base64Binary",
+    "anyType",
+];
+
 /// `ArrayOfString` holds `<string>`: the item name of a primitive starts in lower case.
 pub(crate) fn array_item_name(suffix: &str) -> Box<str> {
-    const PRIMITIVES: [&str; 12] = [
-        "boolean",
-        "byte",
-        "short",
-        "int",
-        "long",
-        "float",
-        "double",
-        "string",
-        "anyURI",
-        "dateTime",
-        "base64Binary",
-        "anyType",
-    ];
-    PRIMITIVES
+    PRIMITIVE_ITEMS
         .iter()
         .find(|name| name.eq_ignore_ascii_case(suffix))
         .map_or_else(|| suffix.into(), |name| (*name).into())

@@ -158,3 +158,18 @@ fn a_newer_type_is_written_as_it_came() {
     let state = "<state>entangled</state>";
     assert_eq!(write("state", "VirtualMachinePowerState", &read::<VirtualMachinePowerState>(state)), state);
 }
+
+/// Found by fuzzing: the array's name went to and fro between two spellings.
+#[test]
+fn an_array_of_an_unknown_type_keeps_its_name_whatever_its_first_letter() {
+    for name in ["ArrayOfiqn", "ArrayOfString", "ArrayOfanyType", "ArrayOfTomorrow", "ArrayOf"] {
+        let text = format!(
+            r#"<val xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="{name}"><x xsi:type="q"/></val>"#
+        );
+        let any: Any = read(&text);
+        let once = write("val", "anyType", &any);
+        let again: Any =
+            read(&once.replacen("<val", r#"<val xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance""#, 1));
+        assert_eq!(write("val", "anyType", &again), once, "{name}");
+    }
+}
