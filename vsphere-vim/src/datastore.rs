@@ -41,7 +41,8 @@ pub use self::{
 };
 use crate::{
     client::Vim,
-    error::{Error, Result},
+    error::{Call, Error, Result},
+    property::single::{property_error, required},
 };
 
 /// One datastore, as one datacenter sees it.
@@ -166,6 +167,10 @@ async fn datacenter_of(vim: &Vim, datastore: &MoRef<mo::Datastore>) -> Result<(M
         }
         above = parent;
     }
+    if above.is_some() {
+        let why = format!("more than {MAX_DEPTH} objects above it");
+        return Err(Error::protocol(Call::on("RetrievePropertiesEx", datastore.as_untyped()), why));
+    }
     let datacenter = datacenter.ok_or_else(|| Error::not_found(format!("the datacenter of {datastore}")))?;
     names.reverse();
     Ok((datacenter, names.join("/")))
@@ -184,7 +189,9 @@ async fn name_and_parent(
                 PropertyPath::<$kind, ManagedObjectReference>::new("parent"),
             );
             let (name, parent) = vim.read(&object, paths).await?;
-            (crate::property::single::required(&object, "name", name)?, parent.present())
+            // A parent that may not be read would make the path shorter, and another one.
+            let parent = parent.optional().map_err(|fault| property_error(&object, "parent", *fault))?;
+            (required(&object, "name", name)?, parent)
         }};
     }
     Ok(match object.type_name() {

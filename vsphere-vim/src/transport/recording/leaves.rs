@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Volatile,
     /// A version, which looks like an address.
     Version,
+    /// The address of a leased disk: a folder of its path is a ticket.
+    LeaseUrl,
     /// Anything else.
     Plain,
 }
@@ -84,6 +86,8 @@ impl<'a> Walk<'a> {
         };
         if SECRET.contains(&name) || SECRET_WITHIN.iter().any(is_within) {
             Kind::Secret
+        } else if name == "url" && self.around.last().is_some_and(|(around, _)| *around == "deviceUrl") {
+            Kind::LeaseUrl
         } else if USER.contains(&name) {
             Kind::User
         } else if HOST.contains(&name) {
