@@ -29,7 +29,6 @@ pub(crate) struct Vcsim {
     pub(crate) user: String,
     pub(crate) password: String,
     /// The port of the tunnel for extensions, with the option `-tunnel`.
-    #[allow(dead_code, reason = "not every topic needs it")]
     pub(crate) tunnel: u16,
 }
 
