@@ -1,27 +1,14 @@
 //! Alarms against the simulator: where they are told, and of what.
 
-use vsphere_sim::{DiskSpec, Personality, Power, Simulator, VmSpec};
+use vsphere_sim::{Personality, Simulator};
 use vsphere_vim::{
-    Credentials, Error, MoRef, Vim, VmLookup,
+    Error, MoRef,
     events::Recursion,
     mo::{ManagedEntity, VirtualMachine},
     types::ManagedEntityStatus::{Gray, Green, Red, Yellow},
 };
 
-async fn connect(sim: &Simulator) -> Vim {
-    let credentials = Credentials::password(sim.username(), sim.password());
-    let pin = sim.thumbprint_sha256().parse().unwrap();
-    Vim::builder(sim.url()).credentials(credentials).thumbprint(pin).connect().await.unwrap()
-}
-
-async fn two_vms() -> (Simulator, Vim, MoRef<VirtualMachine>, MoRef<VirtualMachine>) {
-    let vm = |name| VmSpec::new(name).disk(DiskSpec::empty(1 << 20)).power(Power::Off);
-    let sim = Simulator::builder().vm(vm("web")).vm(vm("db")).start().await.unwrap();
-    let vim = connect(&sim).await;
-    let find = async |name: &str| vim.find_vm(&VmLookup::InventoryPath(format!("dc1/vm/{name}"))).await.unwrap().moref;
-    let (web, db) = (find("web").await, find("db").await);
-    (sim, vim, web, db)
-}
+use crate::simulated::{connect, two_vms};
 
 #[tokio::test]
 async fn an_alarm_that_goes_off_is_told_at_the_machine_and_at_all_that_contains_it() {

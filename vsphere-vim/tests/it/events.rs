@@ -2,28 +2,15 @@
 
 use std::time::Duration;
 
-use vsphere_sim::{DiskSpec, Injection, Power, Simulator, VmSpec};
+use vsphere_sim::Injection;
 use vsphere_vim::{
-    CreateSnapshotOptions, Credentials, MoRef, Vim, VmLookup,
+    CreateSnapshotOptions, MoRef, Vim,
     events::{Events, Recursion},
     methods::{Destroy_Task, PowerOffVM_Task, PowerOnVM_Task},
     mo::{ManagedEntity, VirtualMachine},
 };
 
-async fn connect(sim: &Simulator) -> Vim {
-    let credentials = Credentials::password(sim.username(), sim.password());
-    let pin = sim.thumbprint_sha256().parse().unwrap();
-    Vim::builder(sim.url()).credentials(credentials).thumbprint(pin).connect().await.unwrap()
-}
-
-async fn two_vms() -> (Simulator, Vim, MoRef<VirtualMachine>, MoRef<VirtualMachine>) {
-    let vm = |name| VmSpec::new(name).disk(DiskSpec::empty(1 << 20)).power(Power::Off);
-    let sim = Simulator::builder().vm(vm("web")).vm(vm("db")).start().await.unwrap();
-    let vim = connect(&sim).await;
-    let find = async |name: &str| vim.find_vm(&VmLookup::InventoryPath(format!("dc1/vm/{name}"))).await.unwrap().moref;
-    let (web, db) = (find("web").await, find("db").await);
-    (sim, vim, web, db)
-}
+use crate::simulated::two_vms;
 
 async fn power_cycle(vim: &Vim, vm: &MoRef<VirtualMachine>) {
     let on = vim.invoke(vm, PowerOnVM_Task::default()).await.unwrap();

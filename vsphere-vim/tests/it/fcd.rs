@@ -15,17 +15,13 @@ use vsphere_vim::{
     version::WireVersion,
 };
 
+use crate::simulated::connect;
+
 const MIB: u64 = 1 << 20;
 
 fn one_vm(personality: Personality) -> SimulatorBuilder {
     let vm = VmSpec::new("web").disk(DiskSpec::empty(64 * MIB)).power(Power::On);
     Simulator::builder().personality(personality).vm(vm)
-}
-
-async fn connect(sim: &Simulator) -> Vim {
-    let credentials = Credentials::password(sim.username(), sim.password());
-    let pin = sim.thumbprint_sha256().parse().unwrap();
-    Vim::builder(sim.url()).credentials(credentials).thumbprint(pin).connect().await.unwrap()
 }
 
 async fn datastore(vim: &Vim) -> MoRef<Datastore> {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use vmdk::stream::{StreamReader, StreamSpec, StreamWriter};
 use vsphere_sim::{DiskSpec, Fault, Injection, LeaseConfig, Personality, Power, Simulator, SimulatorBuilder, VmSpec};
 use vsphere_vim::{
-    CreateSnapshotOptions, Credentials, Error, ManagedObjectReference, MoRef, Poly, RemoveSnapshotOptions, Thumbprint,
-    Vim, VmLookup,
+    CreateSnapshotOptions, Error, ManagedObjectReference, MoRef, Poly, RemoveSnapshotOptions, Vim, VmLookup,
     error::TransportErrorKind,
     lease::{DeviceStream, ImportRequest, LeaseOptions},
     methods::ExportVm,
@@ -17,6 +16,8 @@ use vsphere_vim::{
         VirtualDeviceConfigSpecOperation, VirtualDisk, VirtualLsiLogicController, VirtualMachineConfigSpec,
     },
 };
+
+use crate::simulated::connect;
 
 const MIB: u64 = 1 << 20;
 
@@ -29,12 +30,6 @@ fn leases(timeout: Duration) -> LeaseConfig {
     let mut config = LeaseConfig::default();
     config.timeout = timeout;
     config
-}
-
-async fn connect(sim: &Simulator) -> Vim {
-    let pin: Thumbprint = sim.thumbprint_sha256().parse().unwrap();
-    let credentials = Credentials::password(sim.username(), sim.password());
-    Vim::builder(sim.url()).credentials(credentials).thumbprint(pin).connect().await.unwrap()
 }
 
 async fn web(vim: &Vim) -> MoRef<VirtualMachine> {

@@ -17,13 +17,9 @@ use vsphere_vim::{
     vm::{CloneOptions, Forced, GuestQuiesce, RegisterVm, Relocation, ShutdownOutcome, ShutdownPolicy, VssOptions},
 };
 
-const MIB: u64 = 1 << 20;
+use crate::simulated::connect;
 
-async fn connect(sim: &Simulator) -> Vim {
-    let credentials = Credentials::password(sim.username(), sim.password());
-    let pin: vsphere_vim::Thumbprint = sim.thumbprint_sha256().parse().unwrap();
-    Vim::builder(sim.url()).credentials(credentials).thumbprint(pin).connect().await.unwrap()
-}
+const MIB: u64 = 1 << 20;
 
 fn spec(name: &str) -> VmSpec {
     VmSpec::new(name).disk(DiskSpec::empty(2 * MIB)).power(Power::Off)

@@ -17,6 +17,7 @@ mod network;
 mod recording;
 mod restarts;
 mod sessions;
+mod simulated;
 mod simulator;
 mod streams;
 mod tasks;

@@ -17,6 +17,8 @@ use vsphere_vim::{
     types::{FileFault, VirtualMachineConfigSpec},
 };
 
+use crate::simulated::connect;
+
 const MIB: u64 = 1 << 20;
 
 fn one_vm() -> SimulatorBuilder {
@@ -25,11 +27,6 @@ fn one_vm() -> SimulatorBuilder {
 
 fn pin(sim: &Simulator) -> Thumbprint {
     sim.thumbprint_sha256().parse().unwrap()
-}
-
-async fn connect(sim: &Simulator) -> Vim {
-    let credentials = Credentials::password(sim.username(), sim.password());
-    Vim::builder(sim.url()).credentials(credentials).thumbprint(pin(sim)).connect().await.unwrap()
 }
 
 async fn web(vim: &Vim) -> MoRef<VirtualMachine> {
