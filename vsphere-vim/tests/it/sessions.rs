@@ -1,6 +1,12 @@
 //! Login, its loss, and what many tasks make of it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use vsphere_vim::{
     Error, MoRef,
@@ -141,32 +147,34 @@ async fn a_session_that_is_killed_again_and_again_costs_one_login_each_time() {
     const DEATHS: usize = 25;
     let server = clock();
     let vim = server.connect().await;
-    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let workers: Vec<_> = (0..20)
+    let done = Arc::new(AtomicBool::new(false));
+    let (workers, calls): (Vec<_>, Vec<_>) = (0..20)
         .map(|_| {
-            let (vim, done) = (vim.clone(), std::sync::Arc::clone(&done));
-            tokio::spawn(async move {
-                let mut calls = 0_usize;
-                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            let calls = Arc::new(AtomicUsize::new(0));
+            let (vim, done, count) = (vim.clone(), Arc::clone(&done), Arc::clone(&calls));
+            let worker = tokio::spawn(async move {
+                while !done.load(SeqCst) {
                     vim.invoke(&service_instance(), CurrentTime::default()).await.unwrap();
-                    calls += 1;
+                    count.fetch_add(1, SeqCst);
                 }
-                calls
-            })
+            });
+            (worker, calls)
         })
-        .collect();
+        .unzip();
     for death in 1..=DEATHS {
         server.expire();
-        while server.logins() == death {
+        // Everybody ends the call that is under way and one more, which began on the dead session or after it.
+        // Without this wait, a starved worker could meet several deaths in one call, and a call heals only so often.
+        let before: Vec<_> = calls.iter().map(|calls| calls.load(SeqCst)).collect();
+        while calls.iter().zip(&before).any(|(calls, before)| calls.load(SeqCst) < before + 2) {
+            assert!(!workers.iter().any(tokio::task::JoinHandle::is_finished), "a worker failed");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // Everybody has had the time to find the old cookie dead.
-        tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(server.logins(), 1 + death);
     }
-    done.store(true, std::sync::atomic::Ordering::SeqCst);
+    done.store(true, SeqCst);
     for worker in workers {
-        assert!(worker.await.unwrap() > 0, "everybody went on");
+        worker.await.unwrap();
     }
     assert_eq!(server.logins(), 1 + DEATHS);
 }
