@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashSet,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
-    Access, Format, OpenOptions, PathPolicy,
+    Access, Format, OpenOptions,
     link::{DescriptorFile, Link},
 };
 use crate::{
@@ -55,7 +55,7 @@ impl<'a> Opener<'a> {
             if links.len() >= MAX_LINKS {
                 return Err(broken(ChainProblem::TooDeep { limit: MAX_LINKS }));
             }
-            let path = self.locate(&child.path, &hint)?;
+            let path = self.options.paths.locate(&child.path, &hint)?;
             let identity = self.identity(&path)?;
             if !seen.insert(identity) {
                 return Err(broken(ChainProblem::Cycle { file: path }));
@@ -157,7 +157,7 @@ impl<'a> Opener<'a> {
             return Err(Error::not_supported(object(), line.kind.name(), reason));
         }
         let name = line.file_name.as_deref().unwrap_or_default();
-        let path = self.locate(descriptor, name)?;
+        let path = self.options.paths.locate(descriptor, name)?;
         let backing = self.file(&path, if writable { Access::ReadWrite } else { Access::ReadOnly })?;
         if line.kind == ExtentType::Sparse {
             refuse_other_sparse(&backing)?;
@@ -205,32 +205,6 @@ impl<'a> Opener<'a> {
             .resolver
             .identity(path)
             .map_err(|error| Error::io("resolve", path.display().to_string(), None, error))
-    }
-
-    /// Where a file named in the descriptor at `descriptor` is, if the policy lets it be opened.
-    fn locate(&self, descriptor: &Path, name: &str) -> Result<PathBuf> {
-        let object = || descriptor.display().to_string();
-        let refuse = |reason| Err(Error::PathRefused { object: object(), name: name.to_owned(), reason });
-        if name.contains("://") {
-            return Err(Error::not_supported(
-                object(),
-                format!("the extent {name:?}"),
-                "it is an object of a datastore, not a file",
-            ));
-        }
-        if name.is_empty() || name.contains('\0') {
-            return refuse("it is no file name");
-        }
-        let relative = Path::new(name);
-        if self.options.paths == PathPolicy::SameDirectory {
-            if relative.has_root() {
-                return refuse("it is absolute");
-            }
-            if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-                return refuse("it leaves the directory");
-            }
-        }
-        Ok(descriptor.parent().unwrap_or(Path::new("")).join(relative))
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::{
     fmt, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
-use crate::source::{FileSource, Handle};
+use crate::{
+    error::{Error, Result},
+    source::{FileSource, Handle},
+};
 
 /// Options of [`Disk::open`](super::Disk::open). The defaults suit an untrusted image that is only read.
 #[derive(Clone)]
@@ -136,6 +139,31 @@ pub enum PathPolicy {
     /// Any file. Only for images from a trusted source: a descriptor could make any readable file of this
     /// machine part of the disk.
     Any,
+}
+
+impl PathPolicy {
+    /// Where a file named in the descriptor at `descriptor` is, if it may be opened.
+    pub(crate) fn locate(self, descriptor: &Path, name: &str) -> Result<PathBuf> {
+        let object = || descriptor.display().to_string();
+        let refuse = |reason| Err(Error::PathRefused { object: object(), name: name.to_owned(), reason });
+        if name.contains("://") {
+            let reason = "it is an object of a datastore, not a file";
+            return Err(Error::not_supported(object(), format!("the extent {name:?}"), reason));
+        }
+        if name.is_empty() || name.contains('\0') {
+            return refuse("it is no file name");
+        }
+        let relative = Path::new(name);
+        if self == Self::SameDirectory {
+            if relative.has_root() {
+                return refuse("it is absolute");
+            }
+            if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+                return refuse("it leaves the directory");
+            }
+        }
+        Ok(descriptor.parent().unwrap_or(Path::new("")).join(relative))
+    }
 }
 
 /// Opens the files of a disk. Implement it to read disks from a datastore or an object store.

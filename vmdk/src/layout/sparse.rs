@@ -117,7 +117,7 @@ impl SparseHeader {
             let format = format!("sparse header with flags {unknown:#010x}");
             return Err(Error::not_supported(object, format, "unknown incompatible flags"));
         }
-        if header.flags.has(SparseFlags::NEWLINE_TEST) && bytes[73..77] != NEWLINES {
+        if !Self::kept_newlines(bytes) {
             return bad("the newline bytes are changed: the file went through a text-mode transfer".to_owned());
         }
         let entries = u32_at(bytes, 44);
@@ -137,6 +137,11 @@ impl SparseHeader {
             return Err(Error::not_supported(object, format, "only deflate is known"));
         }
         Ok(header)
+    }
+
+    /// Whether the bytes that a text-mode transfer would change are as written, or were never there to test.
+    pub fn kept_newlines(bytes: &[u8; HEADER_BYTES]) -> bool {
+        !SparseFlags(u32_at(bytes, 8)).has(SparseFlags::NEWLINE_TEST) || bytes[73..77] == NEWLINES
     }
 
     /// Writes the header.
