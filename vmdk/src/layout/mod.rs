@@ -1,10 +1,18 @@
 //! Binary headers: parsed, checked and encoded without any I/O.
 
+mod cowd;
+mod field;
 mod marker;
+mod sesparse;
 mod sparse;
 
 pub use self::{
+    cowd::{COWD_ENTRIES_PER_TABLE, COWD_HEADER_BYTES, CowdHeader},
     marker::{GRAIN_MARKER_BYTES, Marker, MetadataKind},
+    sesparse::{
+        Area, SESPARSE_ENTRIES_PER_TABLE, SESPARSE_GRAIN_SECTORS, SESPARSE_HEADER_BYTES, SeSparseDirectoryEntry,
+        SeSparseEntry, SeSparseHeader, SeSparseVolatileHeader,
+    },
     sparse::{ENTRIES_PER_TABLE, HEADER_BYTES, MAX_DIRECTORY_ENTRIES, SparseFlags, SparseHeader, TABLE_BYTES},
 };
 

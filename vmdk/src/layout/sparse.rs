@@ -3,6 +3,7 @@
 //! Facts: VMware's "Virtual Disk Format 5.0" technical note; the flag of zeroed grains and the split of the
 //! flags into compatible (low) and incompatible (high) halves are from QEMU and open-vmdk.
 
+use super::field::{u32_at, u64_at};
 use crate::{
     SECTOR,
     error::{Error, Result},
@@ -228,14 +229,6 @@ impl SparseHeader {
             Error::malformed(object, problem)
         })
     }
-}
-
-fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]
