@@ -4,7 +4,9 @@
 //! times on a loaded machine mean little; the ratios hold better.
 
 mod backup;
+mod process;
 mod retrieve;
+mod vmdk;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,9 +17,10 @@ fn main() -> ExitCode {
     let answered = match name.as_str() {
         "vim-retrieve" => retrieve::run(),
         "backup" => backup::run(),
+        "vmdk" => vmdk::run(),
         _ => {
             Err("questions: vim-retrieve (a large inventory through the public API, against a bare scan and pyVmomi), \
-                  backup (full over nbdssl and its limit)"
+                  backup (full over nbdssl and its limit), vmdk (conversions, reads and maps of disks, against qemu-img)"
                 .into())
         }
     };

@@ -8,6 +8,7 @@ use std::process::Command;
 use super::inventory::Inventory;
 use super::server::Server;
 use super::{PER_PAGE, runtime, walk};
+use crate::process::high_water;
 
 /// The argument that makes this program the measured process.
 const CHILD: &str = "--child";
@@ -38,10 +39,4 @@ pub(super) fn of_walk(machines: usize) -> Result<u64, Box<dyn Error>> {
     let printed = String::from_utf8_lossy(&output.stdout);
     let mark = printed.lines().last().and_then(|line| line.parse().ok());
     Ok(mark.ok_or_else(|| format!("the measured process failed: {}", String::from_utf8_lossy(&output.stderr)))?)
-}
-
-fn high_water() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
