@@ -9,5 +9,6 @@ mod in_place;
 mod limits;
 mod peers;
 mod props;
+mod snapshots;
 mod stream;
 mod support;

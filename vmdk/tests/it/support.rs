@@ -1,5 +1,7 @@
 //! What the tests share: random content, files in memory, the peers' tools.
 
+pub(crate) mod snapshot;
+
 use std::{
     collections::HashMap,
     io,
