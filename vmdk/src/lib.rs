@@ -27,10 +27,10 @@
 //! | Format | Read, map | Write in place | Create |
 //! |---|---|---|---|
 //! | raw | yes | yes | yes |
-//! | `monolithicFlat`, `twoGbMaxExtentFlat`, `vmfs` and its variants | yes | yes | `monolithicFlat`, `vmfs` |
-//! | `monolithicSparse`, `twoGbMaxExtentSparse` (KDMV) | yes | yes | `monolithicSparse` |
+//! | `monolithicFlat`, `twoGbMaxExtentFlat`, `vmfs` and its variants | yes | yes | all but the old names |
+//! | `monolithicSparse`, `twoGbMaxExtentSparse` (KDMV) | yes | yes | yes |
 //! | `custom` with flat, sparse and `ZERO` extents | yes | yes, but not into `ZERO` | no |
-//! | children of the above (snapshot chains) | yes | yes, flat excepted | no |
+//! | children of the above (snapshot chains) | yes | yes, flat excepted | sparse ([`create_child`]) |
 //! | `streamOptimized` | as a stream ([`stream`]) | no | as a stream |
 //! | `vmfsSparse` (COWD), `seSparse`, `vsanSparse`, device mappings | refused by name | | |
 //!
@@ -63,8 +63,8 @@ pub mod source;
 pub mod stream;
 
 pub use crate::{
-    create::{CreateKind, CreateSpec, MAX_CAPACITY, create},
-    descriptor::{AdapterType, Cid, CreateType, Descriptor},
+    create::{ChildSpec, CreateKind, CreateSpec, MAX_CAPACITY, create, create_child},
+    descriptor::{AdapterType, Cid, CreateType, Descriptor, DiskUuid},
     disk::{Access, Disk, Format, LinkInfo, LocalFiles, MapIter, OpenOptions, PathPolicy, Resolver},
     error::{ChainProblem, Error, Result},
     image::{Image, MapEntry, MapKind},

@@ -1,6 +1,6 @@
 //! Descriptors of new disks.
 
-use super::{AdapterType, Cid, CreateType, Descriptor, ExtentLine, Geometry};
+use super::{AdapterType, Cid, CreateType, Descriptor, DiskUuid, ExtentLine, Geometry};
 use crate::error::Result;
 
 /// What goes into the descriptor of a new disk.
@@ -11,9 +11,11 @@ pub struct NewDescriptor {
     extents: Vec<ExtentLine>,
     cid: Cid,
     parent: Option<(Cid, String)>,
-    adapter: AdapterType,
-    hardware_version: u32,
+    adapter: Option<AdapterType>,
+    hardware_version: Option<u32>,
     thin: bool,
+    uuid: Option<DiskUuid>,
+    model: Option<Descriptor>,
 }
 
 impl NewDescriptor {
@@ -24,9 +26,11 @@ impl NewDescriptor {
             extents,
             cid: Cid::random(),
             parent: None,
-            adapter: AdapterType::LsiLogic,
-            hardware_version: Self::DEFAULT_HARDWARE_VERSION,
+            adapter: None,
+            hardware_version: None,
             thin: false,
+            uuid: None,
+            model: None,
         }
     }
 
@@ -47,13 +51,13 @@ impl NewDescriptor {
 
     /// Sets the adapter that the geometry is made for.
     pub fn adapter(mut self, adapter: AdapterType) -> Self {
-        self.adapter = adapter;
+        self.adapter = Some(adapter);
         self
     }
 
     /// Sets the virtual hardware version.
     pub fn hardware_version(mut self, version: u32) -> Self {
-        self.hardware_version = version;
+        self.hardware_version = Some(version);
         self
     }
 
@@ -63,13 +67,29 @@ impl NewDescriptor {
         self
     }
 
+    /// Sets the uuid that guests see.
+    pub fn uuid(mut self, uuid: DiskUuid) -> Self {
+        self.uuid = Some(uuid);
+        self
+    }
+
+    /// Takes everything from `model` that does not say which files the disk has, which parent, or how its changes
+    /// are tracked: adapter, geometry, uuid, tools, comments and unknown lines. What is set here goes before it.
+    pub fn like(mut self, model: Descriptor) -> Self {
+        self.model = Some(model);
+        self
+    }
+
     /// Writes the descriptor.
     ///
     /// # Errors
     /// [`Error::InvalidInput`](crate::Error::InvalidInput) for names that cannot be written in a descriptor.
     pub fn build(&self) -> Result<Descriptor> {
-        let mut descriptor = Descriptor::parse(TEMPLATE.as_bytes())?;
-        descriptor.set_value("CID", &self.cid.to_string())?;
+        let mut descriptor = match &self.model {
+            Some(model) => detached(model)?,
+            None => Descriptor::parse(TEMPLATE.as_bytes())?,
+        };
+        descriptor.set_cid(self.cid)?;
         descriptor.set_value("createType", self.create_type.name())?;
         if let Some((cid, hint)) = &self.parent {
             descriptor.set_value("parentCID", &cid.to_string())?;
@@ -79,17 +99,65 @@ impl NewDescriptor {
             descriptor.set_value("isNativeSnapshot", "no")?;
         }
         descriptor.set_extents(&self.extents)?;
-        descriptor.ddb_set("adapterType", self.adapter.name())?;
-        if self.parent.is_none() {
-            Geometry::for_disk(descriptor.capacity()?, &self.adapter).store(&mut descriptor)?;
+        self.describe_hardware(&mut descriptor)?;
+        Ok(descriptor)
+    }
+
+    fn describe_hardware(&self, descriptor: &mut Descriptor) -> Result<()> {
+        let known = descriptor.ddb_get("adapterType").map(|name| AdapterType::from_name(&name));
+        let adapter = self.adapter.clone().or_else(|| known.clone()).unwrap_or(AdapterType::LsiLogic);
+        let is_same = known.as_ref() == Some(&adapter);
+        if !is_same {
+            descriptor.ddb_set("adapterType", adapter.name())?;
+        }
+        // A guest that booted with a geometry expects it again.
+        if self.parent.is_none() && !(is_same && Geometry::of(descriptor).is_some()) {
+            Geometry::for_disk(descriptor.capacity()?, &adapter).store(descriptor)?;
         }
         if self.thin {
             descriptor.ddb_set("thinProvisioned", "1")?;
+        } else {
+            descriptor.ddb_remove("thinProvisioned");
         }
-        descriptor.ddb_set("virtualHWVersion", &self.hardware_version.to_string())?;
-        Ok(descriptor)
+        if let Some(uuid) = self.uuid {
+            descriptor.ddb_set("uuid", &uuid.to_string())?;
+        }
+        if self.hardware_version.is_some() || descriptor.ddb_get("virtualHWVersion").is_none() {
+            let version = self.hardware_version.unwrap_or(Self::DEFAULT_HARDWARE_VERSION);
+            descriptor.ddb_set("virtualHWVersion", &version.to_string())?;
+        }
+        Ok(())
     }
 }
+
+/// `model` as a base disk without change tracking, and without what names objects of the host it came from.
+fn detached(model: &Descriptor) -> Result<Descriptor> {
+    let mut descriptor = model.clone();
+    descriptor.strip_change_tracking();
+    for key in HOST_KEYS {
+        descriptor.remove_value(key);
+        descriptor.ddb_remove(key);
+    }
+    if descriptor.value("version").is_none() {
+        descriptor.set_value("version", "1")?;
+    }
+    if descriptor.value("isNativeSnapshot").is_some() {
+        descriptor.set_value("isNativeSnapshot", "no")?;
+    }
+    descriptor.set_value("parentCID", &Cid::NONE.to_string())?;
+    Ok(descriptor)
+}
+
+/// What ties a descriptor to its chain, or to objects of one host: a parent's name, native snapshots, digests.
+const HOST_KEYS: [&str; 7] = [
+    "parentFileNameHint",
+    "nativeParentCID",
+    "nativeParentHint",
+    "nativeDeltaBytes",
+    "objectParentUri",
+    "digestFilename",
+    "digestType",
+];
 
 /// As VMware lays it out; the `RW 0 ZERO` line only marks where the extents go.
 const TEMPLATE: &str = "\
@@ -121,6 +189,26 @@ mod tests {
             createType=\"monolithicFlat\"\n\n# Extent description\nRW 2048 FLAT \"x-flat.vmdk\" 0\n\n\
             # The Disk Data Base\n#DDB\n\nddb.adapterType = \"lsilogic\"\nddb.geometry.cylinders = \"1\"\n\
             ddb.geometry.heads = \"255\"\nddb.geometry.sectors = \"63\"\nddb.virtualHWVersion = \"14\"\n";
+        assert_eq!(built.to_string(), expected);
+    }
+
+    #[test]
+    fn a_disk_like_another_keeps_its_identity_and_loses_chain_and_tracking() {
+        let model = "# Disk DescriptorFile\nversion=3\nencoding=\"UTF-8\"\nCID=11111111\nparentCID=22222222\n\
+            isNativeSnapshot=\"no\"\ncreateType=\"vmfsSparse\"\nparentFileNameHint=\"b.vmdk\"\n\n\
+            # Extent description\nRW 2048 VMFSSPARSE \"web-000001-delta.vmdk\"\n\n\
+            # Change Tracking File\nchangeTrackPath=\"web-000001-ctk.vmdk\"\n\n# The Disk Data Base\n#DDB\n\n\
+            ddb.adapterType = \"ide\"\nddb.geometry.cylinders = \"7\"\nddb.geometry.heads = \"16\"\n\
+            ddb.geometry.sectors = \"63\"\n\
+            ddb.thinProvisioned = \"1\"\nddb.vendor = \"kept\"\nddb.virtualHWVersion = \"21\"\n";
+        let model = Descriptor::parse(model.as_bytes()).unwrap();
+        let extent = ExtentLine::new(ExtentType::Vmfs, 4096, "web-flat.vmdk");
+        let built = NewDescriptor::new(CreateType::Vmfs, vec![extent]).cid(Cid(5)).like(model).build().unwrap();
+        let expected = "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=00000005\nparentCID=ffffffff\n\
+            isNativeSnapshot=\"no\"\ncreateType=\"vmfs\"\n\n\
+            # Extent description\nRW 4096 VMFS \"web-flat.vmdk\"\n\n# The Disk Data Base\n#DDB\n\n\
+            ddb.adapterType = \"ide\"\nddb.geometry.cylinders = \"7\"\nddb.geometry.heads = \"16\"\n\
+            ddb.geometry.sectors = \"63\"\nddb.vendor = \"kept\"\nddb.virtualHWVersion = \"21\"\n";
         assert_eq!(built.to_string(), expected);
     }
 

@@ -10,6 +10,7 @@ mod build;
 mod extent_line;
 mod geometry;
 mod line;
+mod uuid;
 mod vocabulary;
 
 use std::{borrow::Cow, fmt};
@@ -19,6 +20,7 @@ pub use self::{
     build::NewDescriptor,
     extent_line::ExtentLine,
     geometry::{AdapterType, Geometry},
+    uuid::DiskUuid,
     vocabulary::{CreateType, ExtentAccess, ExtentType},
 };
 use crate::error::{Error, Result};

@@ -88,6 +88,10 @@ impl OpenOptions {
         self.resolver = resolver;
         self
     }
+
+    pub(crate) fn path_policy(&self) -> PathPolicy {
+        self.paths
+    }
 }
 
 impl Default for OpenOptions {

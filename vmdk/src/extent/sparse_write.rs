@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use super::{Backing, SparseExtent, Underlay, sparse::TablesLocked};
+use super::{SparseExtent, Underlay, sparse::TablesLocked};
 use crate::{
     SECTOR,
     error::{Error, Result},
@@ -299,69 +299,6 @@ impl Drop for SparseExtent {
         if !std::thread::panicking() && self.allocator.marked_unclean.load(Ordering::Acquire) {
             let _ = self.close();
         }
-    }
-}
-
-/// A new, empty extent: header, descriptor, both directories and all tables, which are one hole of the file.
-#[derive(Debug)]
-pub(crate) struct NewSparse {
-    pub(crate) header: SparseHeader,
-    redundant_tables: u64,
-    tables: u64,
-}
-
-impl NewSparse {
-    /// Lays out an extent of `capacity_sectors` with grains of 64 KiB and room for a descriptor.
-    pub(crate) fn lay_out(capacity_sectors: u64) -> Self {
-        const GRAIN_SECTORS: u64 = 128;
-        const DESCRIPTOR_SECTORS: u64 = 20;
-        let mut header = SparseHeader {
-            version: 1,
-            flags: SparseFlags(SparseFlags::NEWLINE_TEST | SparseFlags::REDUNDANT_DIRECTORY),
-            capacity_sectors,
-            grain_sectors: GRAIN_SECTORS,
-            descriptor_sector: 1,
-            descriptor_sectors: DESCRIPTOR_SECTORS,
-            redundant_directory_sector: 1 + DESCRIPTOR_SECTORS,
-            directory_sector: 0,
-            overhead_sectors: 0,
-            unclean_shutdown: false,
-            compression: 0,
-        };
-        let entries = header.directory_entries();
-        let directory_sectors = (entries * 4).div_ceil(SECTOR);
-        let table_sectors = entries * (TABLE_BYTES / SECTOR);
-        let redundant_tables = header.redundant_directory_sector + directory_sectors;
-        header.directory_sector = redundant_tables + table_sectors;
-        let tables = header.directory_sector + directory_sectors;
-        header.overhead_sectors = (tables + table_sectors).next_multiple_of(GRAIN_SECTORS);
-        Self { header, redundant_tables, tables }
-    }
-
-    /// Writes the extent to an empty file.
-    pub(crate) fn write(&self, backing: &Backing, descriptor: &[u8]) -> Result<()> {
-        let room = self.header.descriptor_sectors * SECTOR;
-        if descriptor.len() as u64 > room {
-            return Err(Error::invalid("descriptor", format!("{} bytes do not fit in {room}", descriptor.len())));
-        }
-        backing.set_len(self.header.overhead_sectors * SECTOR)?;
-        backing.write(self.header.descriptor_sector * SECTOR, descriptor)?;
-        self.write_directory(backing, self.header.redundant_directory_sector, self.redundant_tables)?;
-        self.write_directory(backing, self.header.directory_sector, self.tables)?;
-        // Last: until then the file is no VMDK.
-        backing.write(0, &self.header.encode())
-    }
-
-    fn write_directory(&self, backing: &Backing, sector: u64, first_table: u64) -> Result<()> {
-        const BLOCK: u64 = 64 * 1024;
-        let entries = self.header.directory_entries();
-        for start in (0..entries).step_by(BLOCK as usize / 4) {
-            let block: Vec<u8> = (start..entries.min(start + BLOCK / 4))
-                .flat_map(|index| ((first_table + index * (TABLE_BYTES / SECTOR)) as u32).to_le_bytes())
-                .collect();
-            backing.write(sector * SECTOR + start * 4, &block)?;
-        }
-        Ok(())
     }
 }
 

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
 
 mod chain;
+mod children;
 mod compose;
+mod creation;
 mod faults;
 mod hostile;
 mod in_place;
