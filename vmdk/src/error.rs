@@ -84,6 +84,12 @@ pub enum Error {
         /// Why it cannot be changed.
         reason: &'static str,
     },
+    /// The caller asked a long operation to end.
+    #[error("the {operation} was cancelled")]
+    Cancelled {
+        /// What was ended.
+        operation: &'static str,
+    },
     /// A value that the caller gave does not make sense.
     #[error("{what} is invalid: {problem}")]
     InvalidInput {

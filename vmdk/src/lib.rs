@@ -1,25 +1,18 @@
 //! VMDK virtual disks: read, map, write and check.
 //!
 //! ```no_run
-//! use vmdk::{Access, CreateKind, CreateSpec, Disk, MapKind, OpenOptions, create};
+//! use vmdk::{CopyOptions, CreateKind, CreateSpec, Disk, OpenOptions, convert};
 //!
 //! # fn main() -> vmdk::Result<()> {
 //! let source = Disk::open("web.vmdk", &OpenOptions::new())?;
-//! let target = create("copy.vmdk", &CreateSpec::new(source.capacity(), CreateKind::Flat))?;
-//! let mut buf = vec![0; 1 << 20];
+//! let mut first = [0; 512];
+//! source.read_at(0, &mut first)?;
 //! for entry in source.map(0..source.capacity()) {
 //!     let entry = entry?;
-//!     if entry.kind == MapKind::Data {
-//!         let mut offset = entry.range.start;
-//!         while offset < entry.range.end {
-//!             let len = (entry.range.end - offset).min(buf.len() as u64) as usize;
-//!             source.read_at(offset, &mut buf[..len])?;
-//!             target.write_at(offset, &buf[..len])?;
-//!             offset += len as u64;
-//!         }
-//!     }
+//!     println!("{:?} is {:?}", entry.range, entry.kind);
 //! }
-//! target.close()
+//! let spec = CreateSpec::new(source.capacity(), CreateKind::MonolithicSparse);
+//! convert(&source, "copy.vmdk", &spec, &CopyOptions::new())?.close()
 //! # }
 //! ```
 //!
@@ -39,7 +32,8 @@
 //! - [`layout`]: binary headers, parsed and checked without I/O
 //! - [`source`]: positioned byte sources ([`ReadAt`], [`WriteAt`])
 //! - [`Disk`]: one virtual disk with its extents and parents
-//! - [`create`](create()): new disks
+//! - [`create`](create()), [`create_child`]: new disks
+//! - [`copy`](copy()), [`convert`]: whole disks from one image to another
 //! - [`stream`]: `streamOptimized` disks, written and read forward
 //! - [`Image`]: the object-safe view of a disk that other crates take
 //!
@@ -51,6 +45,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 
 mod cache;
+mod copy;
 mod create;
 pub mod descriptor;
 mod disk;
@@ -63,6 +58,7 @@ pub mod source;
 pub mod stream;
 
 pub use crate::{
+    copy::{Copied, CopyOptions, convert, copy},
     create::{ChildSpec, CreateKind, CreateSpec, MAX_CAPACITY, create, create_child},
     descriptor::{AdapterType, Cid, CreateType, Descriptor, DiskUuid},
     disk::{Access, Disk, Format, LinkInfo, LocalFiles, MapIter, OpenOptions, PathPolicy, Resolver},

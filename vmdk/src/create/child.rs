@@ -107,7 +107,7 @@ pub fn create_child(parent: impl AsRef<Path>, path: impl AsRef<Path>, spec: &Chi
         new = new.adapter_type(crate::descriptor::AdapterType::from_name(&adapter));
     }
     let hint = hint(parent, path, spec.options.path_policy())?;
-    make(path, &new, Some((cid, hint)), spec.options.clone())
+    make(path, &new, Some((cid, hint)), spec.options.clone(), Ok)
 }
 
 /// The parent's name for the child's descriptor.

@@ -35,17 +35,28 @@ pub const MAX_CAPACITY: u64 = 62 << 40;
 /// What was made before a failure is removed.
 #[doc(alias = "VixDiskLib_Create")]
 pub fn create(path: impl AsRef<Path>, spec: &CreateSpec) -> Result<Disk> {
-    make(path.as_ref(), spec, None, OpenOptions::new())
+    create_then(path.as_ref(), spec, Ok)
+}
+
+/// Creates a disk and does something with it; when that fails, the disk's files are removed.
+pub(crate) fn create_then(path: &Path, spec: &CreateSpec, then: impl FnOnce(Disk) -> Result<Disk>) -> Result<Disk> {
+    make(path, spec, None, OpenOptions::new(), then)
 }
 
 /// Makes the files of a disk, with `parent` of a child, and opens it with `options`.
-fn make(path: &Path, spec: &CreateSpec, parent: Option<(Cid, String)>, options: OpenOptions) -> Result<Disk> {
+fn make(
+    path: &Path,
+    spec: &CreateSpec,
+    parent: Option<(Cid, String)>,
+    options: OpenOptions,
+    then: impl FnOnce(Disk) -> Result<Disk>,
+) -> Result<Disk> {
     spec.check()?;
     let mut files = NewFiles::default();
     let options = options.access(Access::ReadWrite);
     if spec.kind == CreateKind::Raw {
         files.create(path)?.set_len(spec.capacity)?;
-        return files.keep(|| Disk::open(path, &options.format(Format::Raw)), path);
+        return files.keep(|| then(Disk::open(path, &options.format(Format::Raw))?), path);
     }
     let extents = ExtentFiles::plan(path, spec)?;
     let descriptor = spec.build_descriptor(&extents.lines, parent)?.to_bytes();
@@ -64,5 +75,5 @@ fn make(path: &Path, spec: &CreateSpec, parent: Option<(Cid, String)>, options: 
         files.create(path)?.write(0, &descriptor)?;
         Format::Descriptor
     };
-    files.keep(|| Disk::open(path, &options.format(format)), path)
+    files.keep(|| then(Disk::open(path, &options.format(format))?), path)
 }

@@ -7,6 +7,7 @@ use crate::{
     SECTOR,
     descriptor::{AdapterType, Cid, CreateType, Descriptor, DiskUuid, ExtentLine, NewDescriptor},
     error::{Error, Result},
+    image::Image,
 };
 
 /// What kind of disk [`create`](super::create()) makes.
@@ -150,6 +151,20 @@ impl CreateSpec {
         self.capacity
     }
 
+    /// This spec with the virtual hardware of `source` where it says nothing of its own.
+    pub(crate) fn inheriting(&self, source: &dyn Image) -> Result<Self> {
+        if self.model.is_some() {
+            return Ok(self.clone());
+        }
+        let mut model = NewDescriptor::template()?;
+        for key in HARDWARE_KEYS {
+            if let Some(value) = source.ddb_get(key) {
+                model.ddb_set(key, &value)?;
+            }
+        }
+        Ok(self.clone().like(model))
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if self.kind == CreateKind::Raw {
             return Ok(());
@@ -195,3 +210,17 @@ const DEFAULT_GRAIN_BYTES: u64 = 64 << 10;
 
 /// Grain sizes that the header's reader accepts.
 const GRAIN_BYTES: std::ops::RangeInclusive<u64> = 4 << 10..=32 << 20;
+
+/// What of the disk data base describes the virtual hardware. Not the uuid: two disks of one machine would share it.
+const HARDWARE_KEYS: [&str; 10] = [
+    "adapterType",
+    "geometry.cylinders",
+    "geometry.heads",
+    "geometry.sectors",
+    "geometry.biosCylinders",
+    "geometry.biosHeads",
+    "geometry.biosSectors",
+    "virtualHWVersion",
+    "toolsVersion",
+    "toolsInstallType",
+];

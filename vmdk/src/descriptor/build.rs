@@ -87,7 +87,7 @@ impl NewDescriptor {
     pub fn build(&self) -> Result<Descriptor> {
         let mut descriptor = match &self.model {
             Some(model) => detached(model)?,
-            None => Descriptor::parse(TEMPLATE.as_bytes())?,
+            None => Self::template()?,
         };
         descriptor.set_cid(self.cid)?;
         descriptor.set_value("createType", self.create_type.name())?;
@@ -101,6 +101,11 @@ impl NewDescriptor {
         descriptor.set_extents(&self.extents)?;
         self.describe_hardware(&mut descriptor)?;
         Ok(descriptor)
+    }
+
+    /// A descriptor that says nothing yet.
+    pub(crate) fn template() -> Result<Descriptor> {
+        Descriptor::parse(TEMPLATE.as_bytes())
     }
 
     fn describe_hardware(&self, descriptor: &mut Descriptor) -> Result<()> {
@@ -122,7 +127,9 @@ impl NewDescriptor {
         if let Some(uuid) = self.uuid {
             descriptor.ddb_set("uuid", &uuid.to_string())?;
         }
-        if self.hardware_version.is_some() || descriptor.ddb_get("virtualHWVersion").is_none() {
+        // A child takes it from its parent, as long as it has none of its own.
+        let is_missing = self.parent.is_none() && descriptor.ddb_get("virtualHWVersion").is_none();
+        if self.hardware_version.is_some() || is_missing {
             let version = self.hardware_version.unwrap_or(Self::DEFAULT_HARDWARE_VERSION);
             descriptor.ddb_set("virtualHWVersion", &version.to_string())?;
         }

@@ -4,6 +4,7 @@
 mod chain;
 mod children;
 mod compose;
+mod copying;
 mod creation;
 mod faults;
 mod hostile;
