@@ -35,6 +35,7 @@
 //! - [`create`](create()), [`create_child`]: new disks
 //! - [`copy`](copy()), [`convert`]: whole disks from one image to another
 //! - [`stream`]: `streamOptimized` disks, written and read forward
+//! - [`check`](mod@check): what is wrong with a disk, and how bad it is
 //! - [`Image`]: the object-safe view of a disk that other crates take
 //!
 //! Everything in an image file is taken as hostile: header fields bound no allocation unchecked, arithmetic
@@ -45,6 +46,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 
 mod cache;
+pub mod check;
 mod copy;
 mod create;
 pub mod descriptor;

@@ -15,6 +15,7 @@ use std::{
     },
 };
 
+pub(crate) use self::open::{MAX_LINKS, read_descriptor};
 use self::{link::Link, open::Opener};
 pub use self::{
     map::MapIter,

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Most links of a chain. vSphere allows 32.
-const MAX_LINKS: usize = 64;
+pub(crate) const MAX_LINKS: usize = 64;
 
 /// State of opening one disk.
 pub(super) struct Opener<'a> {
@@ -243,7 +243,7 @@ fn refuse_other_sparse(backing: &Backing) -> Result<()> {
 }
 
 /// Reads a descriptor up to the first NUL, which pads embedded ones.
-fn read_descriptor(backing: &Backing, offset: u64, len: u64) -> Result<Descriptor> {
+pub(crate) fn read_descriptor(backing: &Backing, offset: u64, len: u64) -> Result<Descriptor> {
     if len > MAX_DESCRIPTOR_BYTES as u64 {
         return Err(Error::malformed(&*backing.name, format!("a descriptor of {len} bytes")));
     }

@@ -17,11 +17,11 @@ use crate::{
 pub struct OpenOptions {
     pub(super) access: Access,
     pub(super) format: Option<Format>,
-    pub(super) paths: PathPolicy,
-    pub(super) single_link: bool,
+    pub(crate) paths: PathPolicy,
+    pub(crate) single_link: bool,
     pub(super) update_cid: bool,
     pub(super) cache_bytes: usize,
-    pub(super) resolver: Arc<dyn Resolver>,
+    pub(crate) resolver: Arc<dyn Resolver>,
 }
 
 impl OpenOptions {

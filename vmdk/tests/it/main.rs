@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
 
 mod chain;
+mod check;
 mod children;
 mod compose;
 mod copying;
