@@ -124,13 +124,25 @@ impl Resolver for MemFiles {
 
 /// Whether a peer's tool is here. Says so loudly when it is not, and fails if peers are required.
 pub(crate) fn peer(tool: &str) -> bool {
-    let here = Command::new(tool).arg("--version").output().is_ok();
+    here(tool, Command::new(tool).arg("--version").output().is_ok())
+}
+
+/// As [`peer`], for a Python module of a Debian package.
+pub(crate) fn module(name: &str) -> bool {
+    let import = Command::new(DEBIAN_PYTHON).args(["-c", &format!("import {name}")]).output();
+    here(name, import.is_ok_and(|output| output.status.success()))
+}
+
+fn here(peer: &str, here: bool) -> bool {
     if !here {
-        eprintln!("PEER MISSING: {tool}: this test proved nothing");
-        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|value| value != "1"), "{tool} is required");
+        eprintln!("PEER MISSING: {peer}: this test proved nothing");
+        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|value| value != "1"), "{peer} is required");
     }
     here
 }
+
+/// Has the modules of Debian's packages, whatever `python3` is on the path.
+pub(crate) const DEBIAN_PYTHON: &str = "/usr/bin/python3";
 
 /// Runs a tool that must succeed; returns its output.
 pub(crate) fn run(tool: &str, dir: &Path, args: &[&str]) -> String {

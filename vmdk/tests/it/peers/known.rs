@@ -1,0 +1,72 @@
+//! Disks chosen by hand: borders of extents, zeroed grains.
+
+use vmdk::{Disk, MapKind, OpenOptions};
+
+use super::qemu::Qemu;
+use crate::support::{assert_is, run};
+
+#[test]
+fn reads_split_disks_across_extent_boundaries() {
+    let Some(qemu) = Qemu::new() else { return };
+    for kind in ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"] {
+        let name = format!("{kind}.vmdk");
+        run("qemu-img", qemu.dir(), &["create", "-f", "vmdk", "-o", &format!("subformat={kind}"), &name, "5G"]);
+        let writes =
+            ["write -P 0x11 2147418112 128k", "write -P 0x22 4294901760 131072", "write -P 0x33 5368643584 65536"];
+        for write in writes {
+            run("qemu-io", qemu.dir(), &["-f", "vmdk", "-c", write, &name]);
+        }
+        let disk = Disk::open(qemu.dir().join(&name), &OpenOptions::new()).unwrap();
+        assert_eq!(disk.links().next().unwrap().data_files.len(), 3);
+        let mut buf = vec![0; 262_144];
+        for (at, len, pattern) in [(2_147_418_112_u64, 131_072_usize, 0x11), (4_294_901_760, 131_072, 0x22)] {
+            disk.read_at(at - 65536, &mut buf).unwrap();
+            assert!(buf[..65536].iter().all(|&byte| byte == 0), "{kind}");
+            assert!(buf[65536..65536 + len].iter().all(|&byte| byte == pattern), "{kind}");
+            assert!(buf[65536 + len..].iter().all(|&byte| byte == 0), "{kind}");
+        }
+        disk.read_at((5 << 30) - 4, &mut buf[..4]).unwrap();
+        assert_eq!(buf[..4], [0x33; 4]);
+    }
+}
+
+#[test]
+fn a_zeroed_grain_of_a_child_hides_the_parent() {
+    let Some(qemu) = Qemu::new() else { return };
+    run("qemu-img", qemu.dir(), &["create", "-f", "vmdk", "base.vmdk", "1M"]);
+    run("qemu-io", qemu.dir(), &["-f", "vmdk", "-c", "write -P 0xaa 0 1M", "base.vmdk"]);
+    run(
+        "qemu-img",
+        qemu.dir(),
+        &["create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "-o", "zeroed_grain=on", "child.vmdk"],
+    );
+    run("qemu-io", qemu.dir(), &["-f", "vmdk", "-c", "write -z 0 128k", "-c", "write -P 0x55 256k 64k", "child.vmdk"]);
+    let mut expected = vec![0xaa; 1 << 20];
+    expected[..128 << 10].fill(0);
+    expected[256 << 10..320 << 10].fill(0x55);
+    let options = OpenOptions::new().writable();
+    let disk = Disk::open(qemu.dir().join("child.vmdk"), &options).unwrap();
+    assert_is(&disk, &expected);
+    let map: Vec<_> = disk.map(0..1 << 20).map(|entry| entry.unwrap()).collect();
+    assert_eq!((map[0].range.clone(), map[0].kind), (0..128 << 10, MapKind::Zero));
+
+    // Writes into the child take the rest of the grain from the parent; zeroing hides the parent.
+    disk.write_at((600 << 10) + 5, b"hello").unwrap();
+    disk.zero_at((700 << 10) + 1..(900 << 10) + 3).unwrap();
+    disk.write_at(5, b"over a zeroed grain").unwrap();
+    expected[(600 << 10) + 5..][..5].copy_from_slice(b"hello");
+    expected[(700 << 10) + 1..(900 << 10) + 3].fill(0);
+    expected[5..24].copy_from_slice(b"over a zeroed grain");
+    assert_is(&disk, &expected);
+    disk.close().unwrap();
+    qemu.assert_is("vmdk", "child.vmdk", &expected);
+    qemu.check("child.vmdk");
+}
+
+#[test]
+fn stream_optimized_is_refused_by_name() {
+    let Some(qemu) = Qemu::new() else { return };
+    run("qemu-img", qemu.dir(), &["create", "-f", "vmdk", "-o", "subformat=streamOptimized", "s.vmdk", "1M"]);
+    let error = Disk::open(qemu.dir().join("s.vmdk"), &OpenOptions::new()).unwrap_err();
+    assert!(error.to_string().contains("streamOptimized"), "{error}");
+}
