@@ -2,15 +2,16 @@
 //!
 //! The peer is qemu-img, on the same files in the same run, taking turns. Every piece of our work runs in a process
 //! of its own, as qemu-img's does, so that start, opening and closing count for both and the kernel knows the peak of
-//! memory of each. Results stay in the page cache for both (`-t unsafe` for qemu-img); the first ones are compared
-//! with the source by `qemu-img compare`. qemu-img gets what makes it fastest: `-m 16 -W` where it allows that, which
-//! is not where it compresses.
+//! memory of each. Results stay in the page cache for both (`-t unsafe` for qemu-img, nothing is synced of ours); the
+//! first ones are compared with the source by `qemu-img compare`. qemu-img gets what makes it fastest: `-m 16 -W`
+//! where it allows that, which is not where it compresses.
 
 mod conversions;
 mod huge;
 mod image;
 mod lookups;
 mod table;
+mod unsynced;
 mod work;
 
 use std::error::Error;

@@ -52,6 +52,9 @@ impl Conversion {
         }
         let ratio = theirs.wall.as_secs_f64() / ours.wall.as_secs_f64();
         table.ratio(self.question, show(ours), show(theirs), ratio, self.bar);
+        // Tells more than the clock where others use the machine, and more threads are no merit in it.
+        let ratio = theirs.cpu.as_secs_f64() / ours.cpu.as_secs_f64();
+        table.note(&format!("{}: CPU", self.question), format!("{ratio:.2} times less"), String::new());
         if self.sized {
             let name = format!("{}: size", self.question);
             let times = sizes[0] as f64 / sizes[1] as f64;

@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmdk::stream::{self, StreamReader, StreamSpec};
-use vmdk::{Access, CreateKind, CreateSpec, Disk, MapKind, OpenOptions, create};
+use vmdk::{Access, CopyOptions, CreateKind, CreateSpec, Disk, Format, OpenOptions, copy, create};
 
 use super::image::Random;
+use super::unsynced::Unsynced;
 use super::{Bench, huge};
 use crate::process::{self, Cost};
 
@@ -67,8 +69,8 @@ impl Work {
         match self.kind {
             Kind::Export => export(&Disk::open_raw(from, Access::ReadOnly)?, to)?,
             Kind::Import => import(from, to)?,
-            Kind::ToSparse => copy(&Disk::open_raw(from, Access::ReadOnly)?, to, CreateKind::MonolithicSparse)?,
-            Kind::ToRaw => copy(&Disk::open(from, &OpenOptions::new())?, to, CreateKind::Raw)?,
+            Kind::ToSparse => convert(&Disk::open_raw(from, Access::ReadOnly)?, to, CreateKind::MonolithicSparse)?,
+            Kind::ToRaw => convert(&Disk::open(from, &OpenOptions::new())?, to, CreateKind::Raw)?,
             Kind::Read(threads) => read(from, threads)?,
             Kind::Map => map(from)?,
             Kind::Huge => huge::work(from, to)?,
@@ -94,25 +96,22 @@ pub(super) fn export(disk: &Disk, to: &Path) -> Result<(), Box<dyn Error>> {
 
 fn import(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     let mut reader = StreamReader::open(File::open(from)?, from.display().to_string())?;
-    let target = create(to, &CreateSpec::new(reader.capacity(), CreateKind::Raw))?;
+    let target = target(reader.capacity(), to, CreateKind::Raw)?;
     stream::import(&mut reader, &target)?;
     Ok(target.close()?)
 }
 
-fn copy(source: &Disk, to: &Path, kind: CreateKind) -> Result<(), Box<dyn Error>> {
-    let target = create(to, &CreateSpec::new(source.capacity(), kind))?;
-    let mut buf = vec![0; 1 << 20];
-    for entry in source.map(0..source.capacity()) {
-        let entry = entry?;
-        if entry.kind == MapKind::Data {
-            for at in entry.range.clone().step_by(buf.len()) {
-                let part = &mut buf[..(entry.range.end - at).min(1 << 20) as usize];
-                source.read_at(at, part)?;
-                target.write_at(at, part)?;
-            }
-        }
-    }
+fn convert(source: &Disk, to: &Path, kind: CreateKind) -> Result<(), Box<dyn Error>> {
+    let target = target(source.capacity(), to, kind)?;
+    copy(source, &target, &CopyOptions::new())?;
     Ok(target.close()?)
+}
+
+/// A new disk that is left to the page cache, as the peer's is.
+fn target(capacity: u64, path: &Path, kind: CreateKind) -> Result<Disk, Box<dyn Error>> {
+    create(path, &CreateSpec::new(capacity, kind))?.close()?;
+    let format = if kind == CreateKind::Raw { Format::Raw } else { Format::Sparse };
+    Ok(Disk::open(path, &OpenOptions::new().writable().format(format).resolver(Arc::new(Unsynced)))?)
 }
 
 /// Random reads from all threads at once; printed is the time of all.
