@@ -37,12 +37,9 @@ impl ExtentLine {
     ///
     /// # Errors
     /// [`Error::Malformed`], also for sizes whose bytes do not fit in 63 bits.
-    pub fn parse(line: &[u8]) -> Result<Self> {
-        let bad = |problem: &str| {
-            Error::malformed("descriptor", format!("extent line {:?}: {problem}", String::from_utf8_lossy(line)))
-        };
-        let text = std::str::from_utf8(line).map_err(|_| bad("the file name is not UTF-8"))?.trim();
-        let (access, text) = word(text);
+    pub fn parse(line: &str) -> Result<Self> {
+        let bad = |problem: &str| Error::malformed("descriptor", format!("extent line {line:?}: {problem}"));
+        let (access, text) = word(line.trim_start_matches('\u{feff}').trim());
         let access = ExtentAccess::from_name(access).ok_or_else(|| bad("unknown access"))?;
         let (size, text) = word(text);
         let size_sectors = sectors(size).ok_or_else(|| bad("the size is no number of sectors"))?;
@@ -130,9 +127,9 @@ mod tests {
             "RW 10 VSANSPARSE \"vsan://5274\"",
             "RW 10 BRANDNEW \"x\"",
         ] {
-            assert_eq!(ExtentLine::parse(line.as_bytes()).unwrap().to_string(), line);
+            assert_eq!(ExtentLine::parse(line).unwrap().to_string(), line);
         }
-        let extent = ExtentLine::parse(b"  rw  8 vmfs  \"x-flat.vmdk\"  2 ").unwrap();
+        let extent = ExtentLine::parse("  rw  8 vmfs  \"x-flat.vmdk\"  2 ").unwrap();
         assert_eq!((extent.kind.clone(), extent.len(), extent.offset()), (ExtentType::Vmfs, 4096, 1024));
     }
 
@@ -150,7 +147,7 @@ mod tests {
             "RW 36028797018963968 ZERO",
             "RW 8 FLAT \"a\" 0x1",
         ] {
-            assert!(ExtentLine::parse(line.as_bytes()).is_err(), "{line}");
+            assert!(ExtentLine::parse(line).is_err(), "{line}");
         }
     }
 }

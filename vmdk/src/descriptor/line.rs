@@ -49,23 +49,28 @@ impl LineEnd {
 }
 
 impl Line {
+    /// The text without blanks around it, and without the byte order mark that editors put before the first line.
+    fn content(&self) -> &[u8] {
+        self.text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.text).trim_ascii()
+    }
+
     pub(super) fn is_blank(&self) -> bool {
-        self.text.trim_ascii().is_empty()
+        self.content().is_empty()
     }
 
     pub(super) fn is_comment(&self) -> bool {
-        self.text.trim_ascii_start().first() == Some(&b'#')
+        self.content().first() == Some(&b'#')
     }
 
     /// Text of a comment, trimmed.
     pub(super) fn comment(&self) -> Option<&str> {
-        let text = self.text.trim_ascii().strip_prefix(b"#")?;
+        let text = self.content().strip_prefix(b"#")?;
         std::str::from_utf8(text.trim_ascii()).ok()
     }
 
     /// Whether the line starts with an access word, which makes it an extent.
     pub(super) fn is_extent(&self) -> bool {
-        let text = self.text.trim_ascii_start();
+        let text = self.content();
         let word = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         word.len() < text.len()
             && [&b"RW"[..], b"RDONLY", b"NOACCESS"].iter().any(|access| word.eq_ignore_ascii_case(access))
@@ -76,7 +81,8 @@ impl Line {
             return None;
         }
         let equals = self.text.iter().position(|&byte| byte == b'=')?;
-        let key = self.text[..equals].trim_ascii();
+        let key = &self.text[..equals];
+        let key = key.strip_prefix(BYTE_ORDER_MARK).unwrap_or(key).trim_ascii();
         if key.is_empty() || key.iter().any(|byte| byte.is_ascii_whitespace() || *byte == b'"') {
             return None;
         }
@@ -93,11 +99,15 @@ impl Line {
         Some(Entry { key, value, start })
     }
 
-    /// Replaces the value of an entry, keeping key, spacing and quotes.
-    pub(super) fn replace_value(&mut self, value: &str) {
-        if let Some(entry) = self.entry() {
-            let range = entry.start..entry.start + entry.value.len();
-            self.text.splice(range, value.bytes());
+    /// Replaces the value of an entry, keeping key, spacing and quotes. Quotes are added where the value would not
+    /// be read back without them.
+    pub(super) fn replace_value(&mut self, value: &[u8]) {
+        let Some(entry) = self.entry() else { return };
+        let (start, end) = (entry.start, entry.start + entry.value.len());
+        self.text.splice(start..end, value.iter().copied());
+        if self.entry().is_none_or(|entry| entry.value != value) {
+            let equals = self.text.iter().position(|&byte| byte == b'=').map_or(start, |equals| equals + 1);
+            self.text.splice(equals.., [b"\"", value, b"\""].concat());
         }
     }
 }
@@ -112,6 +122,8 @@ impl Entry<'_> {
     }
 }
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +136,29 @@ mod tests {
             let line = &split(text.as_bytes())[0];
             assert_eq!(line.entry().unwrap().value, value.as_bytes(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_replaced_value_is_read_back_and_only_it_changes() {
+        for (text, value, expected) in [
+            ("  a =  \"b\" # c", "new", "  a =  \"new\" # c"),
+            ("a=b", "new", "a=new"),
+            ("a=b", " new ", "a=\" new \""),
+            ("a=\"b", "new ", "a=\"new \""),
+            ("\u{feff}a=b", "c", "\u{feff}a=c"),
+        ] {
+            let mut line = split(text.as_bytes()).remove(0);
+            line.replace_value(value.as_bytes());
+            assert_eq!(String::from_utf8(line.text.clone()).unwrap(), expected);
+            assert_eq!(line.entry().unwrap().value, value.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_nothing() {
+        assert!(split("\u{feff}# Disk".as_bytes())[0].is_comment());
+        assert!(split("\u{feff}version=1".as_bytes())[0].entry().unwrap().is("version"));
+        assert!(split("\u{feff}RW 1 ZERO".as_bytes())[0].is_extent());
     }
 
     #[test]

@@ -3,25 +3,35 @@
 //! A [`Descriptor`] is a list of lines kept as they were found: comments, blanks, unknown keys, order, white
 //! space and line ends. The typed views read from those lines and the setters replace one value in place, so
 //! that a restore tool changes only what it owns. Keys and enumerated values are compared without case.
-//! Values decode as UTF-8, which is what ESXi writes; other bytes are kept, and shown with replacement
-//! characters.
+//! Names and values are in the encoding that the descriptor states, UTF-8 by default; what is not valid in it is
+//! kept, shown with replacement characters, and never taken for a file name.
 
 mod build;
+mod charset;
+mod cid;
+mod ddb;
 mod extent_line;
 mod geometry;
+mod header;
 mod line;
+mod strip;
 mod uuid;
 mod vocabulary;
 
 use std::{borrow::Cow, fmt};
 
-use self::line::{Line, LineEnd};
 pub use self::{
     build::NewDescriptor,
+    cid::Cid,
     extent_line::ExtentLine,
     geometry::{AdapterType, Geometry},
     uuid::DiskUuid,
-    vocabulary::{CreateType, ExtentAccess, ExtentType},
+    vocabulary::{CreateType, Device, ExtentAccess, ExtentType},
+};
+use self::{
+    charset::Charset,
+    ddb::is_ddb,
+    line::{Line, LineEnd},
 };
 use crate::error::{Error, Result};
 
@@ -65,33 +75,42 @@ impl Descriptor {
         self.lines.iter().flat_map(|line| line.text.iter().chain(line.end.bytes())).copied().collect()
     }
 
-    // ---- Header ----
-
     /// Returns the value of `key` without its quotes; the first one where a key occurs twice.
     pub fn value(&self, key: &str) -> Option<Cow<'_, str>> {
         let entry = self.lines.iter().filter_map(Line::entry).find(|entry| entry.is(key))?;
-        Some(String::from_utf8_lossy(entry.value))
+        Some(self.charset().decode_lossy(entry.value))
     }
 
-    /// Sets the value of `key`, in place where the key exists.
+    /// Sets the value of `key`, in place where the key exists. No byte of another line changes; a last line
+    /// without a line end gets one when a line is added after it.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] for a key or value that cannot be written in a descriptor.
+    /// [`Error::InvalidInput`] for a key or value that cannot be written in a descriptor or not in its
+    /// encoding, and for another encoding where names or values are not ASCII.
     pub fn set_value(&mut self, key: &str, value: &str) -> Result<()> {
         check_key(key)?;
         check_value(value)?;
+        if ["encoding", "ddb.encoding"].iter().any(|known| key.eq_ignore_ascii_case(known)) {
+            self.check_new_encoding(value)?;
+        }
+        let charset = self.charset();
+        let encode = |text: &str| charset.encode(text).map(Cow::into_owned);
+        let unencodable =
+            || Error::invalid("descriptor value", format!("{value:?} cannot be said in {}", self.encoding()));
+        let bytes = encode(value).ok_or_else(unencodable)?;
         if let Some(line) = self.lines.iter_mut().find(|line| line.entry().is_some_and(|entry| entry.is(key))) {
-            line.replace_value(value);
+            line.replace_value(&bytes);
             return Ok(());
         }
-        let (at, text) = if is_ddb(key) {
-            (self.ddb_insertion_point(), format!("{key} = \"{value}\""))
-        } else if matches!(key.to_ascii_lowercase().as_str(), "version" | "cid" | "parentcid") {
-            (self.header_insertion_point(), format!("{key}={value}"))
+        let (at, empty) = if is_ddb(key) {
+            (self.ddb_insertion_point(), format!("{key} = \"\""))
+        } else if ["version", "CID", "parentCID"].iter().any(|bare| key.eq_ignore_ascii_case(bare)) {
+            (self.header_insertion_point(), format!("{key}="))
         } else {
-            (self.header_insertion_point(), format!("{key}=\"{value}\""))
+            (self.header_insertion_point(), format!("{key}=\"\""))
         };
-        self.insert(at, text.into_bytes());
+        self.insert(at, empty.into_bytes());
+        self.lines[at].replace_value(&bytes);
         Ok(())
     }
 
@@ -100,163 +119,6 @@ impl Descriptor {
         let before = self.lines.len();
         self.lines.retain(|line| !line.entry().is_some_and(|entry| entry.is(key)));
         self.lines.len() != before
-    }
-
-    /// Descriptor version; 1 unless changed block tracking (3) or newer features are used.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when it is missing or no number.
-    pub fn version(&self) -> Result<u32> {
-        let value = self.required("version")?;
-        value.parse().map_err(|_| Error::malformed("descriptor", format!("version {value:?} is no number")))
-    }
-
-    /// Content id: changes at the first write after each open.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when it is missing or not hexadecimal.
-    pub fn cid(&self) -> Result<Cid> {
-        Cid::parse(&self.required("CID")?)
-    }
-
-    /// Content id that the parent must have, [`Cid::NONE`] for a base disk. A missing line means no parent.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when it is not hexadecimal.
-    pub fn parent_cid(&self) -> Result<Cid> {
-        self.value("parentCID").map_or(Ok(Cid::NONE), |value| Cid::parse(&value))
-    }
-
-    /// Sets the content id, and with it the low 32 bits of `ddb.longContentID` where that is kept.
-    ///
-    /// # Errors
-    /// Never for a descriptor that could be parsed.
-    pub fn set_cid(&mut self, cid: Cid) -> Result<()> {
-        if self.ddb_get("longContentID").is_some_and(|id| id.len() == 32) {
-            let long = format!("{}{}{}{cid}", Cid::random(), Cid::random(), Cid::random());
-            self.ddb_set("longContentID", &long)?;
-        }
-        self.set_value("CID", &cid.to_string())
-    }
-
-    /// How the disk was made; a hint only, the extents decide how it is read.
-    pub fn create_type(&self) -> Option<CreateType> {
-        self.value("createType").map(|value| CreateType::from_name(&value))
-    }
-
-    /// Where the parent is, as written by the program that made this link.
-    pub fn parent_file_name_hint(&self) -> Option<Cow<'_, str>> {
-        self.value("parentFileNameHint")
-    }
-
-    /// Name of the changed block tracking file.
-    pub fn change_track_path(&self) -> Option<Cow<'_, str>> {
-        self.value("changeTrackPath")
-    }
-
-    /// Forgets changed block tracking: drops `changeTrackPath` with its comment and takes `version` back to
-    /// 1, as VMware asks of software that copies a disk without its tracking file. Returns whether anything
-    /// changed.
-    pub fn strip_change_tracking(&mut self) -> bool {
-        let before = self.lines.len();
-        let is_track = |line: &Line| line.entry().is_some_and(|entry| entry.is("changeTrackPath"));
-        let is_title =
-            |line: &Line| line.comment().is_some_and(|text| text.eq_ignore_ascii_case("Change Tracking File"));
-        while let Some(at) = self.lines.iter().position(is_track) {
-            self.lines.remove(at);
-            let mut start = at;
-            if at > 0 && is_title(&self.lines[at - 1]) {
-                self.lines.remove(at - 1);
-                start = at - 1;
-            }
-            // The section had blank lines on both sides: leave one.
-            let blank = |index: usize| self.lines.get(index).is_some_and(Line::is_blank);
-            if start > 0 && blank(start - 1) && blank(start) {
-                self.lines.remove(start);
-            }
-        }
-        let stripped = self.lines.len() != before;
-        let tracked_version = self.version().is_ok_and(|version| version == 3 || (stripped && version > 1));
-        if tracked_version
-            && let Some(line) = self.lines.iter_mut().find(|line| line.entry().is_some_and(|e| e.is("version")))
-        {
-            line.replace_value("1");
-        }
-        stripped || tracked_version
-    }
-
-    // ---- Extents ----
-
-    /// The extents in disk order.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] for an extent line that cannot be understood: leaving one out would shift all
-    /// data after it.
-    pub fn extents(&self) -> Result<Vec<ExtentLine>> {
-        self.lines.iter().filter(|line| line.is_extent()).map(|line| ExtentLine::parse(&line.text)).collect()
-    }
-
-    /// Replaces all extent lines; other lines stay where they are.
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for a file name that cannot be written in a descriptor.
-    pub fn set_extents(&mut self, extents: &[ExtentLine]) -> Result<()> {
-        for extent in extents {
-            extent.file_name.as_deref().map_or(Ok(()), check_value)?;
-        }
-        let first = self.lines.iter().position(Line::is_extent);
-        self.lines.retain(|line| !line.is_extent());
-        let at = first.unwrap_or_else(|| self.header_insertion_point());
-        for (index, extent) in extents.iter().enumerate() {
-            self.insert(at + index, extent.to_string().into_bytes());
-        }
-        Ok(())
-    }
-
-    /// Size of the disk in bytes: the sum of the extents, `ZERO` extents included.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when an extent line is damaged or the sum is absurd.
-    pub fn capacity(&self) -> Result<u64> {
-        self.extents()?.iter().try_fold(0_u64, |sum, extent| {
-            sum.checked_add(extent.len())
-                .ok_or_else(|| Error::malformed("descriptor", "the sizes of the extents overflow"))
-        })
-    }
-
-    // ---- Disk data base ----
-
-    /// Returns a value of the disk data base; `key` with or without `ddb.` in front.
-    #[doc(alias = "VixDiskLib_ReadMetadata")]
-    pub fn ddb_get(&self, key: &str) -> Option<Cow<'_, str>> {
-        self.value(&ddb_key(key))
-    }
-
-    /// Sets a value of the disk data base; `key` with or without `ddb.` in front.
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for a key or value that cannot be written in a descriptor.
-    #[doc(alias = "VixDiskLib_WriteMetadata")]
-    pub fn ddb_set(&mut self, key: &str, value: &str) -> Result<()> {
-        self.set_value(&ddb_key(key), value)
-    }
-
-    /// Removes a value of the disk data base; returns whether there was one.
-    pub fn ddb_remove(&mut self, key: &str) -> bool {
-        self.remove_value(&ddb_key(key))
-    }
-
-    /// All entries of the disk data base in order, keys without `ddb.`.
-    #[doc(alias = "VixDiskLib_GetMetadataKeys")]
-    pub fn ddb(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-        self.lines.iter().filter_map(Line::entry).filter_map(|entry| {
-            let key = entry.key.split_at_checked(4).filter(|(section, _)| section.eq_ignore_ascii_case(b"ddb."))?.1;
-            Some((String::from_utf8_lossy(key), String::from_utf8_lossy(entry.value)))
-        })
-    }
-
-    fn required(&self, key: &'static str) -> Result<Cow<'_, str>> {
-        self.value(key).ok_or_else(|| Error::malformed("descriptor", format!("there is no {key}")))
     }
 
     /// After the last entry that is not of the data base, or after the leading comments.
@@ -272,6 +134,16 @@ impl Descriptor {
     fn ddb_insertion_point(&self) -> usize {
         let is_ddb = |line: &Line| line.entry().is_some_and(|entry| entry.is_ddb());
         self.lines.iter().rposition(is_ddb).map_or(self.lines.len(), |last| last + 1)
+    }
+
+    /// Another encoding would give other names to the bytes that are there.
+    fn check_new_encoding(&self, name: &str) -> Result<()> {
+        let same = Charset::of_name(name.as_bytes()) == self.charset();
+        if same || self.lines.iter().all(|line| line.is_comment() || line.text.is_ascii()) {
+            return Ok(());
+        }
+        let problem = format!("{name:?}: the descriptor holds names or values in {}", self.encoding());
+        Err(Error::invalid("descriptor encoding", problem))
     }
 
     fn insert(&mut self, at: usize, text: Vec<u8>) {
@@ -290,53 +162,8 @@ impl Descriptor {
 
 impl fmt::Display for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.to_bytes()))
+        f.write_str(&self.charset().decode_lossy(&self.to_bytes()))
     }
-}
-
-/// Content id: 32 bits that change when the content does, written as eight hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cid(pub u32);
-
-impl Cid {
-    /// `parentCID` of a disk without a parent.
-    pub const NONE: Self = Self(0xffff_ffff);
-    /// Says that `ddb.longContentID` holds the content id.
-    pub const LONG: Self = Self(0xffff_fffe);
-
-    /// A fresh id that is neither [`Cid::NONE`] nor [`Cid::LONG`].
-    pub fn random() -> Self {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        // RandomState is seeded by the operating system; an id needs to be different, not secret.
-        Self((RandomState::new().build_hasher().finish() as u32) % Self::LONG.0)
-    }
-
-    /// Reads up to eight hexadecimal digits.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] for anything else.
-    pub fn parse(text: &str) -> Result<Self> {
-        let digits = text.trim();
-        let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match u32::from_str_radix(digits, 16) {
-            Ok(id) if hexadecimal => Ok(Self(id)),
-            _ => Err(Error::malformed("descriptor", format!("content id {text:?} is not hexadecimal"))),
-        }
-    }
-}
-
-impl fmt::Display for Cid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", self.0)
-    }
-}
-
-fn is_ddb(key: &str) -> bool {
-    key.get(..4).is_some_and(|section| section.eq_ignore_ascii_case("ddb."))
-}
-
-fn ddb_key(key: &str) -> Cow<'_, str> {
-    if is_ddb(key) { Cow::Borrowed(key) } else { Cow::Owned(format!("ddb.{key}")) }
 }
 
 fn check_key(key: &str) -> Result<()> {
@@ -445,13 +272,5 @@ mod tests {
         assert!(Descriptor::probe(b"\n# x\n  Version = 2\n"));
         assert!(!Descriptor::probe(b"# only a comment\n"));
         assert!(!Descriptor::probe(&[0; 512]));
-    }
-
-    #[test]
-    fn content_ids_are_eight_hexadecimal_digits() {
-        assert_eq!(Cid::parse("FFFFFFFE").unwrap(), Cid::LONG);
-        for bad in ["", "+1", "123456789", "xyz", "-1"] {
-            assert!(Cid::parse(bad).is_err(), "{bad}");
-        }
     }
 }

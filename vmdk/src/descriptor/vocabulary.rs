@@ -85,6 +85,48 @@ vocabulary! {
     }
 }
 
+impl CreateType {
+    /// Which device holds the bytes, where no file does.
+    pub fn device(&self) -> Option<Device> {
+        match self {
+            Self::FullDevice | Self::PartitionedDevice | Self::VmfsRaw => Some(Device::OfHost),
+            Self::VmfsRawDeviceMap => Some(Device::VirtualMapping),
+            Self::VmfsPassthroughRawDeviceMap => Some(Device::PhysicalMapping),
+            _ => None,
+        }
+    }
+}
+
+/// A device under a virtual disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Device {
+    /// A device of the host, or partitions of one.
+    OfHost,
+    /// A raw device mapping in virtual mode.
+    VirtualMapping,
+    /// A raw device mapping in physical mode.
+    PhysicalMapping,
+}
+
+impl Device {
+    /// Whether a host can take a snapshot of such a disk, and track its changed blocks: of mappings in virtual
+    /// mode only. The others are left out of a backup of the machine, which must say so.
+    pub fn has_snapshots(self) -> bool {
+        self == Self::VirtualMapping
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OfHost => "a device of the host",
+            Self::VirtualMapping => "a raw device mapping in virtual mode",
+            Self::PhysicalMapping => "a raw device mapping in physical mode",
+        })
+    }
+}
+
 vocabulary! {
     /// How the bytes of an extent are kept.
     ExtentType {
@@ -152,5 +194,15 @@ mod tests {
         assert_eq!(CreateType::from_name("2gbmaxextentflat"), CreateType::TwoGbMaxExtentFlat);
         assert_eq!(CreateType::from_name("vmfsSeSparse").name(), "seSparse");
         assert_eq!(CreateType::from_name("Next").name(), "Next");
+    }
+
+    #[test]
+    fn only_mappings_in_virtual_mode_have_snapshots() {
+        let device = |name| CreateType::from_name(name).device();
+        assert_eq!(device("vmfs"), None);
+        assert!(device("vmfsRDM").is_some_and(Device::has_snapshots));
+        for name in ["vmfsRDMP", "vmfsPassthroughRawDeviceMap", "fullDevice", "partitionedDevice", "vmfsRaw"] {
+            assert!(device(name).is_some_and(|device| !device.has_snapshots()), "{name}");
+        }
     }
 }

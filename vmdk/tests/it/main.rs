@@ -7,6 +7,7 @@ mod children;
 mod compose;
 mod copying;
 mod creation;
+mod descriptor;
 mod faults;
 mod hostile;
 mod in_place;

@@ -38,8 +38,8 @@ proptest! {
 
     #[test]
     fn extent_lines_round_trip(line in "(RW|RDONLY|NOACCESS) [0-9]{1,16} (FLAT|VMFS|SPARSE) \"[a-zA-Z0-9 =#./-]{1,20}\"( [0-9]{1,16}( [a-z0-9]{1,8}){0,2})?") {
-        if let Ok(extent) = ExtentLine::parse(line.as_bytes()) {
-            prop_assert_eq!(ExtentLine::parse(extent.to_string().as_bytes()).unwrap(), extent);
+        if let Ok(extent) = ExtentLine::parse(&line) {
+            prop_assert_eq!(ExtentLine::parse(&extent.to_string()).unwrap(), extent);
         }
     }
 }
