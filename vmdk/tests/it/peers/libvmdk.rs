@@ -6,7 +6,7 @@ use crate::support::{DEBIAN_PYTHON, module};
 
 /// Fails unless libvmdk finds this content in the disk. It does not look for parents: the files of all links are
 /// named, the disk itself first.
-pub(super) fn assert_is(dir: &Path, links: &[&str], content: &[u8]) {
+pub(crate) fn assert_is(dir: &Path, links: &[&str], content: &[u8]) {
     static HERE: OnceLock<bool> = OnceLock::new();
     if *HERE.get_or_init(|| module("pyvmdk")) {
         let read = read(dir, links).unwrap();

@@ -44,6 +44,9 @@ impl Qemu {
 
     /// Makes all changes, in one process.
     pub(super) fn change(&self, name: &str, capacity: u64, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
         let commands: Vec<_> = changes.iter().map(|change| change.command(capacity)).collect();
         let mut args = vec!["-f", "vmdk"];
         args.extend(commands.iter().flat_map(|command| ["-c", command.as_str()]));
@@ -93,7 +96,7 @@ impl Qemu {
 #[derive(Debug, Clone)]
 pub(super) struct Made {
     pub(super) subformat: &'static str,
-    pub(super) zeroed_grain: bool,
+    zeroed_grain: bool,
     pub(super) adapter: &'static str,
 }
 
@@ -115,9 +118,14 @@ impl Made {
         self.subformat.ends_with("Flat")
     }
 
+    /// Whether there may be grains that are zero without being stored.
+    pub(super) fn has_zeroed_grains(&self) -> bool {
+        self.zeroed_grain && !self.is_flat()
+    }
+
     /// The options for qemu-img.
     pub(super) fn options(&self) -> String {
-        let zeroed_grain = if self.zeroed_grain && !self.is_flat() { "on" } else { "off" };
+        let zeroed_grain = if self.has_zeroed_grains() { "on" } else { "off" };
         format!("subformat={},zeroed_grain={zeroed_grain},adapter_type={}", self.subformat, self.adapter)
     }
 }

@@ -4,7 +4,7 @@ use proptest::{prelude::*, sample::select};
 use vmdk::{CreateType, Disk, OpenOptions, stream::StreamReader};
 
 use super::{
-    cases,
+    assert_sound, cases,
     changes::{apply, capacity, changes},
     qemu::{Made, Qemu},
 };
@@ -26,6 +26,7 @@ proptest! {
         if !made.is_flat() {
             qemu.assert_maps("d.vmdk", &disk);
         }
+        assert_sound(qemu.dir(), "d.vmdk");
         prop_assert_eq!(disk.ddb_get("adapterType").unwrap(), made.adapter);
         prop_assert_eq!(disk.links().next().unwrap().create_type, Some(CreateType::from_name(made.subformat)));
     }
@@ -49,5 +50,6 @@ proptest! {
             read[grain.offset as usize..][..grain.data.len()].copy_from_slice(grain.data);
         }
         prop_assert!(read == content, "the content differs");
+        assert_sound(qemu.dir(), "s.vmdk");
     }
 }

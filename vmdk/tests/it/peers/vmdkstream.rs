@@ -1,12 +1,20 @@
 //! VMDKstream writes `streamOptimized` disks from raw ones; they are read by us.
 //!
 //! Its streams differ from those of others: a descriptor of as few sectors as it needs whose first line is
-//! `# Disk Descriptor File`, a deflated last grain that is shorter than the others, no directory in front.
+//! `# Disk Descriptor File`, a deflated last grain that is shorter than the others, no directory in front. All of them
+//! have one and the same `longContentID`, which does not end in the content id as it should: our checker says so.
 
-use std::{fs, process::Command, sync::OnceLock};
+use std::{
+    fs,
+    process::Command,
+    sync::{Arc, OnceLock},
+};
 
 use proptest::prelude::*;
-use vmdk::stream::{StreamEnd, StreamReader};
+use vmdk::{
+    check::{CheckOptions, Problem, check_source},
+    stream::{StreamEnd, StreamReader},
+};
 
 use super::{
     cases,
@@ -35,6 +43,10 @@ proptest! {
         }
         prop_assert!(read == content, "the content differs");
         prop_assert_eq!(reader.end(), Some(StreamEnd::Marked));
+        let source = vmdk::Handle::ReadOnly(Arc::new(vmdk::MemSource::new(stream)));
+        let report = check_source("s.vmdk", source, &CheckOptions::new().deep(true)).unwrap();
+        let wrong: Vec<_> = report.counts().map(|(problem, _)| problem).collect();
+        prop_assert_eq!(wrong, [Problem::LongContentIdWrong], "{:?}", report);
     }
 }
 
