@@ -33,6 +33,7 @@
 //! - [`source`]: positioned byte sources ([`ReadAt`], [`WriteAt`])
 //! - [`Disk`]: one virtual disk with its extents and parents
 //! - [`create`](create()), [`create_child`]: new disks
+//! - [`grow`], [`rename`], [`unlink`]: upkeep of disks with all their files
 //! - [`copy`](copy()), [`convert`]: whole disks from one image to another
 //! - [`stream`]: `streamOptimized` disks, written and read forward
 //! - [`check`](mod@check): what is wrong with a disk, and how bad it is
@@ -58,6 +59,7 @@ mod image;
 pub mod layout;
 pub mod source;
 pub mod stream;
+mod upkeep;
 
 pub use crate::{
     copy::{Copied, CopyOptions, convert, copy},
@@ -67,6 +69,7 @@ pub use crate::{
     error::{ChainProblem, Error, Result},
     image::{Image, MapEntry, MapKind},
     source::{FileSource, Handle, MemSource, ReadAt, SourceMap, SourceRun, WriteAt},
+    upkeep::{GrowOptions, grow, rename, unlink},
 };
 
 /// Bytes of a sector, the unit of all sizes and offsets inside VMDK files.

@@ -106,12 +106,12 @@ pub fn create_child(parent: impl AsRef<Path>, path: impl AsRef<Path>, spec: &Chi
     if let Some(adapter) = opened.ddb_get("adapterType") {
         new = new.adapter_type(crate::descriptor::AdapterType::from_name(&adapter));
     }
-    let hint = hint(parent, path, spec.options.path_policy())?;
+    let hint = parent_hint(parent, path, spec.options.path_policy())?;
     make(path, &new, Some((cid, hint)), spec.options.clone(), Ok)
 }
 
-/// The parent's name for the child's descriptor.
-fn hint(parent: &Path, child: &Path, policy: PathPolicy) -> Result<String> {
+/// The name of `parent` for the descriptor at `child`.
+pub(crate) fn parent_hint(parent: &Path, child: &Path, policy: PathPolicy) -> Result<String> {
     let name = file_name(parent)?;
     let from = real_directory(child)?;
     let to = real_directory(parent)?;

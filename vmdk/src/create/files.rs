@@ -14,11 +14,11 @@ use crate::{
 
 /// Files made so far; removed when dropped before [`NewFiles::keep`].
 #[derive(Debug, Default)]
-pub(super) struct NewFiles(Vec<PathBuf>);
+pub(crate) struct NewFiles(Vec<PathBuf>);
 
 impl NewFiles {
     /// Creates a file that must not exist.
-    pub(super) fn create(&mut self, path: &Path) -> Result<Backing> {
+    pub(crate) fn create(&mut self, path: &Path) -> Result<Backing> {
         let name = path.display().to_string();
         let file = FileSource::create_new(path).map_err(|error: io::Error| Error::io("create", &*name, None, error))?;
         self.0.push(path.to_owned());
@@ -26,7 +26,7 @@ impl NewFiles {
     }
 
     /// Keeps the files if `last` succeeds too.
-    pub(super) fn keep<T>(mut self, last: impl FnOnce() -> Result<T>, path: &Path) -> Result<T> {
+    pub(crate) fn keep<T>(mut self, last: impl FnOnce() -> Result<T>, path: &Path) -> Result<T> {
         let done = last()?;
         self.0.clear();
         sync_directory(path);

@@ -18,7 +18,7 @@ pub(crate) struct NewSparse {
 
 impl NewSparse {
     /// Lays out an extent of `capacity_sectors`, with room for a descriptor of so many bytes if it has one.
-    pub(super) fn lay_out(capacity_sectors: u64, spec: &CreateSpec, descriptor_len: Option<u64>) -> Result<Self> {
+    pub(crate) fn lay_out(capacity_sectors: u64, spec: &CreateSpec, descriptor_len: Option<u64>) -> Result<Self> {
         let descriptor_sectors = descriptor_len.map_or(0, |len| len.div_ceil(SECTOR).max(DESCRIPTOR_SECTORS));
         let (version, zeroed) = if spec.zeroed_grains { (2, SparseFlags::ZEROED_GRAINS) } else { (1, 0) };
         let mut header = SparseHeader {
@@ -50,7 +50,7 @@ impl NewSparse {
     }
 
     /// Writes the extent to an empty file.
-    pub(super) fn write(&self, backing: &Backing, descriptor: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, backing: &Backing, descriptor: &[u8]) -> Result<()> {
         backing.set_len(self.header.overhead_sectors * SECTOR)?;
         if !descriptor.is_empty() {
             backing.write(self.header.descriptor_sector * SECTOR, descriptor)?;

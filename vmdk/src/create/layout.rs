@@ -62,7 +62,8 @@ fn flat_name(name: &str) -> String {
     format!("{}-flat.vmdk", stem(name))
 }
 
-fn stem(name: &str) -> &str {
+/// The name of a disk without its extension: what its extents' names begin with.
+pub(crate) fn stem(name: &str) -> &str {
     name.strip_suffix(".vmdk").unwrap_or(name)
 }
 

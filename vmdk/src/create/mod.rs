@@ -8,12 +8,17 @@ mod spec;
 
 use std::path::Path;
 
-pub(crate) use self::hosted::NewSparse;
+use self::layout::ExtentFiles;
+pub(crate) use self::{
+    child::parent_hint,
+    files::{NewFiles, sync_directory},
+    hosted::NewSparse,
+    layout::{SPLIT_SECTORS, file_name, split, stem},
+};
 pub use self::{
     child::{ChildSpec, create_child},
     spec::{CreateKind, CreateSpec},
 };
-use self::{files::NewFiles, layout::ExtentFiles};
 use crate::{
     SECTOR,
     descriptor::Cid,

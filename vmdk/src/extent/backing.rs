@@ -4,6 +4,7 @@ use std::{io, ops::Range, sync::Arc};
 
 use crate::{
     error::{Error, OPEN_READ_ONLY, Result},
+    layout::{HEADER_BYTES, SparseHeader},
     source::{Handle, SourceMap, WriteAt},
 };
 
@@ -34,6 +35,13 @@ impl Backing {
             }
             self.failed("read", Some(offset), error)
         })
+    }
+
+    /// The header of a hosted sparse file.
+    pub(crate) fn sparse_header(&self) -> Result<SparseHeader> {
+        let mut bytes = [0; HEADER_BYTES];
+        self.read(0, &mut bytes)?;
+        SparseHeader::parse(&bytes, &self.name)
     }
 
     pub(crate) fn map(&self, range: Range<u64>) -> Result<SourceMap> {

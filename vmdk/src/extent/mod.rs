@@ -6,7 +6,7 @@ mod sparse_write;
 
 use std::ops::Range;
 
-pub(crate) use self::{backing::Backing, sparse::SparseExtent};
+pub(crate) use self::{backing::Backing, sparse::SparseExtent, sparse_write::free_end};
 use crate::{
     error::{Error, Result},
     grains::{Place, Run},

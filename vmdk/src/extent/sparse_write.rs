@@ -38,10 +38,7 @@ type Allocating<'a> = MutexGuard<'a, ()>;
 
 impl Allocator {
     pub(super) fn new(file_len: u64, grain_bytes: u64) -> Self {
-        // A file that ends inside a grain may have been cut by its writer at the disk's end; keep the rest of
-        // that grain free, wherever it starts.
-        let next_byte =
-            if file_len.is_multiple_of(grain_bytes) { file_len } else { file_len.saturating_add(grain_bytes - SECTOR) };
+        let next_byte = free_end(file_len, grain_bytes);
         Self {
             lock: Mutex::new(()),
             next_byte: AtomicU64::new(next_byte),
@@ -300,6 +297,12 @@ impl Drop for SparseExtent {
             let _ = self.close();
         }
     }
+}
+
+/// Where unused bytes begin in a file of this size. A file that ends inside a grain may have been cut by its writer at
+/// the disk's end; the rest of that grain stays free, wherever it starts.
+pub(crate) fn free_end(file_len: u64, grain_bytes: u64) -> u64 {
+    if file_len.is_multiple_of(grain_bytes) { file_len } else { file_len.saturating_add(grain_bytes - SECTOR) }
 }
 
 // The entries of one allocation lie in one table, so their number fits in 32 bits.

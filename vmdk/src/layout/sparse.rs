@@ -82,6 +82,9 @@ impl SparseHeader {
     /// `gdOffset` of streams, whose directory is known only at their end.
     pub const DIRECTORY_AT_END: u64 = u64::MAX;
 
+    /// Bytes of the encoded header that have a meaning; the rest is padding.
+    pub const FIELD_BYTES: usize = 79;
+
     /// Offset of the unclean-shutdown byte in the header.
     pub const UNCLEAN_OFFSET: u64 = 72;
 

@@ -17,3 +17,4 @@ mod props;
 mod snapshots;
 mod stream;
 mod support;
+mod upkeep;
