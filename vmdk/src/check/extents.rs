@@ -7,8 +7,10 @@ use std::{
 
 use super::{
     chain::Checker,
+    cowd::check_cowd,
     problem::Problem,
     report::Place,
+    sesparse::check_sesparse,
     sparse::{ExtentFacts, check_sparse},
 };
 use crate::{
@@ -202,10 +204,8 @@ impl Checker<'_> {
         let name = &*backing.name;
         let outcome = match Magic::of(&first_bytes(backing)?) {
             Some(Magic::Kdmv) => check_sparse(backing, self.options, &mut self.report),
-            Some(_) => {
-                self.found(Problem::NotSupported, name, "extents of this kind are not checked yet");
-                return Ok(ExtentFacts::default());
-            }
+            Some(Magic::Cowd) => check_cowd(backing, self.options, &mut self.report),
+            Some(Magic::SeSparse) => check_sesparse(backing, self.options, &mut self.report),
             None => {
                 self.found(Problem::NotAnImage, name, "its descriptor calls it sparse, but it has no such header");
                 return Ok(ExtentFacts::default());

@@ -20,11 +20,16 @@
 //! damaged: check closed ones.
 
 mod chain;
+mod cowd;
 mod extents;
+mod markers;
+mod packed;
 mod problem;
 mod report;
+mod sesparse;
 mod space;
 mod sparse;
+mod stream;
 mod tables;
 mod walk;
 

@@ -4,6 +4,7 @@ use super::{
     CheckOptions,
     problem::Problem,
     report::{Place, Report},
+    stream::check_stream,
     tables::{Directory, Shape, TableFile},
     walk::{Lost, Walk},
 };
@@ -30,14 +31,15 @@ pub(super) fn check_sparse(backing: &Backing, options: &CheckOptions, report: &m
         capacity_sectors: Some(header.capacity_sectors),
         descriptor: descriptor(backing, &header, report)?,
     };
-    if header.is_stream_optimized() {
-        return Ok(facts);
-    }
     let name = &*backing.name;
     let file = TableFile::new(backing.clone(), Shape::of(&header))?;
     let shape = file.shape;
     if let Err(error @ Error::NotSupported { .. }) = header.directory_offset(1, u64::MAX, name) {
         report.add(Problem::NotSupported, name, Place::default(), error.to_string());
+        return Ok(facts);
+    }
+    if header.is_stream_optimized() {
+        check_stream(backing, &header, options, report)?;
         return Ok(facts);
     }
     if header.unclean_shutdown {
@@ -73,6 +75,8 @@ pub(super) fn check_sparse(backing: &Backing, options: &CheckOptions, report: &m
         fixed,
         data_sector: header.overhead_sectors.min(file.sectors()),
         memory: options.memory_bytes,
+        packed: None,
+        last: 0,
         file,
     }
     .run()?;

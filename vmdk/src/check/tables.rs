@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::space::Bits;
 use crate::{
     SECTOR,
     error::Result,
@@ -19,6 +20,8 @@ pub(crate) struct Shape {
     pub(crate) entries: u64,
     pub(crate) grain_sectors: u64,
     pub(crate) capacity_sectors: u64,
+    /// Grains are compressed: how long each is, is known at its place only.
+    pub(crate) is_packed: bool,
 }
 
 /// What a table says about a grain.
@@ -46,6 +49,7 @@ impl Shape {
             entries: u64::from(ENTRIES_PER_TABLE),
             grain_sectors: header.grain_sectors,
             capacity_sectors: header.capacity_sectors,
+            is_packed: false,
         }
     }
 
@@ -71,11 +75,15 @@ impl Shape {
         let start = u64::from(value);
         let file_sectors = file_len / SECTOR;
         // Behind the disk's end nothing need be stored.
-        let needed = self.grain_sectors.min(self.capacity_sectors.saturating_sub(grain * self.grain_sectors));
+        let needed = match self.is_packed {
+            true => 1,
+            false => self.grain_sectors.min(self.capacity_sectors.saturating_sub(grain * self.grain_sectors)),
+        };
         if start + needed > file_sectors {
             return Entry::Outside(value);
         }
-        Entry::At(Range32 { start, end: (start + self.grain_sectors).min(file_sectors) })
+        let taken = if self.is_packed { 1 } else { self.grain_sectors };
+        Entry::At(Range32 { start, end: (start + taken).min(file_sectors) })
     }
 }
 
@@ -182,6 +190,45 @@ impl Directory {
         self.block = words(&bytes).collect();
         self.first = first;
         Ok(self.block.get((number - first) as usize).copied().unwrap_or(0))
+    }
+}
+
+/// Looks entries up, one table in memory.
+#[derive(Debug)]
+pub(crate) struct TableLookup {
+    file: TableFile,
+    directory: Directory,
+    lost: Bits,
+    table: Vec<u32>,
+    number: Option<u64>,
+}
+
+impl TableLookup {
+    /// `lost` are the tables that cannot be read.
+    pub(crate) fn new(file: TableFile, directory: Directory, lost: Bits) -> Self {
+        Self { file, directory, lost, table: Vec::new(), number: None }
+    }
+
+    /// The entry of a grain of the disk; `None` when its table is lost.
+    pub(crate) fn entry(&mut self, grain: u64) -> Result<Option<u32>> {
+        let number = grain / self.file.shape.entries;
+        if self.lost.get(number as usize) {
+            return Ok(None);
+        }
+        if self.number != Some(number) {
+            self.number = None;
+            match self.directory.get(&self.file.backing, number)? {
+                0 => {
+                    self.table.clear();
+                    self.table.resize(self.file.shape.entries as usize, 0);
+                }
+                sector => {
+                    self.file.read_table(sector, &mut self.table)?;
+                }
+            }
+            self.number = Some(number);
+        }
+        Ok(self.table.get((grain % self.file.shape.entries) as usize).copied())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    packed::{Packed, Verdict},
     problem::Problem,
     report::{Place, Report},
     space::{Bits, Space, Use},
@@ -26,6 +27,10 @@ pub(super) struct Walk<'a> {
     pub(super) memory: usize,
     /// Tables that cannot be read.
     pub(super) lost: Lost,
+    /// How to judge compressed grains.
+    pub(super) packed: Option<Packed>,
+    /// The sector after the last one that a table or grain uses.
+    pub(super) last: u64,
 }
 
 /// Tables that are outside of the file or on other metadata, by number.
@@ -56,15 +61,22 @@ impl Lost {
     pub(super) fn new(tables: u64) -> Self {
         Self { first: Bits::new(tables as usize), redundant: Bits::new(tables as usize) }
     }
+
+    /// Those of the first directory.
+    pub(super) fn into_first(self) -> Bits {
+        self.first
+    }
 }
 
 impl Walk<'_> {
-    pub(super) fn run(mut self) -> Result<()> {
-        for window in Space::windows(self.file.sectors(), self.memory) {
+    pub(super) fn run(&mut self) -> Result<()> {
+        for window in Space::windows(self.reach(), self.memory) {
             self.place_metadata(window)?;
         }
-        let mut leak = Leak { from: self.data_sector, grain: self.file.shape.grain_sectors, run: 0..0 };
-        for window in Space::windows(self.file.sectors(), self.memory) {
+        // What is left of a stream is told from its markers.
+        let from = if self.packed.is_some() { u64::MAX } else { self.data_sector };
+        let mut leak = Leak { from, grain: self.file.shape.grain_sectors, run: 0..0 };
+        for window in Space::windows(self.reach(), self.memory) {
             let space = self.place_grains(window)?;
             for gap in space.gaps() {
                 leak.gap(gap, self.report, &self.file.backing.name);
@@ -72,6 +84,11 @@ impl Walk<'_> {
         }
         leak.end(self.report, &self.file.backing.name);
         Ok(())
+    }
+
+    /// Sectors that 32 bits can name: a larger file is mostly hole.
+    fn reach(&self) -> u64 {
+        self.file.sectors().min((1 << 32) + self.file.shape.grain_sectors)
     }
 
     fn name(&self) -> std::sync::Arc<str> {
@@ -84,6 +101,7 @@ impl Walk<'_> {
         let directories = [(&self.first, "the grain directory"), (&self.redundant, "the redundant grain directory")];
         let directories = directories.iter().filter_map(|(found, name)| Some((found.as_ref()?.sectors(), *name)));
         for (sectors, what) in self.fixed.iter().cloned().chain(directories) {
+            self.last = self.last.max(sectors.end);
             if space.claim(sectors.clone(), Use::Metadata).is_some() && report {
                 let detail = format!("{what} lies on other metadata");
                 self.report.add(Problem::HeaderDamaged, &name, Place::sector(sectors.start), detail);
@@ -168,7 +186,9 @@ impl Walk<'_> {
         for number in 0..self.file.shape.tables {
             let (first, redundant) = self.tables(number)?;
             for sector in [first, redundant].into_iter().flatten() {
-                space.claim(self.table_range(sector), Use::Metadata);
+                let sectors = self.table_range(sector);
+                self.last = self.last.max(sectors.end);
+                space.claim(sectors, Use::Metadata);
             }
         }
         let (mut entries, mut copy) = (Vec::new(), Vec::new());
@@ -186,7 +206,7 @@ impl Walk<'_> {
                 self.report_lost_copy(number, first, redundant, stored);
             }
             if stored {
-                self.place_table(number, &entries, &mut space, judge);
+                self.place_table(number, &entries, &mut space, judge)?;
             }
         }
         Ok(space)
@@ -241,7 +261,7 @@ impl Walk<'_> {
         entries.iter().enumerate().filter(|entry| wrong(*entry)).count()
     }
 
-    fn place_table(&mut self, number: u64, entries: &[u32], space: &mut Space, judge: bool) {
+    fn place_table(&mut self, number: u64, entries: &[u32], space: &mut Space, judge: bool) -> Result<()> {
         let shape = self.file.shape;
         let name = self.name();
         for (index, value) in entries.iter().enumerate() {
@@ -263,16 +283,24 @@ impl Walk<'_> {
                     }
                     continue;
                 }
-                Entry::At(sectors) => sectors,
+                Entry::At(sectors) => sectors.range(),
             };
+            let sectors = match self.packed.is_some() {
+                true => self.packed_sectors(sectors.start, place, judge)?,
+                false => sectors,
+            };
+            if sectors.is_empty() {
+                continue;
+            }
             if judge {
                 self.report.usage_mut().grains += 1;
-                if !sectors.start.is_multiple_of(shape.grain_sectors) {
+                if self.packed.is_none() && !sectors.start.is_multiple_of(shape.grain_sectors) {
                     let detail = format!("grains have {} sectors", shape.grain_sectors);
                     self.report.add(Problem::GrainUnaligned, &name, place, detail);
                 }
             }
-            match space.claim(sectors.range(), Use::Grain) {
+            self.last = self.last.max(sectors.end);
+            match space.claim(sectors.clone(), Use::Grain) {
                 Some(Use::Metadata) => {
                     self.report.add(Problem::GrainInMetadata, &name, place, "the grain lies on metadata");
                 }
@@ -287,6 +315,30 @@ impl Walk<'_> {
                 None => {}
             }
         }
+        Ok(())
+    }
+
+    /// The sectors of a compressed grain; none when what is there is not the grain.
+    fn packed_sectors(&mut self, sector: u64, place: Place, judge: bool) -> Result<Range<u64>> {
+        let name = self.name();
+        let (shape, grain) = (self.file.shape, place.grain.unwrap_or(0));
+        let Some(packed) = &mut self.packed else { return Ok(sector..sector) };
+        let (problem, detail, sectors) = match packed.judge(sector, grain * shape.grain_sectors)? {
+            Verdict::Sound(found) => return Ok(found.sectors()),
+            Verdict::NoMarker => {
+                let detail = "the tables have a grain here, but there is no marker of one";
+                (Problem::MarkerDamaged, detail.to_owned(), sector..sector)
+            }
+            Verdict::Other(found) => {
+                let other = found.disk_sector / shape.grain_sectors;
+                (Problem::MarkerMismatch, format!("the marker is that of grain {other}"), sector..sector)
+            }
+            Verdict::Damaged(found, problem) => (Problem::GrainDamaged, problem, found.sectors()),
+        };
+        if judge {
+            self.report.add(problem, &name, place, detail);
+        }
+        Ok(sectors)
     }
 }
 
@@ -315,7 +367,7 @@ impl Leak {
 
     fn end(&mut self, report: &mut Report, file: &str) {
         let start = self.run.start.max(self.from);
-        let aligned = start.next_multiple_of(self.grain);
+        let aligned = start.checked_next_multiple_of(self.grain).unwrap_or(u64::MAX);
         if self.run.end >= aligned.saturating_add(self.grain) {
             let sectors = self.run.end - start;
             report.usage_mut().leaked += sectors * SECTOR;

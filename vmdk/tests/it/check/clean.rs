@@ -71,3 +71,13 @@ fn a_chain_of_qemu_is_clean() {
     assert_clean(&path);
     assert_eq!(super::deep(&path).usage().links, 2);
 }
+
+#[test]
+fn our_streams_are_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in [("holey", holey(ODD, 3)), ("empty", vec![0; ODD]), ("tiny", vec![7; 512])] {
+        let path = dir.path().join(format!("{name}.vmdk"));
+        super::streams::write(&path, &content);
+        assert_clean(&path);
+    }
+}

@@ -4,6 +4,8 @@ mod chains;
 mod clean;
 mod damage;
 mod hostile;
+mod snapshots;
+mod streams;
 
 use std::path::Path;
 

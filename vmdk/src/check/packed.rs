@@ -1,0 +1,81 @@
+//! Compressed grains one by one: the marker against the table, and the data against their checksum.
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::markers::{Markers, PackedGrain, Piece};
+use crate::{SECTOR, error::Result, extent::Backing};
+
+/// Judges the grains that tables point to.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    backing: Backing,
+    markers: Markers,
+    inflater: Option<Inflater>,
+}
+
+/// What stands where a table says that a grain is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The grain.
+    Sound(PackedGrain),
+    /// No marker of a grain.
+    NoMarker,
+    /// The marker of another grain.
+    Other(PackedGrain),
+    /// The grain, with data that cannot be inflated.
+    Damaged(PackedGrain, String),
+}
+
+impl Packed {
+    /// Judges by markers alone, or with `deep` by the data too.
+    pub(crate) fn new(backing: &Backing, markers: Markers, deep: bool) -> Self {
+        Self { backing: backing.clone(), inflater: deep.then(|| Inflater::new(&markers)), markers }
+    }
+
+    /// Judges the grain that starts at `disk_sector` and should stand at `sector`.
+    pub(crate) fn judge(&mut self, sector: u64, disk_sector: u64) -> Result<Verdict> {
+        let Some(Piece::Grain(grain)) = self.markers.at(sector)? else { return Ok(Verdict::NoMarker) };
+        if grain.disk_sector != disk_sector {
+            return Ok(Verdict::Other(grain));
+        }
+        let Some(inflater) = &mut self.inflater else { return Ok(Verdict::Sound(grain)) };
+        Ok(match inflater.problem(&self.backing, &grain)? {
+            None => Verdict::Sound(grain),
+            Some(problem) => Verdict::Damaged(grain, problem),
+        })
+    }
+}
+
+/// Inflates grains to see whether that works.
+#[derive(Debug)]
+pub(crate) struct Inflater {
+    inflate: Decompress,
+    packed: Vec<u8>,
+    grain: Vec<u8>,
+    capacity_sectors: u64,
+}
+
+impl Inflater {
+    pub(crate) fn new(markers: &Markers) -> Self {
+        let grain = vec![0; (markers.grain_sectors() * SECTOR) as usize];
+        let capacity_sectors = markers.capacity_sectors();
+        Self { inflate: Decompress::new(true), packed: Vec::new(), grain, capacity_sectors }
+    }
+
+    /// What is wrong with the data of a possible grain, checksum included.
+    pub(crate) fn problem(&mut self, backing: &Backing, grain: &PackedGrain) -> Result<Option<String>> {
+        // The size was bounded when the marker was read.
+        self.packed.resize(grain.bytes as usize, 0);
+        backing.read(grain.data().start, &mut self.packed)?;
+        self.inflate.reset(true);
+        let outcome = self.inflate.decompress(&self.packed, &mut self.grain, FlushDecompress::Finish);
+        let produced = self.inflate.total_out();
+        let wanted = ((self.capacity_sectors - grain.disk_sector) * SECTOR).min(self.grain.len() as u64);
+        Ok(match outcome {
+            Ok(Status::StreamEnd) if produced >= wanted => None,
+            Ok(Status::StreamEnd) => Some(format!("it holds {produced} bytes instead of {wanted}")),
+            Ok(_) => Some("it is cut, or larger than a grain".to_owned()),
+            Err(error) => Some(error.to_string()),
+        })
+    }
+}
