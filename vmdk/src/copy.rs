@@ -299,7 +299,8 @@ impl Drop for StopsOnPanic<'_> {
     }
 }
 
-fn is_empty(image: &dyn Image, range: Range<u64>) -> Result<bool> {
+/// Whether the image's map has no data in `range`: nothing must be made zero there.
+pub(crate) fn is_empty(image: &dyn Image, range: Range<u64>) -> Result<bool> {
     for entry in image.map(range) {
         if entry?.kind == MapKind::Data {
             return Ok(false);
@@ -309,7 +310,7 @@ fn is_empty(image: &dyn Image, range: Range<u64>) -> Result<bool> {
 }
 
 /// Whether all bytes are zero. Looks at 16 bytes at a time; most data differ in the first of them.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let mut words = bytes.chunks_exact(16);
     words.all(|word| u128::from_ne_bytes(word.try_into().unwrap_or([1; 16])) == 0)
         && words.remainder().iter().all(|&byte| byte == 0)

@@ -180,6 +180,11 @@ impl SparseHeader {
             || self.directory_sector == Self::DIRECTORY_AT_END
     }
 
+    /// Number of grains of the disk, the last one perhaps cut by its end.
+    pub fn grains(&self) -> u64 {
+        self.capacity_sectors.div_ceil(self.grain_sectors)
+    }
+
     /// Number of entries of the grain directory: one for each table.
     pub fn directory_entries(&self) -> u64 {
         self.capacity_sectors.div_ceil(self.grain_sectors * u64::from(ENTRIES_PER_TABLE))

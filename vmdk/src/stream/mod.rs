@@ -20,20 +20,34 @@
 //! # Ok(())
 //! # }
 //! ```
-//! Sans I/O, for those who move the bytes themselves: [`StreamDecoder`] takes pieces of a stream as they come, and a
-//! [`StreamWriter`] over a `Vec` gives them as they are made ([`StreamWriter::sink_mut`]).
+//! Whole disks go through [`export`] and [`import`] (or [`Export`] and [`Import`], which say how), on all processors.
+//!
+//! Sans I/O, for those who move the bytes themselves: [`StreamDecoder`] takes pieces of a stream as they come;
+//! [`Packer`] and [`StreamEncoder`] make them.
 
-mod copy;
+mod buffer;
+mod codec;
+mod crew;
 mod decode;
+mod density;
+mod encode;
+mod export;
+mod import;
+mod ledger;
+mod order;
+mod packed;
 mod read;
+mod spec;
 mod write;
 
 pub use self::{
-    copy::{export, import},
     decode::{Grain, StreamDecoder, StreamEnd},
+    encode::StreamEncoder,
+    export::{Export, Progress, export},
+    import::{Import, import},
+    order::GrainOrder,
+    packed::{PackedGrains, Packer},
     read::StreamReader,
-    write::{StreamSpec, StreamWriter},
+    spec::StreamSpec,
+    write::StreamWriter,
 };
-
-/// Bytes of a grain as this crate writes them.
-const GRAIN: u64 = 64 << 10;

@@ -2,7 +2,11 @@
 
 use std::io::{ErrorKind, Read};
 
-use super::{Grain, StreamDecoder, StreamEnd};
+use super::{
+    Grain, StreamDecoder, StreamEnd,
+    decode::Deflated,
+    order::{GrainOrder, Order},
+};
 use crate::{
     descriptor::Descriptor,
     error::{Error, Result},
@@ -12,9 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub struct StreamReader<R> {
     source: R,
-    name: String,
     decoder: StreamDecoder,
-    piece: Box<[u8]>,
     end: Option<StreamEnd>,
 }
 
@@ -24,12 +26,23 @@ impl<R: Read> StreamReader<R> {
     /// # Errors
     /// [`Error::Malformed`], [`Error::NotSupported`] for sparse files that are no stream, and the source's errors.
     pub fn open(source: R, name: impl Into<String>) -> Result<Self> {
-        let name = name.into();
-        let decoder = StreamDecoder::new(name.clone());
-        let mut reader = Self { source, name, decoder, piece: vec![0; PIECE].into_boxed_slice(), end: None };
+        Self::open_with(source, StreamDecoder::new(name))
+    }
+
+    /// As [`open`](Self::open), for streams whose grains come in any [order](GrainOrder).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_ordered(source: R, name: impl Into<String>, order: GrainOrder) -> Result<Self> {
+        Self::open_with(source, StreamDecoder::new(name).order(order))
+    }
+
+    fn open_with(source: R, decoder: StreamDecoder) -> Result<Self> {
+        let mut reader = Self { source, decoder, end: None };
         while !reader.decoder.has_begun() {
+            reader.fill()?;
             // No grain can come before the metadata are complete, so none is lost here.
-            reader.fill_for_metadata()?;
+            reader.decoder.grain_is_ready()?;
         }
         Ok(reader)
     }
@@ -39,23 +52,22 @@ impl<R: Read> StreamReader<R> {
         self.decoder.capacity().unwrap_or(0)
     }
 
+    /// Bytes of a grain.
+    pub fn grain_bytes(&self) -> u64 {
+        self.decoder.grain_bytes().unwrap_or(0)
+    }
+
     /// The embedded descriptor, if there is one.
     pub fn descriptor(&self) -> Option<&Descriptor> {
         self.decoder.descriptor()
     }
 
-    /// The next grain, in ascending order; `None` at the end.
+    /// The next grain; `None` at the end.
     ///
     /// # Errors
     /// [`Error::Malformed`], also for a stream that ends too early, and the source's errors.
     pub fn next_grain(&mut self) -> Result<Option<Grain<'_>>> {
-        while self.end.is_none() {
-            if self.decoder.grain_is_ready()? {
-                return self.decoder.next_grain();
-            }
-            self.fill()?;
-        }
-        Ok(None)
+        if self.reaches_grain()? { self.decoder.next_grain() } else { Ok(None) }
     }
 
     /// How the stream ended; `None` before its end.
@@ -63,30 +75,55 @@ impl<R: Read> StreamReader<R> {
         self.end
     }
 
+    /// Bytes of the stream that were understood so far.
+    pub fn position(&self) -> u64 {
+        self.decoder.position()
+    }
+
+    /// As [`next_grain`](Self::next_grain), for those who inflate elsewhere.
+    pub(super) fn next_deflated(&mut self) -> Result<Option<Deflated<'_>>> {
+        if self.reaches_grain()? { self.decoder.next_deflated() } else { Ok(None) }
+    }
+
+    pub(super) fn order_mut(&mut self) -> &mut Order {
+        self.decoder.order_mut()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.decoder.name()
+    }
+
+    /// Reads up to the next grain; false when there is none.
+    fn reaches_grain(&mut self) -> Result<bool> {
+        while self.end.is_none() {
+            if self.decoder.grain_is_ready()? {
+                return Ok(true);
+            }
+            self.fill()?;
+        }
+        Ok(false)
+    }
+
     fn fill(&mut self) -> Result<()> {
         if self.decoder.has_ended() {
             self.end = Some(StreamEnd::Marked);
             return Ok(());
         }
+        let position = self.decoder.position();
         let read = loop {
-            match self.source.read(&mut self.piece) {
+            match self.source.read(self.decoder.space(PIECE)) {
                 Ok(read) => break read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read", &self.name, Some(self.decoder.position()), error)),
+                Err(error) => return Err(Error::io("read", self.name(), Some(position), error)),
             }
         };
         if read == 0 {
             self.end = Some(self.decoder.finish()?);
         }
-        self.decoder.feed(&self.piece[..read]);
+        self.decoder.filled(read);
         Ok(())
-    }
-
-    fn fill_for_metadata(&mut self) -> Result<()> {
-        self.fill()?;
-        self.decoder.grain_is_ready().map(drop)
     }
 }
 
 /// Bytes asked of the source at once.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 128 << 10;

@@ -1,164 +1,73 @@
-//! Writing a stream, front to back.
+//! Writing a stream to a blocking sink, front to back.
 
 use std::io::Write;
 
-use flate2::{Compress, Compression, FlushCompress, Status};
-
-use super::GRAIN;
-use crate::{
-    SECTOR,
-    create::MAX_CAPACITY,
-    descriptor::{AdapterType, CreateType, Descriptor, ExtentLine, ExtentType, NewDescriptor},
-    error::{Error, Result},
-    layout::{ENTRIES_PER_TABLE, Marker, MetadataKind, SparseFlags, SparseHeader, TABLE_BYTES},
+use super::{
+    PackedGrains, Packer, StreamEncoder, StreamSpec,
+    crew::{Crew, default_threads},
+    spec::Packing,
 };
-
-/// What the stream's disk is.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct StreamSpec {
-    capacity: u64,
-    adapter: AdapterType,
-    hardware_version: u32,
-    name: String,
-    level: u32,
-    descriptor: Option<Descriptor>,
-}
-
-impl StreamSpec {
-    /// A disk of `capacity` bytes for an LSI Logic adapter.
-    pub fn new(capacity: u64) -> Self {
-        Self {
-            capacity,
-            adapter: AdapterType::LsiLogic,
-            hardware_version: NewDescriptor::DEFAULT_HARDWARE_VERSION,
-            name: "call-me-stream.vmdk".to_owned(),
-            level: DEFAULT_LEVEL,
-            descriptor: None,
-        }
-    }
-
-    /// Sets the adapter that the geometry is made for.
-    pub fn adapter_type(mut self, adapter: AdapterType) -> Self {
-        self.adapter = adapter;
-        self
-    }
-
-    /// Sets the virtual hardware version.
-    pub fn hardware_version(mut self, version: u32) -> Self {
-        self.hardware_version = version;
-        self
-    }
-
-    /// Sets the file name in the descriptor's extent line. It means nothing to readers of a stream.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Sets deflate's level, 0 (stored) to 9. 1: the network is seldom faster than level 1 on one core.
-    pub fn level(mut self, level: u32) -> Self {
-        self.level = level.min(9);
-        self
-    }
-
-    /// Takes this descriptor instead of a new one. Its `createType` and extent line are set to what the stream is.
-    pub fn descriptor(mut self, descriptor: Descriptor) -> Self {
-        self.descriptor = Some(descriptor);
-        self
-    }
-
-    fn build_descriptor(&self) -> Result<Vec<u8>> {
-        let extent = ExtentLine::new(ExtentType::Sparse, self.capacity / SECTOR, self.name.clone());
-        let descriptor = match &self.descriptor {
-            Some(given) => {
-                let mut descriptor = given.clone();
-                descriptor.set_value("createType", CreateType::StreamOptimized.name())?;
-                descriptor.set_extents(&[extent])?;
-                descriptor
-            }
-            None => NewDescriptor::new(CreateType::StreamOptimized, vec![extent])
-                .adapter(self.adapter.clone())
-                .hardware_version(self.hardware_version)
-                .build()?,
-        };
-        Ok(descriptor.to_bytes())
-    }
-}
+use crate::error::{Error, Result};
 
 /// Writes a `streamOptimized` disk to a sink that cannot seek.
 ///
-/// Data are given in ascending order; what is left out reads as zero, and grains of zeros take no space. Memory: one
-/// grain, one table, and 4 bytes for each 32 MiB of disk.
+/// Data are given in ascending order; what is left out reads as zero, and grains of zeros take no space. Memory: a
+/// piece of 512 KiB and its packed form, three of each for every [thread](Self::threads), and what a
+/// [`StreamEncoder`] takes.
 #[derive(Debug)]
 pub struct StreamWriter<W> {
     sink: Sink<W>,
-    header: SparseHeader,
-    deflate: Compress,
-    stored: Compress,
-    packed: Vec<u8>,
-    /// The grain being filled, by its number.
-    grain: Vec<u8>,
-    number: u64,
+    packing: Packing,
+    crew: Crew<'static, Piece, Result<Piece>>,
+    /// The piece being filled.
+    piece: Piece,
     /// Nothing below this offset may come any more.
     next: u64,
-    table: Vec<u32>,
-    directory: Vec<u32>,
+    spare: Vec<Piece>,
 }
 
 impl<W: Write> StreamWriter<W> {
-    /// Begins a stream: writes its header and descriptor.
+    /// Begins a stream: writes its header and descriptor. Grains are packed by the calling thread.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] for a capacity that is no multiple of 512 or larger than
-    /// [`MAX_CAPACITY`], and for a descriptor of more than 4 MiB; the sink's errors.
+    /// Those of [`StreamEncoder::new`] and of the sink.
     pub fn new(sink: W, spec: &StreamSpec) -> Result<Self> {
-        if spec.capacity == 0 || !spec.capacity.is_multiple_of(SECTOR) || spec.capacity > MAX_CAPACITY {
-            return Err(Error::invalid("capacity", format!("{} bytes", spec.capacity)));
-        }
-        let descriptor = spec.build_descriptor()?;
-        if descriptor.len() > crate::descriptor::MAX_DESCRIPTOR_BYTES {
-            return Err(Error::invalid("descriptor", format!("{} bytes", descriptor.len())));
-        }
-        let descriptor_sectors = (descriptor.len() as u64).div_ceil(SECTOR).max(DESCRIPTOR_SECTORS);
-        let header = SparseHeader {
-            version: 3,
-            flags: SparseFlags(SparseFlags::NEWLINE_TEST | SparseFlags::COMPRESSED | SparseFlags::MARKERS),
-            capacity_sectors: spec.capacity / SECTOR,
-            grain_sectors: GRAIN / SECTOR,
-            descriptor_sector: 1,
-            descriptor_sectors,
-            redundant_directory_sector: 0,
-            directory_sector: SparseHeader::DIRECTORY_AT_END,
-            overhead_sectors: (1 + descriptor_sectors).next_multiple_of(GRAIN / SECTOR),
-            unclean_shutdown: false,
-            compression: 1,
-        };
-        let mut sink = Sink { inner: sink, name: spec.name.clone(), at: 0 };
-        sink.write(&header.encode())?;
-        sink.write(&descriptor)?;
-        sink.pad_to(header.overhead_sectors * SECTOR)?;
+        let packing = spec.packing();
         Ok(Self {
-            sink,
-            deflate: Compress::new(Compression::new(spec.level), true),
-            stored: Compress::new(Compression::none(), true),
-            packed: Vec::with_capacity(GRAIN as usize * 2),
-            grain: vec![0; GRAIN as usize],
-            number: 0,
+            sink: Sink::new(sink, spec)?,
+            crew: Crew::alone(packing_worker(packing)),
+            piece: Piece::default(),
             next: 0,
-            table: vec![0; ENTRIES_PER_TABLE as usize],
-            directory: vec![0; header.directory_entries() as usize],
-            header,
+            spare: Vec::new(),
+            packing,
         })
     }
 
-    /// Writes `data` at `offset` of the disk; offsets must not go back.
+    /// Packs grains on this many threads of its own from now on; 0 stands for as many as the machine has. The stream
+    /// is the same, byte for byte.
+    ///
+    /// The calling thread is not counted: it writes to the sink. Errors of the sink come up to two pieces a thread
+    /// later than without threads, at the latest from [`finish`](Self::finish).
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn threads(mut self, threads: usize) -> Result<Self> {
+        let threads = if threads == 0 { default_threads() } else { threads };
+        self.drain()?;
+        self.crew = match threads {
+            1 => Crew::alone(packing_worker(self.packing)),
+            _ => Crew::hire(threads, || packing_worker(self.packing)),
+        };
+        Ok(self)
+    }
+
+    /// Writes `data` at `offset`; offsets must not go back.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] beyond the disk's end, [`Error::InvalidInput`] when `offset` lies before the end of what
     /// was written, [`Error::NotSupported`] when the stream grows beyond 2 TiB, and the sink's errors.
     pub fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        let (capacity, len) = (self.header.capacity_sectors * SECTOR, data.len() as u64);
+        let (capacity, len) = (self.packing.capacity, data.len() as u64);
         let end = offset.checked_add(len).filter(|end| *end <= capacity);
         let Some(end) = end else {
             return Err(Error::OutOfRange { operation: "write", offset, len, capacity });
@@ -169,14 +78,14 @@ impl<W: Write> StreamWriter<W> {
         }
         let (mut at, mut rest) = (offset, data);
         while !rest.is_empty() {
-            let number = at / GRAIN;
-            if number != self.number {
-                self.close_grain(number)?;
+            let piece = self.packing.piece();
+            if at / piece != self.piece.offset / piece || self.piece.data.is_empty() {
+                self.close_piece()?;
+                self.piece.offset = at - at % self.packing.grain;
             }
-            let within = (at % GRAIN) as usize;
-            let taken = rest.len().min(GRAIN as usize - within);
-            self.grain[within..within + taken].copy_from_slice(&rest[..taken]);
-            (at, rest) = (at + taken as u64, &rest[taken..]);
+            let (now, later) = rest.split_at(rest.len().min((piece - at % piece) as usize));
+            self.piece.fill(at, now);
+            (at, rest) = (at + now.len() as u64, later);
         }
         self.next = end;
         Ok(())
@@ -185,130 +94,129 @@ impl<W: Write> StreamWriter<W> {
     /// Writes the tables and the end marker, flushes the sink and gives it back.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// Those of the sink, and [`Error::NotSupported`] when the stream grows beyond 2 TiB.
     pub fn finish(mut self) -> Result<W> {
-        // A number that lies behind the last table closes that one too.
-        let tables = self.directory.len() as u64;
-        self.close_grain(tables * u64::from(ENTRIES_PER_TABLE))?;
-        let directory: Vec<u8> = self.directory.iter().flat_map(|sector| sector.to_le_bytes()).collect();
-        let sector = self.sink.metadata(MetadataKind::Directory, &directory)?;
-        let footer = SparseHeader { directory_sector: sector, ..self.header };
-        self.sink.metadata(MetadataKind::Footer, &footer.encode())?;
-        self.sink.write(&Marker::EndOfStream.encode())?;
-        self.sink.inner.flush().map_err(|error| Error::io("flush", &self.sink.name, None, error))?;
-        Ok(self.sink.inner)
+        self.close_piece()?;
+        self.drain()?;
+        self.sink.finish().map(|(sink, _)| sink)
     }
 
     /// Size of the disk in bytes.
     pub fn capacity(&self) -> u64 {
-        self.header.capacity_sectors * SECTOR
+        self.packing.capacity
     }
 
     /// Bytes written to the sink so far.
     pub fn bytes_written(&self) -> u64 {
-        self.sink.at
+        self.sink.position()
     }
 
     /// The sink, to take finished pieces out of a `Vec` while the stream grows. Bytes may be taken, not added.
     pub fn sink_mut(&mut self) -> &mut W {
-        &mut self.sink.inner
+        &mut self.sink.out.inner
     }
 
-    /// Writes the grain being filled, and with it the table when `next` belongs to another.
-    fn close_grain(&mut self, next: u64) -> Result<()> {
-        let entries = u64::from(ENTRIES_PER_TABLE);
-        if self.grain.iter().any(|byte| *byte != 0) {
-            let sector = self.sink.sector()?;
-            self.pack()?;
-            let marker = Marker::Grain {
-                sector: self.number * (GRAIN / SECTOR),
-                // At most some bytes above a grain.
-                compressed_bytes: self.packed.len() as u32,
-            };
-            self.sink.write(&marker.encode())?;
-            self.sink.write(&self.packed)?;
-            self.sink.pad_to(self.sink.at.next_multiple_of(SECTOR))?;
-            self.table[(self.number % entries) as usize] = sector;
-            self.grain.fill(0);
+    /// Hands the piece being filled to the packers, and writes what is ready.
+    fn close_piece(&mut self) -> Result<()> {
+        if self.piece.data.is_empty() {
+            return Ok(());
         }
-        if next / entries != self.number / entries {
-            if self.table.iter().any(|entry| *entry != 0) {
-                let bytes: Vec<u8> = self.table.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-                debug_assert_eq!(bytes.len() as u64, TABLE_BYTES);
-                let sector = self.sink.metadata(MetadataKind::Table, &bytes)?;
-                // Checked when the marker before it was placed.
-                self.directory[(self.number / entries) as usize] = sector as u32;
-            }
-            self.table.fill(0);
-        }
-        self.number = next;
-        Ok(())
+        let mut piece = std::mem::replace(&mut self.piece, self.spare.pop().unwrap_or_default());
+        let end = piece.offset + piece.data.len() as u64;
+        let end = end.next_multiple_of(self.packing.grain).min(self.packing.capacity);
+        piece.data.resize((end - piece.offset) as usize, 0);
+        self.crew.submit(piece, |packed| self.sink.take(packed, &mut self.spare))
     }
 
-    /// Compresses the grain; one that would grow is stored, which every inflater reads alike.
-    fn pack(&mut self) -> Result<()> {
-        for deflate in [&mut self.deflate, &mut self.stored] {
-            self.packed.clear();
-            deflate.reset();
-            let status = deflate.compress_vec(&self.grain, &mut self.packed, FlushCompress::Finish);
-            match status {
-                Ok(Status::StreamEnd) if self.packed.len() <= self.grain.len() => return Ok(()),
-                // The last try is the one that stores: a few bytes more than a grain.
-                Ok(Status::StreamEnd) => {}
-                Ok(_) | Err(_) => {
-                    let refused = std::io::Error::other("deflate did not finish a grain");
-                    return Err(Error::io("compress", &self.sink.name, Some(self.number * GRAIN), refused));
-                }
-            }
-        }
+    /// Writes all that the packers have.
+    fn drain(&mut self) -> Result<()> {
+        self.crew.finish(|packed| self.sink.take(packed, &mut self.spare))
+    }
+}
+
+/// Some grains of one table: their data, then also their packed form.
+#[derive(Debug, Default)]
+struct Piece {
+    /// Of a grain.
+    offset: u64,
+    data: Vec<u8>,
+    packed: PackedGrains,
+}
+
+impl Piece {
+    /// Puts `data` at `at` of the disk, which lies behind all that was put.
+    fn fill(&mut self, at: u64, data: &[u8]) {
+        self.data.resize((at - self.offset) as usize, 0);
+        self.data.extend_from_slice(data);
+    }
+}
+
+fn packing_worker(packing: Packing) -> impl FnMut(Piece) -> Result<Piece> + Send + 'static {
+    let mut packer = Packer::with(packing);
+    move |mut piece| {
+        piece.packed.clear();
+        packer.pack(piece.offset, &piece.data, &mut piece.packed)?;
+        piece.data.clear();
+        Ok(piece)
+    }
+}
+
+/// An encoder and the sink of its bytes.
+#[derive(Debug)]
+pub(super) struct Sink<W> {
+    encoder: StreamEncoder,
+    out: Out<W>,
+}
+
+impl<W: Write> Sink<W> {
+    /// Writes the stream's head.
+    pub(super) fn new(inner: W, spec: &StreamSpec) -> Result<Self> {
+        let (encoder, head) = StreamEncoder::new(spec)?;
+        let mut out = Out { inner, name: spec.stream_name().to_owned(), at: 0 };
+        out.write(&head)?;
+        Ok(Self { encoder, out })
+    }
+
+    /// Writes the next grains.
+    pub(super) fn push(&mut self, grains: &PackedGrains) -> Result<()> {
+        let lead = self.encoder.push(grains)?;
+        self.out.write(&lead)?;
+        self.out.write(grains.as_bytes())
+    }
+
+    /// Writes the stream's end, flushes, and gives the sink back with the stream's length.
+    pub(super) fn finish(self) -> Result<(W, u64)> {
+        let Self { encoder, mut out } = self;
+        out.write(&encoder.finish()?)?;
+        out.inner.flush().map_err(|error| Error::io("flush", &out.name, None, error))?;
+        Ok((out.inner, out.at))
+    }
+
+    /// Bytes written so far.
+    pub(super) fn position(&self) -> u64 {
+        self.out.at
+    }
+
+    fn take(&mut self, packed: Result<Piece>, spare: &mut Vec<Piece>) -> Result<()> {
+        let piece = packed?;
+        self.push(&piece.packed)?;
+        spare.push(piece);
         Ok(())
     }
 }
 
-/// Counts what goes out.
+/// A sink that counts.
 #[derive(Debug)]
-struct Sink<W> {
+struct Out<W> {
     inner: W,
     name: String,
     at: u64,
 }
 
-impl<W: Write> Sink<W> {
+impl<W: Write> Out<W> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.inner.write_all(bytes).map_err(|error| Error::io("write", &self.name, Some(self.at), error))?;
         self.at += bytes.len() as u64;
         Ok(())
     }
-
-    fn pad_to(&mut self, end: u64) -> Result<()> {
-        let zeros = [0; SECTOR as usize];
-        while self.at < end {
-            let len = (end - self.at).min(SECTOR) as usize;
-            self.write(&zeros[..len])?;
-        }
-        Ok(())
-    }
-
-    /// Writes a marker and what it announces; returns the sector of the latter.
-    fn metadata(&mut self, kind: MetadataKind, bytes: &[u8]) -> Result<u64> {
-        let sectors = (bytes.len() as u64).div_ceil(SECTOR);
-        self.write(&Marker::Metadata { kind, sectors }.encode())?;
-        let sector = self.sector()?;
-        self.write(bytes)?;
-        self.pad_to(self.at.next_multiple_of(SECTOR))?;
-        Ok(u64::from(sector))
-    }
-
-    /// The present sector: tables have 32 bits for it.
-    fn sector(&self) -> Result<u32> {
-        u32::try_from(self.at / SECTOR).map_err(|_| {
-            Error::not_supported(&self.name, "a stream above 2 TiB", "sector numbers of its tables have 32 bits")
-        })
-    }
 }
-
-/// Deflate's level when nobody sets one.
-const DEFAULT_LEVEL: u32 = 1;
-
-/// Room for the descriptor that every program leaves.
-const DESCRIPTOR_SECTORS: u64 = 20;

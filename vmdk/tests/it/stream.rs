@@ -1,5 +1,7 @@
 //! `streamOptimized`: our writer and reader against each other, qemu-img and damage.
 
+mod parallel;
+
 use std::{fs, io, path::Path};
 
 use proptest::prelude::*;
