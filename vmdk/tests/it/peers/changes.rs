@@ -10,8 +10,7 @@ use crate::support::Random;
 /// One write, or one range made zero.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
-    /// Where it begins: so many 65536ths of the disk.
-    at: u16,
+    at: Place,
     len: u64,
     /// Both ends are on borders of this many bytes.
     align: u64,
@@ -19,15 +18,27 @@ pub(super) struct Change {
     pattern: Option<usize>,
 }
 
+/// Where a change begins.
+#[derive(Debug, Clone)]
+enum Place {
+    /// So many 65536ths of the disk.
+    Part(u16),
+    Offset(u64),
+}
+
 impl Change {
     /// What it changes in a disk of `capacity` bytes. Never empty.
     pub(super) fn range(&self, capacity: u64) -> Range<u64> {
-        let start = ((capacity * u64::from(self.at)) >> 16) / self.align * self.align;
+        let start = match self.at {
+            Place::Part(part) => (capacity * u64::from(part)) >> 16,
+            Place::Offset(offset) => offset.min(capacity - 1),
+        };
+        let start = start / self.align * self.align;
         start..(start + self.len).next_multiple_of(self.align).min(capacity)
     }
 
     /// The bytes afterwards; `None` for zeros.
-    fn bytes(&self, capacity: u64) -> Option<Vec<u8>> {
+    pub(super) fn bytes(&self, capacity: u64) -> Option<Vec<u8>> {
         let range = self.range(capacity);
         let pattern = pattern(self.pattern?);
         Some(pattern.into_iter().cycle().take((range.end - range.start) as usize).collect())
@@ -74,13 +85,24 @@ pub(super) fn capacity() -> impl Strategy<Value = u64> {
 }
 
 pub(super) fn changes(count: Range<usize>) -> impl Strategy<Value = Vec<Change>> {
-    prop::collection::vec(change(), count)
+    prop::collection::vec(change(any::<u16>().prop_map(Place::Part)), count)
 }
 
-fn change() -> impl Strategy<Value = Change> {
+/// Changes that begin near one of the `borders`, before it more often than not.
+pub(super) fn changes_near(borders: &[u64], count: Range<usize>) -> impl Strategy<Value = Vec<Change>> + use<> {
+    let near = (select(borders.to_vec()), 0_u64..300_000);
+    let place = near.prop_map(|(border, distance)| Place::Offset(border + 100_000 - distance));
+    prop::collection::vec(change(place), count)
+}
+
+fn change(at: impl Strategy<Value = Place>) -> impl Strategy<Value = Change> {
     let pattern = prop_oneof![3 => (0..PATTERNS).prop_map(Some), 1 => Just(None)];
-    (any::<u16>(), 1_u64..300_000, select(&[1, 512, 4096, 65536][..]), pattern)
-        .prop_map(|(at, len, align, pattern)| Change { at, len, align, pattern })
+    (at, 1_u64..300_000, select(&[1, 512, 4096, 65536][..]), pattern).prop_map(|(at, len, align, pattern)| Change {
+        at,
+        len,
+        align,
+        pattern,
+    })
 }
 
 /// Writes the patterns where qemu-io looks for them.

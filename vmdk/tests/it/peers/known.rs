@@ -1,34 +1,9 @@
-//! Disks chosen by hand: borders of extents, zeroed grains.
+//! Disks chosen by hand.
 
 use vmdk::{Disk, MapKind, OpenOptions};
 
 use super::qemu::Qemu;
 use crate::support::{assert_is, run};
-
-#[test]
-fn reads_split_disks_across_extent_boundaries() {
-    let Some(qemu) = Qemu::new() else { return };
-    for kind in ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"] {
-        let name = format!("{kind}.vmdk");
-        run("qemu-img", qemu.dir(), &["create", "-f", "vmdk", "-o", &format!("subformat={kind}"), &name, "5G"]);
-        let writes =
-            ["write -P 0x11 2147418112 128k", "write -P 0x22 4294901760 131072", "write -P 0x33 5368643584 65536"];
-        for write in writes {
-            run("qemu-io", qemu.dir(), &["-f", "vmdk", "-c", write, &name]);
-        }
-        let disk = Disk::open(qemu.dir().join(&name), &OpenOptions::new()).unwrap();
-        assert_eq!(disk.links().next().unwrap().data_files.len(), 3);
-        let mut buf = vec![0; 262_144];
-        for (at, len, pattern) in [(2_147_418_112_u64, 131_072_usize, 0x11), (4_294_901_760, 131_072, 0x22)] {
-            disk.read_at(at - 65536, &mut buf).unwrap();
-            assert!(buf[..65536].iter().all(|&byte| byte == 0), "{kind}");
-            assert!(buf[65536..65536 + len].iter().all(|&byte| byte == pattern), "{kind}");
-            assert!(buf[65536 + len..].iter().all(|&byte| byte == 0), "{kind}");
-        }
-        disk.read_at((5 << 30) - 4, &mut buf[..4]).unwrap();
-        assert_eq!(buf[..4], [0x33; 4]);
-    }
-}
 
 #[test]
 fn a_zeroed_grain_of_a_child_hides_the_parent() {

@@ -11,6 +11,7 @@ pub(crate) mod libvmdk;
 mod ours;
 mod qemu;
 mod reading;
+mod split;
 mod vmdkstream;
 mod writing;
 

@@ -58,7 +58,12 @@ impl Qemu {
     /// Fails unless the peer finds this content in the disk.
     pub(super) fn assert_is(&self, format: &str, name: &str, content: &[u8]) {
         fs::write(self.dir().join("raw"), content).unwrap();
-        let said = self.img(&["compare", "-f", "raw", "-F", format, "raw", name]);
+        self.assert_same("raw", "raw", format, name);
+    }
+
+    /// Fails unless the peer finds the same content in both disks, and the same size.
+    pub(super) fn assert_same(&self, format: &str, name: &str, other_format: &str, other: &str) {
+        let said = self.img(&["compare", "-f", format, "-F", other_format, name, other]);
         assert!(said.contains("identical") && !said.contains("size mismatch"), "{said}");
     }
 
