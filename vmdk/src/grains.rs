@@ -1,21 +1,44 @@
 //! The sans-IO heart of sparse extents: which table and entry a byte belongs to, and what a table says about
-//! a range. A driver (blocking here, asynchronous elsewhere) brings the tables.
+//! a range. Pure functions over metadata that a driver brings: the blocking one reads what is missing on the
+//! spot, the asynchronous one notes it, fetches everything that a request misses at once, and asks again.
+//!
+//! A new format is a new variant of [`Entries`]: what an entry of its directory and of its tables means.
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use crate::{
     SECTOR,
-    layout::{ENTRIES_PER_TABLE, SparseHeader},
+    cache::{Block, FileId, Table},
+    error::{Error, Result},
+    layout::{CowdHeader, SeSparseDirectoryEntry, SeSparseEntry, SeSparseHeader},
 };
 
-/// Entry of a grain that is not stored.
+/// Hosted entry of a grain that is not stored.
 pub(crate) const UNALLOCATED: u32 = 0;
-/// Entry of a grain of zeros. VMware reads it so whether or not the header has the flag, and no grain can be
-/// at sector 1: the header or the descriptor is there.
+/// Hosted entry of a grain of zeros. VMware reads it so whether or not the header has the flag, and no grain
+/// can be at sector 1: the header or the descriptor is there.
 pub(crate) const ZERO_GRAIN: u32 = 1;
+
+/// Brings blocks of metadata.
+pub(crate) trait Blocks {
+    /// Why there is no block: a failure, or that it must be fetched first.
+    type Stop: From<Error>;
+
+    /// The block of `file`. Its length is the one asked for.
+    fn block(&self, file: FileId, block: Block) -> Result<Table, Self::Stop>;
+
+    /// Whether a walk that met `stop` shall go on behind it, to find out what else is missing; what it then
+    /// says about the disk is void. Gives back the failure that ends the walk at once.
+    fn go_on(&self, stop: Self::Stop) -> Result<(), Self::Stop> {
+        Err(stop)
+    }
+}
 
 /// A run of bytes of an extent that is kept in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +56,23 @@ pub(crate) enum Place {
     Zero,
     /// In the file, from this byte offset on.
     At(u64),
+    /// Inside of a compressed grain.
+    Packed(Packed),
+}
+
+/// A run inside of one compressed grain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Packed {
+    /// Where the grain's marker is in the file.
+    pub(crate) marker: u64,
+    /// The disk sector that the marker must name.
+    pub(crate) sector: u64,
+    /// Bytes of the grain that lie in the extent; the last grain may be short.
+    pub(crate) grain_len: u64,
+    /// Where the run starts inside of the grain.
+    pub(crate) within: u64,
+    /// Bytes from the marker to what follows in the file, if a neighbour in the table tells. A hint.
+    pub(crate) room: Option<u64>,
 }
 
 impl Run {
@@ -40,6 +80,7 @@ impl Run {
     pub(crate) fn join(&mut self, next: Run) -> bool {
         let joins = match (self.place, next.place) {
             (Place::At(first), Place::At(second)) => first.checked_add(self.len) == Some(second),
+            (Place::Packed(_), _) => false,
             (first, second) => first == second,
         };
         if joins {
@@ -49,103 +90,365 @@ impl Run {
     }
 }
 
-/// Sizes that place a byte in the tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A sparse extent as its header describes it.
+#[derive(Debug, Clone)]
 pub(crate) struct Grains {
+    /// The file, for errors.
+    pub(crate) name: Arc<str>,
     /// Size of the extent in bytes.
     pub(crate) capacity: u64,
-    shift: u32,
+    /// Size of a grain in bytes; not always a power of two.
+    pub(crate) grain_bytes: u64,
+    pub(crate) entries_per_table: u64,
+    pub(crate) directory: Directory,
+    pub(crate) entries: Entries,
+}
+
+/// The directory of a sparse extent: one entry for each table.
+#[derive(Debug, Clone)]
+pub(crate) enum Directory {
+    /// In memory, shared with a writer that adds tables. Hosted extents only.
+    Held(Arc<[AtomicU32]>),
+    /// In the file, from byte `offset` on; read in pages that the cache bounds.
+    Paged {
+        /// Where the directory starts in the file, in bytes.
+        offset: u64,
+        /// Number of its entries.
+        len: u64,
+    },
+}
+
+/// What the entries of directory and tables mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entries {
+    /// `KDMV`: sectors of 32 bits; 1 is a grain of zeros.
+    Hosted,
+    /// `KDMV` with compressed grains: sectors of markers.
+    Packed,
+    /// `COWD`: sectors of 32 bits; there are no zero grains.
+    Cowd,
+    /// seSparse: tables and grains by number, in areas of the file that the header names.
+    SeSparse(Box<SeSparseHeader>),
 }
 
 impl Grains {
-    pub(crate) fn new(header: &SparseHeader) -> Self {
-        // The header is checked: the product fits in 63 bits, the grain is a power of two.
-        Self { capacity: header.capacity_sectors * SECTOR, shift: (header.grain_sectors * SECTOR).trailing_zeros() }
-    }
-
-    /// Size of a grain in bytes.
-    pub(crate) fn grain_bytes(self) -> u64 {
-        1 << self.shift
-    }
-
     /// Number of the grain with the byte at `offset`.
-    pub(crate) fn grain(self, offset: u64) -> u64 {
-        offset >> self.shift
+    pub(crate) fn grain(&self, offset: u64) -> u64 {
+        offset / self.grain_bytes
     }
 
     /// The bytes of a grain; the last one may be short.
-    pub(crate) fn grain_range(self, grain: u64) -> Range<u64> {
-        let start = grain << self.shift;
-        start..(start + self.grain_bytes()).min(self.capacity)
+    pub(crate) fn grain_range(&self, grain: u64) -> Range<u64> {
+        let start = grain * self.grain_bytes;
+        start..(start + self.grain_bytes).min(self.capacity)
     }
 
     /// Table and entry of a grain.
-    pub(crate) fn entry(self, grain: u64) -> (u32, usize) {
-        // The directory's length is checked to fit in 32 bits.
-        ((grain / u64::from(ENTRIES_PER_TABLE)) as u32, (grain % u64::from(ENTRIES_PER_TABLE)) as usize)
+    pub(crate) fn entry(&self, grain: u64) -> (u64, usize) {
+        (grain / self.entries_per_table, (grain % self.entries_per_table) as usize)
     }
 
     /// Table of the byte at `offset`, and where that table's bytes end.
-    pub(crate) fn table(self, offset: u64) -> (u32, u64) {
+    pub(crate) fn table(&self, offset: u64) -> (u64, u64) {
         let (table, _) = self.entry(self.grain(offset));
-        let span = self.grain_bytes() * u64::from(ENTRIES_PER_TABLE);
-        (table, (u64::from(table) + 1).saturating_mul(span).min(self.capacity))
+        let span = self.grain_bytes * self.entries_per_table;
+        (table, (table + 1).saturating_mul(span).min(self.capacity))
     }
 
-    /// The first run of `range`, which is not empty and lies in one table.
-    pub(crate) fn first_run(self, table: &[AtomicU32], range: Range<u64>) -> Run {
+    /// Where the first bytes of `range` are: the longest run that tables and file agree to call one.
+    pub(crate) fn run<B: Blocks>(&self, file: FileId, blocks: &B, range: Range<u64>) -> Result<Run, B::Stop> {
+        let mut found: Option<Run> = None;
+        let mut offset = range.start;
+        while offset < range.end {
+            let (number, table_end) = self.table(offset);
+            let end = table_end.min(range.end);
+            let run = match (self.table_run(file, blocks, number, offset..end), &found) {
+                (Ok(run), _) => run,
+                (Err(stop), None) => return Err(stop),
+                // The next call meets it again, at its start.
+                (Err(_), Some(_)) => break,
+            };
+            match &mut found {
+                None => found = Some(run),
+                Some(first) => {
+                    if !first.join(run) {
+                        break;
+                    }
+                }
+            }
+            offset += run.len;
+            if offset < end {
+                break;
+            }
+        }
+        Ok(found.unwrap_or(Run { place: Place::Unallocated, len: 0 }))
+    }
+
+    /// Where table `number` is in the file, `None` when it was never allocated.
+    pub(crate) fn table_block<B: Blocks>(
+        &self,
+        file: FileId,
+        blocks: &B,
+        number: u64,
+    ) -> Result<Option<Block>, B::Stop> {
+        let entry = match &self.directory {
+            Directory::Held(entries) => {
+                let entry = usize::try_from(number).ok().and_then(|number| entries.get(number));
+                entry.map(|entry| u64::from(entry.load(Ordering::Acquire))).ok_or_else(|| self.no_table(number))?
+            }
+            Directory::Paged { len, .. } if number >= *len => return Err(self.no_table(number).into()),
+            Directory::Paged { offset, len } => {
+                let width = self.entries.width();
+                let a_page = PAGE_BYTES / width;
+                let first = number / a_page * a_page;
+                let page_len = ((len - first).min(a_page) * width) as u32;
+                let page = blocks.block(file, Block { offset: offset + first * width, len: page_len })?;
+                self.entries.load(&page, (number - first) as usize)
+            }
+        };
+        let len = self.entries_per_table * self.entries.width();
+        let offset = self.entries.table_offset(entry).map_err(|problem| {
+            Error::malformed(&*self.name, format!("entry {number} of the grain directory, {entry:#x}, {problem}"))
+        })?;
+        Ok(offset.map(|offset| Block { offset, len: len as u32 }))
+    }
+
+    /// The first run of `range`, which is not empty and lies in table `number`.
+    fn table_run<B: Blocks>(&self, file: FileId, blocks: &B, number: u64, range: Range<u64>) -> Result<Run, B::Stop> {
+        match self.table_block(file, blocks, number)? {
+            Some(block) => Ok(self.first_run(&blocks.block(file, block)?, range)?),
+            None => Ok(Run { place: Place::Unallocated, len: range.end - range.start }),
+        }
+    }
+
+    fn first_run(&self, table: &[AtomicU32], range: Range<u64>) -> Result<Run> {
         let mut grain = self.grain(range.start);
-        let mut run = self.one(table, grain, range.start, range.end);
+        let mut run = self.one(table, grain, range.start, range.end)?;
         loop {
             grain += 1;
-            let start = grain << self.shift;
-            if start >= range.end || !run.join(self.one(table, grain, start, range.end)) {
-                return run;
+            let start = grain * self.grain_bytes;
+            if start >= range.end {
+                return Ok(run);
+            }
+            // A bad entry fails where it is read, not before.
+            match self.one(table, grain, start, range.end) {
+                Ok(next) if run.join(next) => {}
+                _ => return Ok(run),
             }
         }
     }
 
-    fn one(self, table: &[AtomicU32], grain: u64, start: u64, end: u64) -> Run {
-        let (_, entry) = self.entry(grain);
-        let begin = grain << self.shift;
-        let len = (begin + self.grain_bytes()).min(end) - start;
-        let place = match table[entry].load(Ordering::Acquire) {
-            UNALLOCATED => Place::Unallocated,
-            ZERO_GRAIN => Place::Zero,
-            sector => Place::At(u64::from(sector) * SECTOR + (start - begin)),
+    fn one(&self, table: &[AtomicU32], grain: u64, start: u64, end: u64) -> Result<Run> {
+        let (_, index) = self.entry(grain);
+        let begin = grain * self.grain_bytes;
+        let len = (begin + self.grain_bytes).min(end) - start;
+        let entry = self.entries.load(table, index);
+        let grain_at = self.entries.grain_place(entry).map_err(|problem| {
+            Error::malformed(&*self.name, format!("the table entry of grain {grain}, {entry:#x}, {problem}"))
+        })?;
+        let place = match grain_at {
+            Place::At(at) if self.entries == Entries::Packed => Place::Packed(Packed {
+                marker: at,
+                sector: begin / SECTOR,
+                grain_len: (begin + self.grain_bytes).min(self.capacity) - begin,
+                within: start - begin,
+                room: self.room(table, index, entry),
+            }),
+            Place::At(at) => Place::At(at + (start - begin)),
+            other => other,
         };
-        Run { place, len }
+        Ok(Run { place, len })
+    }
+
+    /// Bytes between a compressed grain and the next stored one of the table, which usually follows it in the file.
+    fn room(&self, table: &[AtomicU32], index: usize, entry: u64) -> Option<u64> {
+        let mut later = (index + 1..table.len()).map(|next| self.entries.load(table, next));
+        let next = later.find(|&next| next > u64::from(ZERO_GRAIN))?;
+        next.checked_sub(entry).filter(|&sectors| sectors > 0).map(|sectors| sectors * SECTOR)
+    }
+
+    fn no_table(&self, number: u64) -> Error {
+        Error::malformed(&*self.name, format!("there is no grain table {number}"))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn grains() -> Grains {
-        Grains { capacity: 100 * 65536 + 512, shift: 16 }
+impl Entries {
+    /// Bytes of an entry.
+    pub(crate) fn width(&self) -> u64 {
+        match self {
+            Self::Hosted | Self::Packed | Self::Cowd => 4,
+            Self::SeSparse(_) => 8,
+        }
     }
 
-    fn table(entries: &[u32]) -> Vec<AtomicU32> {
-        (0..512).map(|index| AtomicU32::new(entries.get(index).copied().unwrap_or(0))).collect()
+    fn load(&self, table: &[AtomicU32], index: usize) -> u64 {
+        let word = |at: usize| u64::from(table[at].load(Ordering::Acquire));
+        match self {
+            Self::Hosted | Self::Packed | Self::Cowd => word(index),
+            // Nobody writes these tables, so that two loads see one entry.
+            Self::SeSparse(_) => word(2 * index) | word(2 * index + 1) << 32,
+        }
+    }
+
+    /// Where a table is, as the directory's entry says.
+    fn table_offset(&self, entry: u64) -> Result<Option<u64>, &'static str> {
+        match self {
+            Self::SeSparse(header) => match SeSparseDirectoryEntry::decode(entry) {
+                Some(SeSparseDirectoryEntry::None) => Ok(None),
+                Some(SeSparseDirectoryEntry::Table(index)) => {
+                    header.table_offset(index).map(Some).ok_or("names a table behind the last one")
+                }
+                None => Err("is of no known type"),
+            },
+            Self::Cowd if entry != 0 && !CowdHeader::is_possible_sector(entry as u32) => Err(IN_HEADER),
+            Self::Hosted | Self::Packed | Self::Cowd => Ok((entry != 0).then_some(entry * SECTOR)),
+        }
+    }
+
+    /// Where a grain is, as the table's entry says.
+    fn grain_place(&self, entry: u64) -> Result<Place, &'static str> {
+        const NOTHING: u64 = UNALLOCATED as u64;
+        const ZERO: u64 = ZERO_GRAIN as u64;
+        match self {
+            Self::Hosted | Self::Packed => Ok(match entry {
+                NOTHING => Place::Unallocated,
+                ZERO => Place::Zero,
+                sector => Place::At(sector * SECTOR),
+            }),
+            Self::Cowd if entry == NOTHING => Ok(Place::Unallocated),
+            Self::Cowd if CowdHeader::is_possible_sector(entry as u32) => Ok(Place::At(entry * SECTOR)),
+            Self::Cowd => Err(IN_HEADER),
+            Self::SeSparse(header) => match SeSparseEntry::decode(entry) {
+                Some(SeSparseEntry::Unallocated) => Ok(Place::Unallocated),
+                Some(SeSparseEntry::Unmapped | SeSparseEntry::Zero) => Ok(Place::Zero),
+                Some(SeSparseEntry::Grain(index)) => {
+                    header.grain_offset(index).map(Place::At).ok_or("names a grain behind the last one")
+                }
+                None => Err("is of no known type"),
+            },
+        }
+    }
+}
+
+const IN_HEADER: &str = "points into the header";
+
+/// Bytes of a directory that are read at once.
+const PAGE_BYTES: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::layout::Area;
+
+    /// Metadata by offset.
+    struct Given(HashMap<u64, Vec<u32>>);
+
+    impl Blocks for Given {
+        type Stop = Error;
+        fn block(&self, _file: FileId, block: Block) -> Result<Table> {
+            let words = self.0.get(&block.offset).ok_or_else(|| Error::malformed("x", "no such block"))?;
+            let word = |index: usize| AtomicU32::new(words.get(index).copied().unwrap_or(0));
+            Ok((0..block.len as usize / 4).map(word).collect())
+        }
+    }
+
+    fn grains(entries: Entries, entries_per_table: u64, grain_bytes: u64) -> Grains {
+        let directory = Directory::Paged { offset: 512, len: 2 };
+        let capacity = (entries_per_table + 100) * grain_bytes + 512;
+        Grains { name: "x".into(), capacity, grain_bytes, entries_per_table, directory, entries }
+    }
+
+    fn run(grains: &Grains, blocks: &Given, start: u64, end: u64) -> (Place, u64) {
+        let run = grains.run(0, blocks, start..end).unwrap();
+        (run.place, run.len)
     }
 
     #[test]
     fn neighbours_in_the_file_are_one_run() {
-        let table = table(&[0, 0, 256, 384, 1024, 1, 1]);
-        let run = |start, end| {
-            let run = grains().first_run(&table, start..end);
-            (run.place, run.len)
+        let grains = grains(Entries::Hosted, 512, 65536);
+        let given = Given([(512, vec![2, 0]), (1024, vec![0, 0, 256, 384, 1024, 1, 1])].into());
+        assert_eq!(run(&grains, &given, 0, 1 << 20), (Place::Unallocated, 2 << 16));
+        assert_eq!(run(&grains, &given, (2 << 16) + 100, 1 << 20), (Place::At(256 * 512 + 100), (2 << 16) - 100));
+        assert_eq!(run(&grains, &given, 4 << 16, 1 << 20), (Place::At(1024 * 512), 1 << 16));
+        assert_eq!(run(&grains, &given, (5 << 16) + 1, (6 << 16) + 7), (Place::Zero, (1 << 16) + 6));
+        // From the end of the first table into the second, which does not exist.
+        let rest = grains.capacity - (7 << 16);
+        assert_eq!(run(&grains, &given, 7 << 16, grains.capacity), (Place::Unallocated, rest));
+    }
+
+    #[test]
+    fn cowd_grains_of_a_sector_join_and_none_is_in_the_header() {
+        let grains = grains(Entries::Cowd, 4096, 512);
+        let given = Given([(512, vec![4]), (2048, vec![36, 37, 38, 0, 1])].into());
+        assert_eq!(run(&grains, &given, 10, 4096), (Place::At(36 * 512 + 10), 3 * 512 - 10));
+        assert!(grains.run(0, &given, 4 * 512..5 * 512).is_err());
+    }
+
+    #[test]
+    fn sesparse_entries_of_every_type() {
+        let area = |start: u64, end: u64| Area { sector: start / 512, sectors: (end - start) / 512 };
+        let none = area(0, 0);
+        let entries = Entries::SeSparse(Box::new(SeSparseHeader {
+            capacity_sectors: 4196 * 8,
+            volatile_header: none,
+            journal_header: none,
+            journal: none,
+            directory: area(512, 1024),
+            tables: area(1 << 20, 2 << 20),
+            free_bitmap: none,
+            backmap: none,
+            grains: area(4 << 20, 5 << 20),
+        }));
+        let grains = grains(entries, 4096, 4096);
+        let wide = |values: &[u64]| values.iter().flat_map(|v| [*v as u32, (*v >> 32) as u32]).collect::<Vec<_>>();
+        let stored = |number: u64| 3 << 60 | (number & 0xfff) << 48 | number >> 12;
+        let table = [stored(7), stored(8), 1 << 60 | 77, 2 << 60, 0, stored(255), stored(256), 4 << 60, 5];
+        let given = Given([(512, wide(&[1 << 60 | 2])), ((1 << 20) + 2 * 32768, wide(&table))].into());
+        assert_eq!(run(&grains, &given, 0, 1 << 20), (Place::At((4 << 20) + 7 * 4096), 8192));
+        assert_eq!(run(&grains, &given, 8192, 1 << 20), (Place::Zero, 8192));
+        assert_eq!(run(&grains, &given, 4 * 4096, 1 << 20), (Place::Unallocated, 4096));
+        assert_eq!(run(&grains, &given, 5 * 4096, 1 << 20), (Place::At((5 << 20) - 4096), 4096));
+        for bad in 6..9 {
+            assert!(grains.run(0, &given, bad * 4096..bad * 4096 + 1).is_err(), "{bad}");
+        }
+        for directory in [5 << 60, 2 << 60 | 2, 1 << 60 | 32, 2] {
+            let given = Given([(512, wide(&[directory]))].into());
+            assert!(grains.run(0, &given, 0..1).is_err(), "{directory:#x}");
+        }
+    }
+
+    #[test]
+    fn compressed_grains_stand_alone_and_say_how_much_to_read() {
+        let grains = grains(Entries::Packed, 512, 65536);
+        let given = Given([(512, vec![2, 3]), (1024, vec![100, 0, 150, 90]), (1536, vec![0; 100])].into());
+        let packed = |place| match place {
+            Place::Packed(packed) => packed,
+            other => panic!("{other:?}"),
         };
-        assert_eq!(run(0, 1 << 20), (Place::Unallocated, 2 << 16));
-        assert_eq!(run((2 << 16) + 100, 1 << 20), (Place::At(256 * 512 + 100), (2 << 16) - 100));
-        assert_eq!(run(4 << 16, 1 << 20), (Place::At(1024 * 512), 1 << 16));
-        assert_eq!(run((5 << 16) + 1, (6 << 16) + 7), (Place::Zero, (1 << 16) + 6));
+        let (place, len) = run(&grains, &given, 70, 1 << 20);
+        let expected = Packed { marker: 51200, sector: 0, grain_len: 65536, within: 70, room: Some(50 * 512) };
+        assert_eq!((packed(place), len), (expected, 65536 - 70));
+        assert_eq!(packed(run(&grains, &given, 2 << 16, 1 << 20).0).room, None);
     }
 
     #[test]
     fn the_last_grain_may_be_short() {
-        assert_eq!(grains().grain_range(100), 100 * 65536..100 * 65536 + 512);
-        assert_eq!(grains().table(0), (0, grains().capacity));
+        let grains = grains(Entries::Hosted, 512, 65536);
+        assert_eq!(grains.grain_range(612), 612 * 65536..612 * 65536 + 512);
+        assert_eq!(grains.table(513 * 65536), (1, grains.capacity));
+    }
+
+    #[test]
+    fn directories_are_read_in_pages() {
+        let mut grains = grains(Entries::Hosted, 512, 65536);
+        grains.directory = Directory::Paged { offset: 512, len: 1500 };
+        grains.capacity = 1500 * 512 * 65536;
+        let given = Given([(512 + 4096, vec![0, 9])].into());
+        let table_bytes = 512 * 65536;
+        assert_eq!(run(&grains, &given, 1024 * table_bytes, 1025 * table_bytes).0, Place::Unallocated);
+        assert_eq!(grains.table_block(0, &given, 1025).unwrap(), Some(Block { offset: 9 * 512, len: 2048 }));
+        assert!(grains.table_block(0, &given, 1500).is_err());
     }
 }

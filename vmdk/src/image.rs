@@ -19,7 +19,8 @@ pub trait Image: Send + Sync {
     /// storage and of a damaged image. `buf` is then unspecified.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// What is in `range`, as ascending entries that cover it without gaps; neighbours differ in kind.
+    /// What is in `range`, as ascending entries that cover it without gaps; neighbours differ in kind or in
+    /// the link that they come from.
     /// A range that leaves the disk is cut at its end. Computed as the iterator is advanced, from metadata
     /// only. After an error the iterator ends.
     fn map(&self, range: Range<u64>) -> Box<dyn Iterator<Item = Result<MapEntry>> + Send + '_>;
@@ -80,7 +81,7 @@ impl<T: Image + ?Sized> Image for Arc<T> {
     }
 }
 
-/// A run of bytes of the same kind.
+/// A run of bytes of the same kind, from the same link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MapEntry {
@@ -88,12 +89,37 @@ pub struct MapEntry {
     pub range: Range<u64>,
     /// What they are.
     pub kind: MapKind,
+    /// The link of the chain that says so: 0 is the disk itself, 1 its parent. `None` exactly where no link has
+    /// anything, that is where the kind is [`MapKind::Unallocated`].
+    pub layer: Option<usize>,
+    /// The bytes are stored in compressed grains.
+    pub compressed: bool,
 }
 
 impl MapEntry {
-    /// An entry; for implementors of [`Image`].
+    /// An entry of the disk itself, not compressed; for implementors of [`Image`].
     pub fn new(range: Range<u64>, kind: MapKind) -> Self {
-        Self { range, kind }
+        Self { range, kind, layer: (kind != MapKind::Unallocated).then_some(0), compressed: false }
+    }
+
+    /// The same of another link of the chain. What is unallocated stays of no link.
+    #[must_use]
+    pub fn in_layer(mut self, layer: usize) -> Self {
+        self.layer = self.layer.map(|_| layer);
+        self
+    }
+
+    /// The same, compressed or not.
+    #[must_use]
+    pub fn compressed(mut self, compressed: bool) -> Self {
+        self.compressed = compressed;
+        self
+    }
+
+    /// Whether `next` says of the bytes that follow what this entry says of its own.
+    pub(crate) fn joins(&self, next: &Self) -> bool {
+        let says = |entry: &Self| (entry.kind, entry.layer, entry.compressed);
+        self.range.end == next.range.start && says(self) == says(next)
     }
 }
 

@@ -1,11 +1,14 @@
 //! The allocation map of a disk, computed while it is walked.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    collections::VecDeque,
+    ops::{ControlFlow, Range},
+};
 
-use super::Disk;
+use super::{Disk, chain::Piece};
 use crate::{
+    cache::FileId,
     error::Result,
-    extent::Extent,
     grains::Place,
     image::{MapEntry, MapKind},
     source::{SourceMap, SourceRun},
@@ -16,85 +19,87 @@ use crate::{
 #[derive(Debug)]
 pub struct MapIter<'a> {
     disk: &'a Disk,
+    /// What was not walked yet.
     range: Range<u64>,
+    pieces: VecDeque<Piece>,
     /// The entry that may still grow.
     pending: Option<MapEntry>,
-    /// Holes of flat files asked for in advance, for each link: offsets in the disk.
-    ahead: Vec<VecDeque<SourceRun>>,
+    /// Holes of a flat file asked for in advance.
+    ahead: Option<(FileId, VecDeque<SourceRun>)>,
 }
+
+/// So many pieces are found at a time.
+const STEP: usize = 512;
 
 impl<'a> MapIter<'a> {
     /// `range` lies in the disk.
     pub(super) fn new(disk: &'a Disk, range: Range<u64>) -> Self {
-        Self { disk, range, pending: None, ahead: vec![VecDeque::new(); disk.links.len()] }
+        Self { disk, range, pieces: VecDeque::new(), pending: None, ahead: None }
     }
 
-    /// Kind and length of what `link` and the links under it have at the start of `range`.
-    fn resolve(&mut self, mut link: usize, range: Range<u64>) -> Result<(MapKind, u64)> {
-        let start = range.start;
-        let mut end = range.end;
-        loop {
-            let Some(this) = self.disk.links.get(link) else {
-                return Ok((MapKind::Unallocated, end - start));
-            };
-            let Some((_, slot)) = this.slot(start) else {
-                // This link ends before the disk does; links under it count for nothing there.
-                return Ok((MapKind::Unallocated, end - start));
-            };
-            let part = slot.part(&(start..end));
-            let (kind, len) = match &slot.extent {
-                Extent::Flat { backing, offset } => {
-                    let shift = slot.range.start;
-                    let run = self.flat_run(link, start, || {
-                        let map = backing.map(offset + part.start..offset + part.end)?;
-                        Ok(to_disk(map, *offset, shift, shift + part.start..shift + part.end))
-                    })?;
-                    let kind = if run.hole { MapKind::Unallocated } else { MapKind::Data };
-                    (kind, run.range.end.min(shift + part.end) - start)
-                }
-                extent => {
-                    let run = extent.run(part)?;
-                    let kind = match run.place {
-                        Place::Unallocated => MapKind::Unallocated,
-                        Place::Zero => MapKind::Zero,
-                        Place::At(_) => MapKind::Data,
-                    };
-                    (kind, run.len)
-                }
-            };
-            end = end.min(start + len);
-            // Only sparse extents let a parent show through: a hole of a flat file is zero.
-            if kind != MapKind::Unallocated || !matches!(slot.extent, Extent::Sparse(_)) {
-                return Ok((kind, end - start));
-            }
-            link += 1;
+    /// Walks on until there are pieces.
+    fn fill(&mut self) -> Result<()> {
+        let Self { disk, range, pieces, .. } = self;
+        let walked = disk.chain.walk(0, range.clone(), &disk.files, &mut |piece| {
+            push(pieces, piece);
+            Ok(if pieces.len() < STEP { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        });
+        // What comes before a failure is still told.
+        match pieces.back() {
+            Some(last) => range.start = last.range.end,
+            None => walked.map(|_| ())?,
         }
+        Ok(())
     }
 
-    /// The run with `start`, from what is known or from `ask`.
-    fn flat_run(&mut self, link: usize, start: u64, ask: impl FnOnce() -> Result<Vec<SourceRun>>) -> Result<SourceRun> {
-        let ahead = &mut self.ahead[link];
-        while ahead.front().is_some_and(|run| run.range.end <= start) {
+    /// The next piece as an entry. Flat data are cut at the holes of their file.
+    fn next_piece(&mut self) -> Result<Option<MapEntry>> {
+        if self.pieces.is_empty() && !self.range.is_empty() {
+            self.fill()?;
+        }
+        let Some(mut piece) = self.pieces.pop_front() else { return Ok(None) };
+        let mut hole = false;
+        if let (true, Place::At(at)) = (piece.flat, piece.place) {
+            let run = self.flat_run(piece.file, at..at + (piece.range.end - piece.range.start))?;
+            let len = run.range.end - at;
+            hole = run.hole;
+            if piece.range.start + len < piece.range.end {
+                let rest = piece.range.start + len..piece.range.end;
+                piece.range.end = rest.start;
+                self.pieces.push_front(Piece { range: rest, place: Place::At(at + len), ..piece.clone() });
+            }
+        }
+        Ok(Some(piece.entry(hole)))
+    }
+
+    /// The first run of `range` in a flat file: data or a hole.
+    fn flat_run(&mut self, file: FileId, range: Range<u64>) -> Result<SourceRun> {
+        if self.ahead.as_ref().is_none_or(|(known, _)| *known != file) {
+            self.ahead = Some((file, VecDeque::new()));
+        }
+        let ahead = self.ahead.as_mut().map(|(_, runs)| runs);
+        let all = SourceRun { range: range.clone(), hole: false };
+        let Some(ahead) = ahead else { return Ok(all) };
+        while ahead.front().is_some_and(|run| run.range.end <= range.start) {
             ahead.pop_front();
         }
-        if !ahead.front().is_some_and(|run| run.range.contains(&start)) {
-            *ahead = ask()?.into();
+        if !ahead.front().is_some_and(|run| run.range.contains(&range.start)) {
+            *ahead = match self.disk.files.backing(file).map(range.clone())? {
+                SourceMap::AllData => VecDeque::from([all.clone()]),
+                SourceMap::Runs(runs) => runs.into(),
+            };
         }
-        let known = ahead.front().filter(|run| run.range.contains(&start)).cloned();
         // A source that answers beside the question is taken to know nothing.
-        Ok(known.unwrap_or(SourceRun { range: start..u64::MAX, hole: false }))
+        let known = ahead.front().filter(|run| run.range.contains(&range.start));
+        Ok(known.map_or(all, |run| SourceRun { range: range.start..run.range.end.min(range.end), hole: run.hole }))
     }
 
     fn step(&mut self) -> Result<Option<MapEntry>> {
-        while self.range.start < self.range.end {
-            let start = self.range.start;
-            let (kind, len) = self.resolve(0, self.range.clone())?;
-            let end = start + len;
-            self.range.start = end;
+        while let Some(entry) = self.next_piece()? {
             match &mut self.pending {
-                Some(entry) if entry.kind == kind => entry.range.end = end,
+                Some(pending) if pending.joins(&entry) => pending.range.end = entry.range.end,
                 pending => {
-                    if let Some(done) = pending.replace(MapEntry::new(start..end, kind)) {
+                    if let Some(done) = pending.replace(entry) {
                         return Ok(Some(done));
                     }
                 }
@@ -111,6 +116,7 @@ impl Iterator for MapIter<'_> {
         let step = self.step();
         if step.is_err() {
             self.range.start = self.range.end;
+            self.pieces.clear();
             self.pending = None;
         }
         step.transpose()
@@ -119,17 +125,33 @@ impl Iterator for MapIter<'_> {
 
 impl std::iter::FusedIterator for MapIter<'_> {}
 
-/// Turns offsets in a file into offsets in the disk.
-fn to_disk(map: SourceMap, file_offset: u64, shift: u64, asked: Range<u64>) -> Vec<SourceRun> {
-    match map {
-        SourceMap::AllData => vec![SourceRun { range: asked, hole: false }],
-        SourceMap::Runs(runs) => runs
-            .into_iter()
-            .filter(|run| run.range.start >= file_offset && run.range.start < run.range.end)
-            .map(|run| SourceRun {
-                range: run.range.start - file_offset + shift..run.range.end - file_offset + shift,
-                hole: run.hole,
-            })
-            .collect(),
+impl Piece {
+    /// The piece as a map tells it; `hole` when its file has none of its bytes.
+    pub(super) fn entry(&self, hole: bool) -> MapEntry {
+        let kind = match self.place {
+            _ if hole => MapKind::Unallocated,
+            Place::Unallocated => MapKind::Unallocated,
+            Place::Zero => MapKind::Zero,
+            Place::At(_) | Place::Packed(_) => MapKind::Data,
+        };
+        let entry = MapEntry::new(self.range.clone(), kind);
+        let entry = entry.compressed(matches!(self.place, Place::Packed(_)));
+        self.layer.map_or(entry.clone(), |layer| entry.in_layer(layer))
+    }
+}
+
+/// Appends a piece, to the last one where a map tells no difference.
+fn push(pieces: &mut VecDeque<Piece>, piece: Piece) {
+    let alike = |last: &Piece| {
+        let places = match (last.place, piece.place) {
+            (Place::At(_), Place::At(_)) => !last.flat && !piece.flat,
+            (Place::Packed(_), Place::Packed(_)) => true,
+            (a, b) => a == b,
+        };
+        places && (last.layer == piece.layer || last.place == Place::Unallocated)
+    };
+    match pieces.back_mut() {
+        Some(last) if alike(last) => last.range.end = piece.range.end,
+        _ => pieces.push_back(piece),
     }
 }

@@ -1,13 +1,16 @@
 //! A virtual disk: one link, or a chain of links with its parents.
 
-mod link;
+mod chain;
+mod descriptor_file;
+mod files;
 mod map;
 mod open;
 mod options;
+mod shape;
 
 use std::{
-    fmt,
-    ops::Range,
+    fmt, mem,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,8 +18,13 @@ use std::{
     },
 };
 
-pub(crate) use self::open::{MAX_LINKS, read_descriptor};
-use self::{link::Link, open::Opener};
+use self::{
+    chain::{Chain, Described, Shape, Slot},
+    descriptor_file::DescriptorFile,
+    files::{Gather, OpenFiles, Opening},
+    open::Opener,
+};
+pub(crate) use self::{descriptor_file::read_descriptor, open::MAX_LINKS};
 pub use self::{
     map::MapIter,
     options::{Access, Format, LocalFiles, OpenOptions, PathPolicy, Resolver},
@@ -24,7 +32,7 @@ pub use self::{
 use crate::{
     descriptor::{Cid, CreateType, Descriptor},
     error::{Error, OPEN_READ_ONLY, Result},
-    extent::{Backing, Extent},
+    extent::{Backing, SparseExtent, Underlay},
     grains::Place,
     image::{Image, MapEntry},
     source::Handle,
@@ -36,8 +44,12 @@ use crate::{
 /// reporting failures; [`Disk::close`] reports them.
 #[doc(alias = "VixDiskLib_Open")]
 pub struct Disk {
-    /// The disk itself first, then its parents.
-    links: Vec<Link>,
+    chain: Chain,
+    files: OpenFiles,
+    /// The disk's own.
+    descriptor: Option<DescriptorFile>,
+    /// The sparse extents of the disk itself that are open for writing, by number of the extent.
+    writers: Vec<Option<SparseExtent>>,
     writable: bool,
     /// The content id was changed since the disk was opened.
     cid_updated: AtomicBool,
@@ -68,8 +80,9 @@ impl Disk {
     /// [`Error::Io`], [`Error::Malformed`], [`Error::NotSupported`] for formats that are known but not
     /// handled, [`Error::Chain`] and [`Error::PathRefused`].
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        let links = Opener::new(options).chain(path.as_ref())?;
-        Ok(Self::from_links(links, options.access == Access::ReadWrite, options.update_cid))
+        let mut opening = Opening::new(options);
+        let chain = Opener::new(&mut opening, options).chain(path.as_ref())?;
+        Self::assemble(chain, opening.opened, options.access == Access::ReadWrite, options.update_cid)
     }
 
     /// Opens a raw file or block device, whatever it holds.
@@ -87,17 +100,36 @@ impl Disk {
     pub fn from_source(name: impl Into<String>, source: Handle) -> Result<Self> {
         let name = name.into();
         let writable = source.writer().is_some();
-        let link = Opener::raw(Path::new(&name), Backing::new(name.as_str(), source))?;
-        Ok(Self::from_links(vec![link], writable, false))
+        let mut files = OpenFiles::new(0);
+        let backing = Backing::new(name.as_str(), source);
+        let len = backing.len()?;
+        let chain = Chain::raw(Path::new(&name), files.add(backing), len, writable)?;
+        Self::assemble(chain, files, writable, false)
     }
 
-    fn from_links(links: Vec<Link>, writable: bool, update_cid: bool) -> Self {
-        Self { links, writable, cid_updated: AtomicBool::new(!update_cid), cid_lock: Mutex::new(()) }
+    fn assemble(mut chain: Chain, files: OpenFiles, writable: bool, update_cid: bool) -> Result<Self> {
+        let mut writers = Vec::new();
+        for slot in &mut chain.links[0].slots {
+            writers.push(match &mut slot.shape {
+                Shape::Sparse { file, grains } if slot.writable => {
+                    let writer = SparseExtent::open(Arc::clone(files.tables(*file)))?;
+                    **grains = writer.grains().clone();
+                    Some(writer)
+                }
+                _ => None,
+            });
+        }
+        let own = chain.links[0].descriptor.clone();
+        let descriptor = own.map(|Described { descriptor, file, embedded }| {
+            DescriptorFile::new(descriptor, files.backing(file).clone(), embedded)
+        });
+        let (cid_updated, cid_lock) = (AtomicBool::new(!update_cid), Mutex::new(()));
+        Ok(Self { chain, files, descriptor, writers, writable, cid_updated, cid_lock })
     }
 
     /// Size in bytes. Disks of vSphere have whole sectors; raw files may have any size.
     pub fn capacity(&self) -> u64 {
-        self.links[0].capacity
+        self.chain.capacity()
     }
 
     /// Fills `buf` with the bytes at `offset`.
@@ -125,10 +157,20 @@ impl Disk {
     /// bytes may have been written.
     #[doc(alias = "VixDiskLib_Write")]
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.change("write", offset..offset.saturating_add(data.len() as u64), |link, slot, part| {
+        self.change("write", offset..offset.saturating_add(data.len() as u64), |number, slot, part, under| {
             let from = (slot.range.start + part.start - offset) as usize;
-            let len = (part.end - part.start) as usize;
-            slot.extent.write(part.start, &data[from..from + len], &|at, buf| link(slot.range.start + at, buf))
+            let data = &data[from..from + (part.end - part.start) as usize];
+            match (&slot.shape, &self.writers[number]) {
+                (Shape::Flat { file, offset }, _) => self.files.backing(*file).write(offset + part.start, data),
+                (Shape::Sparse { .. }, Some(sparse)) => sparse.write(part.start, data, under),
+                // Writing zeros to zeros is what a restore of such a disk does.
+                (Shape::Zero, _) if data.iter().all(|&byte| byte == 0) => Ok(()),
+                (Shape::Zero | Shape::Sparse { .. }, _) => Err(Error::ReadOnly {
+                    operation: "write",
+                    object: "a ZERO extent".to_owned(),
+                    reason: "it has no file to hold data",
+                }),
+            }
         })
     }
 
@@ -137,9 +179,14 @@ impl Disk {
     /// # Errors
     /// As [`Disk::write_at`].
     pub fn zero_at(&self, range: Range<u64>) -> Result<()> {
-        let has_parent = self.links.len() > 1;
-        self.change("zero", range, |link, slot, part| {
-            slot.extent.zero(part, has_parent, &|at, buf| link(slot.range.start + at, buf))
+        // Whether or not the parent is open: with a single link it must not come back either.
+        let has_parent = self.chain.links[0].content_ids()?.1 != Cid::NONE;
+        self.change("zero", range, |number, slot, part, under| match (&slot.shape, &self.writers[number]) {
+            (Shape::Flat { file, offset }, _) => {
+                self.files.backing(*file).punch(offset + part.start..offset + part.end)
+            }
+            (Shape::Sparse { .. }, Some(sparse)) => sparse.zero(part, has_parent, under),
+            (Shape::Zero | Shape::Sparse { .. }, _) => Ok(()),
         })
     }
 
@@ -149,7 +196,12 @@ impl Disk {
     /// [`Error::Io`]; the state of the completed writes is then unknown.
     #[doc(alias = "VixDiskLib_Flush")]
     pub fn flush(&self) -> Result<()> {
-        if self.writable { self.links[0].flush() } else { Ok(()) }
+        if !self.writable {
+            return Ok(());
+        }
+        let own = self.chain.links[0].slots.iter().filter_map(|slot| slot.shape.file());
+        own.into_iter().try_for_each(|file| self.files.backing(file).sync())?;
+        self.descriptor.as_ref().map_or(Ok(()), |descriptor| descriptor.backing.sync())
     }
 
     /// Flushes, marks sparse extents as cleanly closed, and closes the disk.
@@ -158,7 +210,8 @@ impl Disk {
     /// [`Error::Io`]; the files are closed all the same.
     #[doc(alias = "VixDiskLib_Close")]
     pub fn close(self) -> Result<()> {
-        if self.writable { self.links[0].close() } else { Ok(()) }
+        self.writers.iter().flatten().try_for_each(SparseExtent::close)?;
+        self.flush()
     }
 
     /// Whether the disk was opened for writing.
@@ -168,15 +221,14 @@ impl Disk {
 
     /// A copy of the disk's own descriptor; `None` for raw disks and bare sparse extents.
     pub fn descriptor(&self) -> Option<Descriptor> {
-        self.links[0].descriptor.as_ref().map(|file| file.read(Clone::clone))
+        self.descriptor.as_ref().map(|file| file.read(Clone::clone))
     }
 
     /// A value of the disk data base, from the first link that has it, the disk itself first.
     #[doc(alias = "VixDiskLib_ReadMetadata")]
     pub fn ddb_get(&self, key: &str) -> Option<String> {
-        let value =
-            |link: &Link| link.descriptor.as_ref()?.read(|found| found.ddb_get(key).map(|text| text.into_owned()));
-        self.links.iter().find_map(value)
+        let own = self.descriptor.as_ref().and_then(|file| file.read(|found| Some(found.ddb_get(key)?.into_owned())));
+        own.or_else(|| Chain::ddb_get(&self.chain.links[1..], key))
     }
 
     /// Sets a value of the disk's own data base, in the file at once.
@@ -204,48 +256,41 @@ impl Disk {
 
     /// The links of the chain, the disk itself first.
     pub fn links(&self) -> impl ExactSizeIterator<Item = LinkInfo> {
-        self.links.iter().map(|link| LinkInfo {
-            path: link.path.clone(),
-            format: link.format,
-            create_type: link.descriptor.as_ref().and_then(|file| file.read(Descriptor::create_type)),
-            capacity: link.capacity,
-            data_files: link.slots().iter().filter_map(|slot| Some(slot.extent.backing()?.name.to_string())).collect(),
-        })
+        self.chain.describe(|file| self.files.backing(file).name.to_string()).into_iter()
     }
 
     /// Reads from `link` and, where it has nothing, from the links under it.
-    fn read_from(&self, link: usize, mut offset: u64, mut buf: &mut [u8]) -> Result<()> {
-        let Some(this) = self.links.get(link) else {
-            buf.fill(0);
-            return Ok(());
-        };
-        while !buf.is_empty() {
-            let Some((_, slot)) = this.slot(offset) else {
-                // Past the end of a parent that is smaller than its child.
-                buf.fill(0);
-                return Ok(());
-            };
-            let part = slot.part(&(offset..offset + buf.len() as u64));
-            let run = slot.extent.run(part)?;
-            let (now, rest) = buf.split_at_mut(run.len as usize);
-            match (run.place, slot.extent.backing()) {
-                (Place::At(at), Some(backing)) => backing.read(at, now)?,
-                (Place::Unallocated, _) => self.read_from(link + 1, offset, now)?,
-                (Place::Zero | Place::At(_), _) => now.fill(0),
+    fn read_from(&self, link: usize, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let range = offset..offset + buf.len() as u64;
+        let mut rest = buf;
+        let mut gather = Gather::default();
+        let _ = self.chain.walk(link, range, &self.files, &mut |piece| {
+            let (now, later) = mem::take(&mut rest).split_at_mut((piece.range.end - piece.range.start) as usize);
+            rest = later;
+            match piece.place {
+                // One read is most often all there is.
+                Place::At(at) if rest.is_empty() && gather.is_empty() => {
+                    self.files.backing(piece.file).read(at, now)?
+                }
+                Place::At(at) => gather.add(&self.files, piece.file, at, now)?,
+                Place::Packed(_) => {
+                    let name = &*self.files.backing(piece.file).name;
+                    return Err(Error::not_supported(name, "streamOptimized", "compressed extents cannot be read yet"));
+                }
+                Place::Zero | Place::Unallocated => now.fill(0),
             }
-            offset += run.len;
-            buf = rest;
-        }
-        Ok(())
+            Ok(ControlFlow::Continue(()))
+        })?;
+        gather.read(&self.files)
     }
 
-    /// Checks, prepares and applies a change extent by extent. `apply` gets a reader of the parents, the
-    /// extent and the part of the range in it.
+    /// Checks, prepares and applies a change extent by extent. `apply` gets number and extent, the part of the range
+    /// in it, and a reader of the parents.
     fn change(
         &self,
         operation: &'static str,
         range: Range<u64>,
-        apply: impl Fn(&dyn Fn(u64, &mut [u8]) -> Result<()>, &link::Slot, Range<u64>) -> Result<()>,
+        apply: impl Fn(usize, &Slot, Range<u64>, Underlay<'_>) -> Result<()>,
     ) -> Result<()> {
         self.check_writable(operation)?;
         let len = range.end.saturating_sub(range.start);
@@ -253,17 +298,20 @@ impl Disk {
         if len == 0 {
             return Ok(());
         }
-        let this = &self.links[0];
-        let read_only = |slot: &&link::Slot| !slot.writable && !matches!(slot.extent, Extent::Zero);
-        let first = this.slots().partition_point(|slot| slot.range.end <= range.start);
-        let touched = || this.slots()[first..].iter().take_while(|slot| slot.range.start < range.end);
-        if let Some(slot) = touched().find(read_only) {
-            let object = slot.extent.backing().map_or_else(String::new, |backing| backing.name.to_string());
-            return Err(Error::ReadOnly { operation, object, reason: "its descriptor says RDONLY" });
+        let slots = &self.chain.links[0].slots;
+        let first = slots.partition_point(|slot| slot.range.end <= range.start);
+        let touched = || slots.iter().enumerate().skip(first).take_while(|(_, slot)| slot.range.start < range.end);
+        for (_, slot) in touched() {
+            if let (false, Some(file)) = (slot.writable, slot.shape.file()) {
+                let object = self.files.backing(file).name.to_string();
+                return Err(Error::ReadOnly { operation, object, reason: "its descriptor says RDONLY" });
+            }
         }
         self.note_change()?;
-        let under = |offset: u64, buf: &mut [u8]| self.read_from(1, offset, buf);
-        touched().try_for_each(|slot| apply(&under, slot, slot.part(&range)))
+        touched().try_for_each(|(number, slot)| {
+            let under = |offset: u64, buf: &mut [u8]| self.read_from(1, slot.range.start + offset, buf);
+            apply(number, slot, slot.part(&range), &under)
+        })
     }
 
     /// Gives the disk a new content id before its first change, so that no crash can leave changed bytes
@@ -274,7 +322,7 @@ impl Disk {
         }
         let _lock = self.cid_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.cid_updated.load(Ordering::Acquire) {
-            if let Some(file) = &self.links[0].descriptor {
+            if let Some(file) = &self.descriptor {
                 file.edit(|descriptor| descriptor.set_cid(Cid::random()))?;
             }
             self.cid_updated.store(true, Ordering::Release);
@@ -285,7 +333,7 @@ impl Disk {
     fn edit_descriptor(&self, change: impl FnOnce(&mut Descriptor) -> Result<()>) -> Result<()> {
         const OPERATION: &str = "change the descriptor of";
         self.check_writable(OPERATION)?;
-        match &self.links[0].descriptor {
+        match &self.descriptor {
             Some(file) => file.edit(change),
             None => Err(Error::ReadOnly { operation: OPERATION, object: self.name(), reason: "it has none" }),
         }
@@ -307,7 +355,7 @@ impl Disk {
     }
 
     fn name(&self) -> String {
-        self.links[0].path.display().to_string()
+        self.chain.name()
     }
 }
 
@@ -341,9 +389,9 @@ impl Image for Disk {
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disk")
-            .field("path", &self.links[0].path)
+            .field("path", &self.chain.links[0].path)
             .field("capacity", &self.capacity())
-            .field("links", &self.links.len())
+            .field("links", &self.chain.links.len())
             .field("writable", &self.writable)
             .finish()
     }

@@ -1,254 +1,245 @@
-//! Opening: find out what a file is, open its extents, follow its parents.
+//! Opening: find out what a file is, what its extents are, follow its parents. Plain code over [`Files`], which
+//! brings bytes and may answer that they must be fetched first: the asynchronous driver fetches everything that was
+//! asked for and opens again from the start.
 
 use std::{
     collections::HashSet,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
-    Access, Format, OpenOptions,
-    link::{DescriptorFile, Link},
+    Access, Format, OpenOptions, PathPolicy,
+    chain::{Chain, Described, Link, Shape},
+    descriptor_file::{check_len, parse_padded},
+    shape,
 };
 use crate::{
-    SECTOR,
-    cache::TableCache,
-    descriptor::{Cid, Descriptor, ExtentAccess, ExtentLine, ExtentType, MAX_DESCRIPTOR_BYTES},
+    cache::FileId,
+    descriptor::{Cid, Descriptor, ExtentAccess, ExtentLine, ExtentType},
     error::{ChainProblem, Error, Result},
-    extent::{Backing, Extent, SparseExtent},
     layout::Magic,
 };
 
 /// Most links of a chain. vSphere allows 32.
 pub(crate) const MAX_LINKS: usize = 64;
 
-/// State of opening one disk.
-pub(super) struct Opener<'a> {
-    options: &'a OpenOptions,
-    cache: Arc<TableCache>,
-    next_extent: u32,
+/// What an opener asks of its driver.
+pub(super) trait Files {
+    /// Why there is no answer: a failure, or that it must be fetched first.
+    type Stop: From<Error>;
+
+    /// Opens `path`.
+    fn open(&mut self, path: &Path, access: Access) -> Result<FileId, Self::Stop>;
+
+    /// A name that is the same for all names of one file.
+    fn identity(&mut self, path: &Path) -> Result<PathBuf, Self::Stop>;
+
+    /// The name of an opened file, for errors.
+    fn name(&self, file: FileId) -> Arc<str>;
+
+    /// Size of an opened file in bytes.
+    fn len(&mut self, file: FileId) -> Result<u64, Self::Stop>;
+
+    /// Bytes of an opened file. Past its end is an error.
+    fn read(&mut self, file: FileId, range: Range<u64>) -> Result<Vec<u8>, Self::Stop>;
+
+    /// Whether to go on to other files behind `stop`, to find out what else is missing. `Ok` gives it back to end
+    /// with, `Err` ends at once.
+    fn put_off(&mut self, stop: Self::Stop) -> Result<Self::Stop, Self::Stop> {
+        Err(stop)
+    }
 }
 
-impl<'a> Opener<'a> {
-    pub(super) fn new(options: &'a OpenOptions) -> Self {
-        Self { options, cache: Arc::new(TableCache::new(options.cache_bytes)), next_extent: 0 }
+/// State of opening one disk.
+pub(super) struct Opener<'a, F> {
+    files: &'a mut F,
+    access: Access,
+    format: Option<Format>,
+    paths: PathPolicy,
+    single_link: bool,
+}
+
+impl<'a, F: Files> Opener<'a, F> {
+    pub(super) fn new(files: &'a mut F, options: &OpenOptions) -> Self {
+        let OpenOptions { access, format, paths, single_link, .. } = *options;
+        Self { files, access, format, paths, single_link }
     }
 
-    /// Opens the disk at `path` with its parents, the disk itself first.
-    pub(super) fn chain(&mut self, path: &Path) -> Result<Vec<Link>> {
-        let mut links = vec![self.link(path, self.options.access, self.options.format)?];
-        let mut seen = HashSet::from([self.identity(path)?]);
+    /// Opens the disk at `path` with its parents.
+    pub(super) fn chain(&mut self, path: &Path) -> Result<Chain, F::Stop> {
+        let mut links = vec![self.link(path, self.access, self.format)?];
+        let mut seen = HashSet::from([self.files.identity(path)?]);
         loop {
             let child = &links[links.len() - 1];
             let (_, wanted) = child.content_ids()?;
-            if wanted == Cid::NONE || self.options.single_link {
-                return Ok(links);
+            if wanted == Cid::NONE || self.single_link {
+                return Ok(Chain { links });
             }
             let broken = |problem| Error::Chain { object: child.path.display().to_string(), problem };
-            let hint = child
-                .descriptor
-                .as_ref()
-                .and_then(|file| {
-                    file.read(|descriptor| descriptor.parent_file_name_hint().map(|hint| hint.into_owned()))
-                })
-                .ok_or_else(|| broken(ChainProblem::NoParentHint { wanted }))?;
+            let hint = child.descriptor.as_ref().and_then(|found| found.descriptor.parent_file_name_hint());
+            let hint = hint.ok_or_else(|| broken(ChainProblem::NoParentHint { wanted }))?;
             if links.len() >= MAX_LINKS {
-                return Err(broken(ChainProblem::TooDeep { limit: MAX_LINKS }));
+                return Err(broken(ChainProblem::TooDeep { limit: MAX_LINKS }).into());
             }
-            let path = self.options.paths.locate(&child.path, &hint)?;
-            let identity = self.identity(&path)?;
-            if !seen.insert(identity) {
-                return Err(broken(ChainProblem::Cycle { file: path }));
+            let path = self.paths.locate(&child.path, &hint)?;
+            if !seen.insert(self.files.identity(&path)?) {
+                return Err(broken(ChainProblem::Cycle { file: path }).into());
             }
             let parent = self.link(&path, Access::ReadOnly, None)?;
             // A raw file can be no parent: it has no content id to compare.
             let (found, _) = parent.content_ids()?;
             let found =
                 found.ok_or_else(|| Error::malformed(path.display().to_string(), "a parent without a content id"))?;
-            if found != wanted {
-                return Err(broken(ChainProblem::CidMismatch { wanted, found, parent: path }));
+            if found != wanted && !(wanted == Cid::LONG && same_long_id(child, &parent)) {
+                return Err(broken(ChainProblem::CidMismatch { wanted, found, parent: path }).into());
             }
             links.push(parent);
         }
     }
 
-    /// A link made of raw bytes.
-    pub(super) fn raw(path: &Path, backing: Backing) -> Result<Link> {
-        let len = backing.len()?;
-        let writable = backing.is_writable();
-        let mut link = Link::new(path.to_owned(), Format::Raw, None);
-        link.push(Extent::Flat { backing, offset: 0 }, len, writable)?;
-        Ok(link)
-    }
-
-    fn link(&mut self, path: &Path, access: Access, format: Option<Format>) -> Result<Link> {
-        let backing = self.file(path, access)?;
+    fn link(&mut self, path: &Path, access: Access, format: Option<Format>) -> Result<Link, F::Stop> {
+        let file = self.files.open(path, access)?;
         let format = match format {
             Some(format) => format,
-            None => probe(path, &backing)?,
+            None => self.probe(path, file)?,
         };
         match format {
-            Format::Raw => Self::raw(path, backing),
-            Format::Descriptor => {
-                let descriptor = read_descriptor(&backing, 0, backing.len()?)?;
-                let file = DescriptorFile::new(descriptor, backing, None);
-                self.described(Link::new(path.to_owned(), Format::Descriptor, Some(file)), access)
+            Format::Raw => {
+                let len = self.files.len(file)?;
+                let mut link = Link::new(path.to_owned(), Format::Raw, None);
+                link.push(Shape::Flat { file, offset: 0 }, len, access == Access::ReadWrite)?;
+                Ok(link)
             }
-            Format::Sparse => self.sparse_link(path, backing),
+            Format::Descriptor => {
+                let len = self.files.len(file)?;
+                let descriptor = self.descriptor(file, 0..len)?;
+                let described = Described { descriptor, file, embedded: None };
+                self.described(Link::new(path.to_owned(), Format::Descriptor, Some(described)), access)
+            }
+            Format::Sparse => self.sparse_link(path, file, access),
         }
     }
 
     /// A sparse file opened by itself; its descriptor, if any, is inside.
-    fn sparse_link(&mut self, path: &Path, backing: Backing) -> Result<Link> {
-        let header = SparseExtent::read_header(&backing)?;
-        let embedded = header.descriptor_range(backing.len()?, &backing.name)?;
-        let descriptor = match embedded {
+    fn sparse_link(&mut self, path: &Path, file: FileId, access: Access) -> Result<Link, F::Stop> {
+        let descriptor = match shape::embedded_descriptor(self.files, file)? {
             None => None,
             Some(range) => {
-                let descriptor = read_descriptor(&backing, range.start, range.end - range.start)?;
-                Some(DescriptorFile::new(descriptor, backing.clone(), Some(range)))
+                let descriptor = self.descriptor(file, range.clone())?;
+                Some(Described { descriptor, file, embedded: Some(range) })
             }
         };
-        let extents =
-            descriptor.as_ref().map_or(Ok(0), |file| file.read(|found| found.extents().map(|all| all.len())))?;
+        let extents = descriptor.as_ref().map_or(Ok(0), |found| found.descriptor.extents().map(|all| all.len()))?;
         if extents > 1 {
-            let format = "an embedded descriptor with several extents";
-            return Err(Error::not_supported(&*backing.name, format, "only one extent can hold its own descriptor"));
+            let (name, format) = (self.files.name(file), "an embedded descriptor with several extents");
+            return Err(Error::not_supported(&*name, format, "only one extent can hold its own descriptor").into());
         }
-        let writable = backing.is_writable();
-        let sparse = self.sparse(backing)?;
+        let grains = shape::sparse(self.files, file, access)?;
         let mut link = Link::new(path.to_owned(), Format::Sparse, descriptor);
-        let len = sparse.capacity();
-        link.push(Extent::Sparse(Box::new(sparse)), len, writable)?;
+        let len = grains.capacity;
+        link.push(Shape::Sparse { file, grains: Box::new(grains) }, len, access == Access::ReadWrite)?;
         Ok(link)
     }
 
     /// Opens the extents that a text descriptor names.
-    fn described(&mut self, mut link: Link, access: Access) -> Result<Link> {
+    fn described(&mut self, mut link: Link, access: Access) -> Result<Link, F::Stop> {
         let lines = match &link.descriptor {
-            Some(file) => link.named(file.read(Descriptor::extents))?,
+            Some(found) => link.named(found.descriptor.extents())?,
             None => Vec::new(),
         };
         if lines.is_empty() {
-            return Err(Error::malformed(link.path.display().to_string(), "the descriptor has no extents"));
+            return Err(Error::malformed(link.path.display().to_string(), "the descriptor has no extents").into());
         }
+        let mut stopped = None;
         for line in &lines {
             let writable = access == Access::ReadWrite && line.access == ExtentAccess::ReadWrite;
-            let extent = self.extent(&link.path, line, writable)?;
-            link.push(extent, line.len(), writable)?;
-        }
-        Ok(link)
-    }
-
-    fn extent(&mut self, descriptor: &Path, line: &ExtentLine, writable: bool) -> Result<Extent> {
-        let object = || descriptor.display().to_string();
-        if line.kind == ExtentType::Zero {
-            return Ok(Extent::Zero);
-        }
-        if line.access == ExtentAccess::NoAccess {
-            return Err(Error::not_supported(object(), "a NOACCESS extent", "its bytes must not be read"));
-        }
-        let reason = match line.kind {
-            ExtentType::VmfsRdm | ExtentType::VmfsRaw => Some("its bytes are on a device of the ESXi host"),
-            ExtentType::Flat | ExtentType::Vmfs | ExtentType::Sparse => None,
-            _ => Some("extents of this type cannot be read yet"),
-        };
-        if let Some(reason) = reason {
-            return Err(Error::not_supported(object(), line.kind.name(), reason));
-        }
-        let name = line.file_name.as_deref().unwrap_or_default();
-        let path = self.options.paths.locate(descriptor, name)?;
-        let backing = self.file(&path, if writable { Access::ReadWrite } else { Access::ReadOnly })?;
-        if line.kind == ExtentType::Sparse {
-            refuse_other_sparse(&backing)?;
-            let sparse = self.sparse(backing)?;
-            if sparse.capacity() < line.len() {
-                let problem = format!("it has {} bytes, its descriptor says {}", sparse.capacity(), line.len());
-                return Err(Error::malformed(&*sparse.backing().name, problem));
+            match self.extent(&link.path, line, writable) {
+                Ok(shape) => link.push(shape, line.len(), writable)?,
+                Err(stop) => stopped = Some(self.files.put_off(stop)?),
             }
-            return Ok(Extent::Sparse(Box::new(sparse)));
         }
-        let needed = line.offset().checked_add(line.len());
-        let len = backing.len()?;
-        if needed.is_none_or(|needed| needed > len) {
-            let problem = format!(
-                "it has {len} bytes, its descriptor needs {} at offset {}: it is truncated",
-                line.len(),
-                line.offset()
-            );
-            return Err(Error::malformed(&*backing.name, problem));
-        }
-        Ok(Extent::Flat { backing, offset: line.offset() })
+        stopped.map_or(Ok(link), Err)
     }
 
-    fn sparse(&mut self, backing: Backing) -> Result<SparseExtent> {
-        let id = self.next_extent;
-        self.next_extent += 1;
-        SparseExtent::open(backing, Arc::clone(&self.cache), id)
-    }
-
-    fn file(&self, path: &Path, access: Access) -> Result<Backing> {
-        let name = path.display().to_string();
-        match self.options.resolver.open(path, access) {
-            Ok(handle) if access == Access::ReadWrite && handle.writer().is_none() => Err(Error::ReadOnly {
-                operation: "open for writing",
-                object: name,
-                reason: "its storage can only be read",
-            }),
-            Ok(handle) => Ok(Backing::new(name, handle)),
-            Err(error) => Err(Error::io("open", name, None, error)),
+    fn extent(&mut self, descriptor: &Path, line: &ExtentLine, writable: bool) -> Result<Shape, F::Stop> {
+        if line.kind == ExtentType::Zero {
+            return Ok(Shape::Zero);
         }
+        refuse_out_of_reach(descriptor, line)?;
+        let path = self.paths.locate(descriptor, line.file_name.as_deref().unwrap_or_default())?;
+        let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
+        let file = self.files.open(&path, access)?;
+        if matches!(line.kind, ExtentType::Flat | ExtentType::Vmfs) {
+            let (offset, len) = (line.offset(), self.files.len(file)?);
+            if offset.checked_add(line.len()).is_none_or(|needed| needed > len) {
+                let needed = line.len();
+                let problem =
+                    format!("it has {len} bytes, its descriptor needs {needed} at offset {offset}: it is truncated");
+                return Err(Error::malformed(&*self.files.name(file), problem).into());
+            }
+            return Ok(Shape::Flat { file, offset });
+        }
+        // Which kind of sparse is told by the file: what the descriptor says is a hint.
+        let grains = shape::sparse(self.files, file, access)?;
+        if grains.capacity < line.len() {
+            let problem = format!("it has {} bytes, its descriptor says {}", grains.capacity, line.len());
+            return Err(Error::malformed(&*grains.name, problem).into());
+        }
+        Ok(Shape::Sparse { file, grains: Box::new(grains) })
     }
 
-    fn identity(&self, path: &Path) -> Result<PathBuf> {
-        self.options
-            .resolver
-            .identity(path)
-            .map_err(|error| Error::io("resolve", path.display().to_string(), None, error))
+    /// Finds out what a file is by its first bytes. What is no VMDK is raw, unless its name says otherwise: a
+    /// damaged descriptor must not become a disk of its own text.
+    fn probe(&mut self, path: &Path, file: FileId) -> Result<Format, F::Stop> {
+        const PROBE_BYTES: u64 = 4096;
+        let len = self.files.len(file)?;
+        let start = self.files.read(file, 0..len.min(PROBE_BYTES))?;
+        if Magic::of(&start).is_some() {
+            return Ok(Format::Sparse);
+        }
+        if Descriptor::probe(&start) {
+            return Ok(Format::Descriptor);
+        }
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vmdk")) {
+            let problem = "neither a descriptor nor a sparse extent; open flat extents with Disk::open_raw";
+            return Err(Error::malformed(&*self.files.name(file), problem).into());
+        }
+        Ok(Format::Raw)
+    }
+
+    /// Reads a descriptor up to the first NUL, which pads embedded ones.
+    fn descriptor(&mut self, file: FileId, range: Range<u64>) -> Result<Descriptor, F::Stop> {
+        check_len(range.end - range.start, &self.files.name(file))?;
+        Ok(parse_padded(&self.files.read(file, range)?)?)
     }
 }
 
-/// Finds out what a file is by its first bytes. What is no VMDK is raw, unless its name says otherwise: a
-/// damaged descriptor must not become a disk of its own text.
-fn probe(path: &Path, backing: &Backing) -> Result<Format> {
-    const PROBE_BYTES: u64 = 4096;
-    let mut start = vec![0; backing.len()?.min(PROBE_BYTES) as usize];
-    backing.read(0, &mut start)?;
-    if Magic::of(&start) == Some(Magic::Kdmv) {
-        return Ok(Format::Sparse);
-    }
-    refuse_other_sparse(backing)?;
-    if Descriptor::probe(&start) {
-        return Ok(Format::Descriptor);
-    }
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vmdk")) {
-        let problem = "neither a descriptor nor a sparse extent; open flat extents with Disk::open_raw";
-        return Err(Error::malformed(&*backing.name, problem));
-    }
-    Ok(Format::Raw)
-}
-
-fn refuse_other_sparse(backing: &Backing) -> Result<()> {
-    let mut start = [0; 8];
-    if backing.len()? < SECTOR {
-        return Ok(());
-    }
-    backing.read(0, &mut start)?;
-    let format = match Magic::of(&start) {
-        Some(Magic::Cowd) => "COWD (vmfsSparse)",
-        Some(Magic::SeSparse) => "seSparse",
-        Some(Magic::Kdmv) | None => return Ok(()),
+/// Refuses extents whose bytes are not in a file that could be opened.
+fn refuse_out_of_reach(descriptor: &Path, line: &ExtentLine) -> Result<()> {
+    let name = line.file_name.as_deref().unwrap_or_default();
+    let reason = match line.kind {
+        _ if line.access == ExtentAccess::NoAccess => "its access is NOACCESS: its bytes must not be read",
+        ExtentType::VmfsRdm => {
+            "it is a raw device mapping: the file only points to a LUN; read the disk through its host, or the LUN \
+             itself with Disk::open_raw"
+        }
+        ExtentType::VmfsRaw => "its bytes are on a device of the ESXi host; read the disk through its host",
+        ExtentType::VsanSparse | ExtentType::Other(_) => "extents of this type are not published and cannot be read",
+        _ if name.starts_with(r"\\.\") => "its bytes are on a device of a Windows host; read them there",
+        _ => return Ok(()),
     };
-    Err(Error::not_supported(&*backing.name, format, "extents of this type cannot be read yet"))
+    let format = format!("the extent {} {} {name:?}", line.access, line.kind);
+    Err(Error::not_supported(descriptor.display().to_string(), format, reason))
 }
 
-/// Reads a descriptor up to the first NUL, which pads embedded ones.
-pub(crate) fn read_descriptor(backing: &Backing, offset: u64, len: u64) -> Result<Descriptor> {
-    if len > MAX_DESCRIPTOR_BYTES as u64 {
-        return Err(Error::malformed(&*backing.name, format!("a descriptor of {len} bytes")));
-    }
-    let mut bytes = vec![0; len as usize];
-    backing.read(offset, &mut bytes)?;
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    Descriptor::parse(&bytes[..end])
+/// Whether both links have the same long content id. `CID`s of [`Cid::LONG`] only say that there is one. Equal short
+/// ids are enough, whatever the long ones are: a child gets a long id of its own when it is written to.
+fn same_long_id(child: &Link, parent: &Link) -> bool {
+    let long = |link: &Link| {
+        let id = link.descriptor.as_ref()?.descriptor.ddb_get("longContentID")?.trim().to_ascii_lowercase();
+        (id.len() == 32).then_some(id)
+    };
+    long(child).is_some_and(|id| long(parent) == Some(id))
 }

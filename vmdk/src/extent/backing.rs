@@ -28,12 +28,17 @@ impl Backing {
     }
 
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.handle.reader().read_exact_at(buf, offset).map_err(|error| {
-            if error.kind() == io::ErrorKind::UnexpectedEof {
-                let problem = format!("{} bytes at offset {offset} lie beyond its end", buf.len());
-                return Error::malformed(&*self.name, problem);
-            }
-            self.failed("read", Some(offset), error)
+        let read = self.handle.reader().read_exact_at(buf, offset);
+        read.map_err(|error| self.not_read(offset, buf.len() as u64, error))
+    }
+
+    /// Reads several ranges, ascending.
+    pub(crate) fn read_ranges(&self, ranges: &mut [(u64, &mut [u8])]) -> Result<()> {
+        let read = self.handle.reader().read_ranges(ranges);
+        read.map_err(|error| {
+            let start = ranges.first().map_or(0, |(offset, _)| *offset);
+            let end = ranges.last().map_or(start, |(offset, buf)| offset.saturating_add(buf.len() as u64));
+            self.not_read(start, end - start, error)
         })
     }
 
@@ -42,6 +47,13 @@ impl Backing {
         let mut bytes = [0; HEADER_BYTES];
         self.read(0, &mut bytes)?;
         SparseHeader::parse(&bytes, &self.name)
+    }
+
+    fn not_read(&self, offset: u64, len: u64, error: io::Error) -> Error {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Error::malformed(&*self.name, format!("of {len} bytes at offset {offset} some lie beyond its end"));
+        }
+        self.failed("read", Some(offset), error)
     }
 
     pub(crate) fn map(&self, range: Range<u64>) -> Result<SourceMap> {

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use super::{SparseExtent, Underlay, sparse::TablesLocked};
+use super::{SparseExtent, Underlay, tables::TablesLocked};
 use crate::{
     SECTOR,
     error::{Error, Result},
@@ -78,6 +78,7 @@ impl SparseExtent {
                         now.len()
                     }
                     Place::Unallocated | Place::Zero => self.allocate(offset, rest, under)?,
+                    Place::Packed(_) => return Err(self.compressed()),
                 };
                 offset += len as u64;
                 rest = &rest[len..];
@@ -101,6 +102,7 @@ impl SparseExtent {
                     }
                     Place::Unallocated if has_parent => self.hide(offset..offset + run.len, under)?,
                     Place::Unallocated | Place::Zero => {}
+                    Place::Packed(_) => return Err(self.compressed()),
                 }
                 offset += run.len;
             }
@@ -123,7 +125,7 @@ impl SparseExtent {
 
     /// Hides the parent in `range`, where this link has nothing.
     fn hide(&self, range: Range<u64>, under: Underlay<'_>) -> Result<()> {
-        let zeros = vec![0; self.grains.grain_bytes() as usize];
+        let zeros = vec![0; self.grains.grain_bytes as usize];
         let mut offset = range.start;
         while offset < range.end {
             let grain = self.grains.grain_range(self.grains.grain(offset));
@@ -151,7 +153,7 @@ impl SparseExtent {
         if matches!(run.place, Place::At(_)) {
             return Ok(0);
         }
-        let grain_bytes = self.grains.grain_bytes();
+        let grain_bytes = self.grains.grain_bytes;
         let first = self.grains.grain(offset);
         let span = self.grains.grain_range(first);
         let whole = if offset == span.start {
@@ -229,14 +231,14 @@ impl SparseExtent {
         &self,
         directory: &[AtomicU32],
         directory_sector: u64,
-        number: u32,
+        number: u64,
         allocating: &Allocating<'_>,
         _locked: &TablesLocked<'_>,
     ) -> Result<()> {
         let at = self.aligned_end(SECTOR)?;
         let sector = u32::try_from(at / SECTOR).map_err(|_| self.full())?;
         self.backing.write(at, &[0; TABLE_BYTES as usize])?;
-        self.backing.write(directory_sector * SECTOR + u64::from(number) * 4, &sector.to_le_bytes())?;
+        self.backing.write(directory_sector * SECTOR + number * 4, &sector.to_le_bytes())?;
         self.allocator.advance(at + TABLE_BYTES, allocating);
         directory[number as usize].store(sector, Ordering::Release);
         Ok(())
@@ -281,11 +283,16 @@ impl SparseExtent {
         if end > u64::from(u32::MAX) { Err(self.full()) } else { Ok(()) }
     }
 
+    /// Never met: compressed extents do not open for writing.
+    fn compressed(&self) -> Error {
+        Error::not_supported(&*self.backing.name, "writing to a compressed extent", "its grains have no fixed place")
+    }
+
     fn full(&self) -> Error {
         Error::not_supported(&*self.backing.name, "a sparse extent file above 2 TiB", "sector numbers have 32 bits")
     }
 
-    fn inconsistent(&self, number: u32) -> Error {
+    fn inconsistent(&self, number: u64) -> Error {
         Error::malformed(&*self.backing.name, format!("grain table {number} is missing in one of the directories"))
     }
 }

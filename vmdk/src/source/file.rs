@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, IoSliceMut},
     ops::Range,
     os::unix::fs::{FileExt, FileTypeExt},
     path::Path,
@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{
     fs::{FallocateFlags, SeekFrom, fallocate, seek},
-    io::Errno,
+    io::{Errno, preadv},
 };
 
 use super::{MAX_RUNS, ReadAt, SourceMap, SourceRun, WriteAt};
@@ -62,6 +62,33 @@ impl FileSource {
         Ok(Self { file, is_block_device })
     }
 
+    /// Reads ascending ranges with small gaps between them. The bytes of the gaps are thrown away.
+    fn read_neighbours(&self, ranges: &mut [(u64, &mut [u8])]) -> io::Result<()> {
+        if ranges.len() > 1 {
+            let start = ranges[0].0;
+            let wanted: u64 = ranges.iter().map(|(_, buf)| buf.len() as u64).sum();
+            let end = ranges.last().map_or(start, |(offset, buf)| offset + buf.len() as u64);
+            let mut gaps = vec![0; (end - start - wanted) as usize];
+            let mut gaps = gaps.as_mut_slice();
+            let mut slices = Vec::with_capacity(2 * ranges.len());
+            let mut end = start;
+            for (offset, buf) in &mut *ranges {
+                if *offset > end {
+                    let (gap, later) = std::mem::take(&mut gaps).split_at_mut((*offset - end) as usize);
+                    slices.push(IoSliceMut::new(gap));
+                    gaps = later;
+                }
+                end = *offset + buf.len() as u64;
+                slices.push(IoSliceMut::new(buf));
+            }
+            // What is cut short, by a signal or by the end of the file, is read piece by piece.
+            if preadv(&self.file, &mut slices, start).is_ok_and(|read| read as u64 == end - start) {
+                return Ok(());
+            }
+        }
+        ranges.iter_mut().try_for_each(|(offset, buf)| self.read_exact_at(buf, *offset))
+    }
+
     /// End of the run of data or of the hole at `offset`, and which it is.
     fn run_at(&self, offset: u64, end: u64) -> Result<SourceRun, Errno> {
         match seek(&self.file, SeekFrom::Data(offset)) {
@@ -87,6 +114,24 @@ impl ReadAt for FileSource {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buf, offset)
+    }
+
+    /// Neighbours in the file are one system call, across gaps of up to a page too.
+    fn read_ranges(&self, ranges: &mut [(u64, &mut [u8])]) -> io::Result<()> {
+        let mut rest = ranges;
+        while let Some((first, _)) = rest.split_first() {
+            let mut end = first.0.saturating_add(first.1.len() as u64);
+            let follows = |(offset, buf): &&(u64, &mut [u8])| {
+                let joins = *offset >= end && *offset - end <= MAX_GAP as u64;
+                end = offset.saturating_add(buf.len() as u64);
+                joins
+            };
+            let count = 1 + rest[1..].iter().take(MAX_NEIGHBOURS - 1).take_while(follows).count();
+            let (now, later) = rest.split_at_mut(count);
+            self.read_neighbours(now)?;
+            rest = later;
+        }
+        Ok(())
     }
 
     fn map(&self, range: Range<u64>) -> io::Result<SourceMap> {
@@ -150,6 +195,12 @@ impl WriteAt for FileSource {
     }
 }
 
+/// Bytes between two ranges that are read along: about what a system call costs.
+const MAX_GAP: usize = 4096;
+
+/// Ranges of one system call: half of what systems allow, as each may have a gap before it.
+const MAX_NEIGHBOURS: usize = 512;
+
 fn refuse_special(path: &Path) -> io::Result<()> {
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_file() || kind.is_block_device() {
@@ -187,6 +238,25 @@ mod tests {
         file.write_all_at(b"abc", 0).unwrap();
         let mut buf = [1; 4];
         assert_eq!(file.read_exact_at(&mut buf, 0).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn many_ranges_are_read_as_if_one_by_one() {
+        let (_dir, file) = temporary();
+        let content: Vec<u8> = (0..40_000_u32).map(|n| (n * 7 % 251) as u8).collect();
+        file.write_all_at(&content, 0).unwrap();
+        // Neighbours, small gaps, large gaps, going back, overlapping.
+        let places = [(0, 10), (10, 5), (20, 100), (4000, 96), (20_000, 9000), (100, 7), (105, 7), (39_990, 10)];
+        let mut bufs: Vec<Vec<u8>> = places.iter().map(|&(_, len)| vec![0; len]).collect();
+        let mut ranges: Vec<_> =
+            places.iter().zip(&mut bufs).map(|(&(at, _), buf)| (at as u64, buf.as_mut_slice())).collect();
+        file.read_ranges(&mut ranges).unwrap();
+        for ((at, len), buf) in places.into_iter().zip(bufs) {
+            assert!(buf == content[at..at + len], "{at}");
+        }
+        let (mut one, mut two) = ([0; 4], [0; 4]);
+        let error = file.read_ranges(&mut [(39_990, &mut one), (39_998, &mut two)]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

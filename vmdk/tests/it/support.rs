@@ -76,13 +76,15 @@ pub(crate) fn assert_is(disk: &Disk, expected: &[u8]) {
         let entry = entry.unwrap();
         assert_eq!(entry.range.start, at);
         assert!(entry.range.end > at);
-        assert_ne!(last, Some(entry.kind), "not coalesced");
+        let says = (entry.kind, entry.layer, entry.compressed);
+        assert_ne!(last, Some(says), "not coalesced");
+        assert_eq!(entry.layer.is_none(), entry.kind == MapKind::Unallocated);
         if entry.kind != MapKind::Data {
             let bytes = &expected[at as usize..entry.range.end as usize];
             assert!(bytes.iter().all(|&byte| byte == 0), "{entry:?} is not zero");
         }
         at = entry.range.end;
-        last = Some(entry.kind);
+        last = Some(says);
     }
     assert_eq!(at, disk.capacity());
 }

@@ -72,10 +72,10 @@ impl Qemu {
         self.img(&["check", "-f", "vmdk", name]);
     }
 
-    /// Fails unless the peer has the same map. It knows no holes of flat files.
+    /// Fails unless the peer has the same map, layers included. It knows no holes of flat files.
     pub(super) fn assert_maps(&self, name: &str, disk: &Disk) {
         let said = self.img(&["map", "--output=json", "-f", "vmdk", name]);
-        let mut theirs = Vec::<(Range<u64>, MapKind)>::new();
+        let mut theirs = Vec::<(Range<u64>, MapKind, Option<usize>)>::new();
         for entry in said.split('}').filter(|entry| entry.contains("start")) {
             let [start, len] = ["start", "length"].map(|name| field(entry, name).parse::<u64>().unwrap());
             let kind = match (field(entry, "data"), field(entry, "present")) {
@@ -83,13 +83,14 @@ impl Qemu {
                 (_, "true") => MapKind::Zero,
                 _ => MapKind::Unallocated,
             };
+            let depth = (kind != MapKind::Unallocated).then(|| field(entry, "depth").parse().unwrap());
             match theirs.last_mut() {
-                Some((last, same)) if *same == kind => last.end = start + len,
-                _ => theirs.push((start..start + len, kind)),
+                Some((last, same, layer)) if *same == kind && *layer == depth => last.end = start + len,
+                _ => theirs.push((start..start + len, kind, depth)),
             }
         }
-        let ours = disk.map(0..disk.capacity()).map(|entry| entry.unwrap()).map(|entry| (entry.range, entry.kind));
-        assert_eq!(ours.collect::<Vec<_>>(), theirs);
+        let ours = disk.map(0..disk.capacity()).map(|entry| entry.unwrap());
+        assert_eq!(ours.map(|entry| (entry.range, entry.kind, entry.layer)).collect::<Vec<_>>(), theirs);
     }
 
     pub(super) fn img(&self, args: &[&str]) -> String {

@@ -1,0 +1,97 @@
+//! What the header of a sparse file says about its grains. A new format is a new arm of [`sparse`].
+
+use std::ops::Range;
+
+use super::{Access, open::Files};
+use crate::{
+    SECTOR,
+    cache::FileId,
+    error::{Error, Result},
+    grains::{Directory, Entries, Grains},
+    layout::{
+        COWD_ENTRIES_PER_TABLE, COWD_HEADER_BYTES, CowdHeader, HEADER_BYTES, Magic, SESPARSE_ENTRIES_PER_TABLE,
+        SESPARSE_GRAIN_SECTORS, SESPARSE_HEADER_BYTES, SeSparseHeader, SeSparseVolatileHeader, SparseHeader,
+    },
+};
+
+/// Reads the header of a sparse file, whatever its kind.
+pub(super) fn sparse<F: Files>(files: &mut F, file: FileId, access: Access) -> Result<Grains, F::Stop> {
+    let magic = magic(files, file)?;
+    let name = files.name(file);
+    if access == Access::ReadWrite && magic != Some(Magic::Kdmv) {
+        let reason = "ESXi alone writes COWD and seSparse extents; open the disk read-only";
+        return Err(Error::not_supported(&*name, "writing to this kind of extent", reason).into());
+    }
+    match magic {
+        Some(Magic::Kdmv) => hosted(files, file),
+        Some(Magic::Cowd) => cowd(files, file),
+        Some(Magic::SeSparse) => sesparse(files, file),
+        None => Err(Error::malformed(&*name, "it is no sparse extent of a known kind").into()),
+    }
+}
+
+/// Where a sparse file has its own descriptor; only hosted ones do.
+pub(super) fn embedded_descriptor<F: Files>(files: &mut F, file: FileId) -> Result<Option<Range<u64>>, F::Stop> {
+    if magic(files, file)? != Some(Magic::Kdmv) {
+        return Ok(None);
+    }
+    let (header, len) = (hosted_header(files, file, 0)?, files.len(file)?);
+    Ok(header.descriptor_range(len, &files.name(file))?)
+}
+
+fn magic<F: Files>(files: &mut F, file: FileId) -> Result<Option<Magic>, F::Stop> {
+    let len = files.len(file)?;
+    Ok(Magic::of(&files.read(file, 0..len.min(8))?))
+}
+
+fn hosted<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
+    let (header, len, name) = (hosted_header(files, file, 0)?, files.len(file)?, files.name(file));
+    if header.is_stream_optimized() {
+        return Err(Error::not_supported(&*name, "streamOptimized", "compressed extents cannot be read yet").into());
+    }
+    let offset = header.directory_offset(header.directory_sector, len, &name)?;
+    let directory = Directory::Paged { offset, len: header.directory_entries() };
+    Ok(header.grains(name, directory, Entries::Hosted))
+}
+
+fn hosted_header<F: Files>(files: &mut F, file: FileId, at: u64) -> Result<SparseHeader, F::Stop> {
+    Ok(SparseHeader::parse(&array::<HEADER_BYTES, F>(files, file, at)?, &files.name(file))?)
+}
+
+fn cowd<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
+    let (bytes, len, name) = (array::<COWD_HEADER_BYTES, F>(files, file, 0)?, files.len(file)?, files.name(file));
+    let header = CowdHeader::parse(&bytes, &name)?;
+    let offset = header.directory_range(len, &name)?.start;
+    Ok(Grains {
+        name,
+        capacity: header.capacity(),
+        grain_bytes: u64::from(header.grain_sectors) * SECTOR,
+        entries_per_table: u64::from(COWD_ENTRIES_PER_TABLE),
+        directory: Directory::Paged { offset, len: header.directory_entries() },
+        entries: Entries::Cowd,
+    })
+}
+
+fn sesparse<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
+    let (bytes, len, name) = (array::<SESPARSE_HEADER_BYTES, F>(files, file, 0)?, files.len(file)?, files.name(file));
+    let header = SeSparseHeader::parse(&bytes, &name)?;
+    let bytes = array::<SESPARSE_HEADER_BYTES, F>(files, file, header.volatile_header.sector * SECTOR)?;
+    if SeSparseVolatileHeader::parse(&bytes, &name)?.replay_journal {
+        let reason = "a host is writing it, or died doing so: let the VM run or power off cleanly on its host first";
+        return Err(Error::not_supported(&*name, "a seSparse extent with a journal to replay", reason).into());
+    }
+    let offset = header.directory_range(len, &name)?.start;
+    Ok(Grains {
+        name,
+        capacity: header.capacity(),
+        grain_bytes: SESPARSE_GRAIN_SECTORS * SECTOR,
+        entries_per_table: u64::from(SESPARSE_ENTRIES_PER_TABLE),
+        directory: Directory::Paged { offset, len: header.directory_entries() },
+        entries: Entries::SeSparse(Box::new(header)),
+    })
+}
+
+fn array<const N: usize, F: Files>(files: &mut F, file: FileId, at: u64) -> Result<[u8; N], F::Stop> {
+    let bytes = files.read(file, at..at.saturating_add(N as u64))?;
+    bytes.try_into().map_err(|_| Error::malformed(&*files.name(file), format!("no header at offset {at}")).into())
+}
