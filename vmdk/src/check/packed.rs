@@ -1,9 +1,7 @@
 //! Compressed grains one by one: the marker against the table, and the data against their checksum.
 
-use flate2::{Decompress, FlushDecompress, Status};
-
 use super::markers::{Markers, PackedGrain, Piece};
-use crate::{SECTOR, error::Result, extent::Backing};
+use crate::{SECTOR, error::Result, extent::Backing, stream::GrainInflater};
 
 /// Judges the grains that tables point to.
 #[derive(Debug)]
@@ -49,7 +47,7 @@ impl Packed {
 /// Inflates grains to see whether that works.
 #[derive(Debug)]
 pub(crate) struct Inflater {
-    inflate: Decompress,
+    inflate: GrainInflater,
     packed: Vec<u8>,
     grain: Vec<u8>,
     capacity_sectors: u64,
@@ -59,7 +57,7 @@ impl Inflater {
     pub(crate) fn new(markers: &Markers) -> Self {
         let grain = vec![0; (markers.grain_sectors() * SECTOR) as usize];
         let capacity_sectors = markers.capacity_sectors();
-        Self { inflate: Decompress::new(true), packed: Vec::new(), grain, capacity_sectors }
+        Self { inflate: GrainInflater::new(), packed: Vec::new(), grain, capacity_sectors }
     }
 
     /// What is wrong with the data of a possible grain, checksum included.
@@ -67,15 +65,7 @@ impl Inflater {
         // The size was bounded when the marker was read.
         self.packed.resize(grain.bytes as usize, 0);
         backing.read(grain.data().start, &mut self.packed)?;
-        self.inflate.reset(true);
-        let outcome = self.inflate.decompress(&self.packed, &mut self.grain, FlushDecompress::Finish);
-        let produced = self.inflate.total_out();
         let wanted = ((self.capacity_sectors - grain.disk_sector) * SECTOR).min(self.grain.len() as u64);
-        Ok(match outcome {
-            Ok(Status::StreamEnd) if produced >= wanted => None,
-            Ok(Status::StreamEnd) => Some(format!("it holds {produced} bytes instead of {wanted}")),
-            Ok(_) => Some("it is cut, or larger than a grain".to_owned()),
-            Err(error) => Some(error.to_string()),
-        })
+        Ok(self.inflate.unpack_whole(&self.packed, &mut self.grain, wanted as usize).err())
     }
 }

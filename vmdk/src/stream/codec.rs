@@ -44,9 +44,9 @@ impl Deflater {
 }
 
 /// Inflates grains.
-pub(crate) struct Inflater(Decompressor);
+pub(crate) struct GrainInflater(Decompressor);
 
-impl Inflater {
+impl GrainInflater {
     pub(crate) fn new() -> Self {
         Self(Decompressor::new())
     }
@@ -61,7 +61,7 @@ impl Inflater {
     }
 
     /// Inflates a grain of which `wanted` bytes lie on the disk; says what is wrong with it.
-    pub(super) fn unpack_whole(&mut self, packed: &[u8], grain: &mut [u8], wanted: usize) -> Result<(), String> {
+    pub(crate) fn unpack_whole(&mut self, packed: &[u8], grain: &mut [u8], wanted: usize) -> Result<(), String> {
         match self.unpack(packed, grain) {
             // A short last grain is what qemu-img writes; VMware fills it up.
             Ok(len) if len >= wanted => Ok(()),
@@ -77,9 +77,9 @@ impl fmt::Debug for Deflater {
     }
 }
 
-impl fmt::Debug for Inflater {
+impl fmt::Debug for GrainInflater {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inflater").finish_non_exhaustive()
+        f.debug_struct("GrainInflater").finish_non_exhaustive()
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
             for most in [100, 65_524] {
                 let packed = deflater.pack(&text, most).to_vec();
                 let mut grain = vec![0; 65536];
-                assert_eq!(Inflater::new().unpack(&packed, &mut grain), Ok(65536));
+                assert_eq!(GrainInflater::new().unpack(&packed, &mut grain), Ok(65536));
                 assert!(grain == text);
                 assert!(packed.len() <= 65536 + 21, "{}", packed.len());
             }
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn damage_and_excess_are_told() {
         let mut packed = Deflater::new(1).pack(&[5; 4096], 4000).to_vec();
-        assert!(Inflater::new().unpack(&packed, &mut [0; 4095]).is_err());
-        assert!(Inflater::new().unpack(&packed[..packed.len() - 1], &mut [0; 4096]).is_err());
+        assert!(GrainInflater::new().unpack(&packed, &mut [0; 4095]).is_err());
+        assert!(GrainInflater::new().unpack(&packed[..packed.len() - 1], &mut [0; 4096]).is_err());
         *packed.last_mut().unwrap() ^= 1;
-        assert!(Inflater::new().unpack(&packed, &mut [0; 4096]).is_err());
+        assert!(GrainInflater::new().unpack(&packed, &mut [0; 4096]).is_err());
     }
 }

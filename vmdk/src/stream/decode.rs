@@ -2,7 +2,7 @@
 
 use super::{
     buffer::Buffer,
-    codec::Inflater,
+    codec::GrainInflater,
     ledger::Ledger,
     order::{GrainOrder, Order},
 };
@@ -53,7 +53,7 @@ pub struct StreamDecoder {
     state: State,
     header: Option<SparseHeader>,
     descriptor: Option<Descriptor>,
-    inflater: Inflater,
+    inflater: GrainInflater,
     grain: Vec<u8>,
     order: Order,
     grains: u64,
@@ -121,7 +121,7 @@ impl StreamDecoder {
             state: State::Header,
             header: None,
             descriptor: None,
-            inflater: Inflater::new(),
+            inflater: GrainInflater::new(),
             grain: Vec::new(),
             order: Order::new(GrainOrder::Ascending),
             grains: 0,

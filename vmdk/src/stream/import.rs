@@ -4,7 +4,7 @@ use std::{fmt, io::Read, ops::Range, sync::Arc, thread};
 
 use super::{
     Progress, StreamEnd, StreamReader,
-    codec::Inflater,
+    codec::GrainInflater,
     crew::{Crew, default_threads},
     decode::{Deflated, damaged_grain},
 };
@@ -151,7 +151,7 @@ impl Piece {
 }
 
 fn inflating_worker(image: &dyn Image, name: Arc<str>, grain_bytes: u64) -> impl FnMut(Piece) -> Result<Piece> + Send {
-    let mut inflater = Inflater::new();
+    let mut inflater = GrainInflater::new();
     // A grain more than is written at once: grains are inflated as a whole.
     let mut data = vec![0; PIECE + grain_bytes as usize];
     move |piece| {

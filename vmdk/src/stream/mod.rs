@@ -40,6 +40,7 @@ mod read;
 mod spec;
 mod write;
 
+pub(crate) use self::codec::GrainInflater;
 pub use self::{
     decode::{Grain, StreamDecoder, StreamEnd},
     encode::StreamEncoder,
