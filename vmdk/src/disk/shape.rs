@@ -51,7 +51,7 @@ fn hosted<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
     }
     let offset = header.directory_offset(header.directory_sector, len, &name)?;
     let directory = Directory::Paged { offset, len: header.directory_entries() };
-    Ok(header.grains(name, directory, Entries::Hosted))
+    Ok(header.extent_grains(name, directory, Entries::Hosted))
 }
 
 fn hosted_header<F: Files>(files: &mut F, file: FileId, at: u64) -> Result<SparseHeader, F::Stop> {

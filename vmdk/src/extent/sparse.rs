@@ -58,7 +58,7 @@ impl SparseExtent {
             return Err(Error::malformed(&*backing.name, problem));
         }
         let held = Directory::Held(Arc::clone(&directory));
-        let grains = header.grains(Arc::clone(&backing.name), held, Entries::Hosted);
+        let grains = header.extent_grains(Arc::clone(&backing.name), held, Entries::Hosted);
         let allocator = Allocator::new(file_len, grains.grain_bytes);
         Ok(Self { backing, header, grains, directory, redundant, allocator, tables })
     }
@@ -90,7 +90,7 @@ impl SparseExtent {
 
 impl SparseHeader {
     /// What the header says of the grains, for readers.
-    pub(crate) fn grains(&self, name: Arc<str>, directory: Directory, entries: Entries) -> Grains {
+    pub(crate) fn extent_grains(&self, name: Arc<str>, directory: Directory, entries: Entries) -> Grains {
         // The header is checked: the product fits in 63 bits.
         Grains {
             name,
