@@ -181,7 +181,7 @@ impl SparseHeader {
     }
 
     /// Number of grains of the disk, the last one perhaps cut by its end.
-    pub fn grains(&self) -> u64 {
+    pub fn grain_count(&self) -> u64 {
         self.capacity_sectors.div_ceil(self.grain_sectors)
     }
 

@@ -76,7 +76,7 @@ impl StreamEncoder {
         let placed = grains.placed();
         let (Some(first), Some(last)) = (placed.first(), placed.last()) else { return Ok(Vec::new()) };
         let ascend = placed.windows(2).all(|pair| pair[0].number < pair[1].number);
-        let on_disk = last.number < self.header.grains();
+        let on_disk = last.number < self.header.grain_count();
         let table = first.number / ENTRIES;
         if first.number < self.next || table != last.number / ENTRIES || !ascend || !on_disk {
             let problem = format!("{} to {} cannot follow {} in a stream", first.number, last.number, self.next);
