@@ -104,18 +104,14 @@ pub(crate) struct Grains {
     pub(crate) entries: Entries,
 }
 
-/// The directory of a sparse extent: one entry for each table.
-#[derive(Debug, Clone)]
-pub(crate) enum Directory {
-    /// In memory, shared with a writer that adds tables. Hosted extents only.
-    Held(Arc<[AtomicU32]>),
-    /// In the file, from byte `offset` on; read in pages that the cache bounds.
-    Paged {
-        /// Where the directory starts in the file, in bytes.
-        offset: u64,
-        /// Number of its entries.
-        len: u64,
-    },
+/// The directory of a sparse extent: one entry for each table, read in pages that the cache bounds. A writer that adds
+/// a table changes the page that readers share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Directory {
+    /// Where it starts in the file, in bytes.
+    pub(crate) offset: u64,
+    /// Number of its entries.
+    pub(crate) len: u64,
 }
 
 /// What the entries of directory and tables mean.
@@ -191,21 +187,11 @@ impl Grains {
         blocks: &B,
         number: u64,
     ) -> Result<Option<Block>, B::Stop> {
-        let entry = match &self.directory {
-            Directory::Held(entries) => {
-                let entry = usize::try_from(number).ok().and_then(|number| entries.get(number));
-                entry.map(|entry| u64::from(entry.load(Ordering::Acquire))).ok_or_else(|| self.no_table(number))?
-            }
-            Directory::Paged { len, .. } if number >= *len => return Err(self.no_table(number).into()),
-            Directory::Paged { offset, len } => {
-                let width = self.entries.width();
-                let a_page = PAGE_BYTES / width;
-                let first = number / a_page * a_page;
-                let page_len = ((len - first).min(a_page) * width) as u32;
-                let page = blocks.block(file, Block { offset: offset + first * width, len: page_len })?;
-                self.entries.load(&page, (number - first) as usize)
-            }
-        };
+        if number >= self.directory.len {
+            return Err(self.no_table(number).into());
+        }
+        let (page, index) = self.directory.page(number, self.entries.width());
+        let entry = self.entries.load(&blocks.block(file, page)?, index);
         let len = self.entries_per_table * self.entries.width();
         let offset = self.entries.table_offset(entry).map_err(|problem| {
             Error::malformed(&*self.name, format!("entry {number} of the grain directory, {entry:#x}, {problem}"))
@@ -269,6 +255,16 @@ impl Grains {
 
     fn no_table(&self, number: u64) -> Error {
         Error::malformed(&*self.name, format!("there is no grain table {number}"))
+    }
+}
+
+impl Directory {
+    /// The page with entry `number`, which is `width` bytes wide, and the number of the entry there.
+    pub(crate) fn page(&self, number: u64, width: u64) -> (Block, usize) {
+        let a_page = PAGE_BYTES / width;
+        let first = number / a_page * a_page;
+        let len = (self.len.saturating_sub(first)).min(a_page) * width;
+        (Block { offset: self.offset + first * width, len: len as u32 }, (number - first) as usize)
     }
 }
 
@@ -355,7 +351,7 @@ mod tests {
     }
 
     fn grains(entries: Entries, entries_per_table: u64, grain_bytes: u64) -> Grains {
-        let directory = Directory::Paged { offset: 512, len: 2 };
+        let directory = Directory { offset: 512, len: 2 };
         let capacity = (entries_per_table + 100) * grain_bytes + 512;
         Grains { name: "x".into(), capacity, grain_bytes, entries_per_table, directory, entries }
     }
@@ -443,7 +439,7 @@ mod tests {
     #[test]
     fn directories_are_read_in_pages() {
         let mut grains = grains(Entries::Hosted, 512, 65536);
-        grains.directory = Directory::Paged { offset: 512, len: 1500 };
+        grains.directory = Directory { offset: 512, len: 1500 };
         grains.capacity = 1500 * 512 * 65536;
         let given = Given([(512 + 4096, vec![0, 9])].into());
         let table_bytes = 512 * 65536;

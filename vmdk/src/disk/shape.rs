@@ -50,7 +50,7 @@ fn hosted<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
         return Err(Error::not_supported(&*name, "streamOptimized", "compressed extents cannot be read yet").into());
     }
     let offset = header.directory_offset(header.directory_sector, len, &name)?;
-    let directory = Directory::Paged { offset, len: header.directory_entries() };
+    let directory = Directory { offset, len: header.directory_entries() };
     Ok(header.extent_grains(name, directory, Entries::Hosted))
 }
 
@@ -67,7 +67,7 @@ fn cowd<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
         capacity: header.capacity(),
         grain_bytes: u64::from(header.grain_sectors) * SECTOR,
         entries_per_table: u64::from(COWD_ENTRIES_PER_TABLE),
-        directory: Directory::Paged { offset, len: header.directory_entries() },
+        directory: Directory { offset, len: header.directory_entries() },
         entries: Entries::Cowd,
     })
 }
@@ -86,7 +86,7 @@ fn sesparse<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
         capacity: header.capacity(),
         grain_bytes: SESPARSE_GRAIN_SECTORS * SECTOR,
         entries_per_table: u64::from(SESPARSE_ENTRIES_PER_TABLE),
-        directory: Directory::Paged { offset, len: header.directory_entries() },
+        directory: Directory { offset, len: header.directory_entries() },
         entries: Entries::SeSparse(Box::new(header)),
     })
 }

@@ -2,10 +2,13 @@
 
 mod backing;
 mod sparse;
-mod sparse_write;
 mod tables;
 
-pub(crate) use self::{backing::Backing, sparse::SparseExtent, sparse_write::free_end, tables::TableFile};
+pub(crate) use self::{
+    backing::Backing,
+    sparse::{SparseExtent, free_end},
+    tables::TableFile,
+};
 use crate::error::Result;
 
 /// Brings the bytes under a link, from its parent, for the part of a grain that a write leaves alone.

@@ -69,6 +69,11 @@ impl TableFile {
     pub(super) fn get_for_change(&self, block: Block, holes: &mut TablesLocked<'_>) -> Result<Table> {
         // The change ends the hole that the table may be in.
         holes.known = 0..0;
+        self.get_locked(block, holes)
+    }
+
+    /// A block to look at, for a caller that holds the lock.
+    pub(super) fn get_locked(&self, block: Block, holes: &mut TablesLocked<'_>) -> Result<Table> {
         match self.cache.get(self.id, block) {
             Some(table) => Ok(table),
             None => self.load(block, holes),
