@@ -139,7 +139,13 @@ impl Checker<'_> {
                 self.found(Problem::LongContentIdWrong, name, detail);
             }
         }
-        let hint = descriptor.parent_file_name_hint().map(|hint| hint.into_owned());
+        let hint = match descriptor.parent_file_name_hint() {
+            Ok(hint) => hint.map(|hint| hint.into_owned()),
+            Err(error) => {
+                self.found(Problem::DescriptorDamaged, name, error.to_string());
+                None
+            }
+        };
         LinkFacts { cid, parent_cid, hint, capacity }
     }
 

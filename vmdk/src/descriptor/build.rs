@@ -225,7 +225,7 @@ mod tests {
         let built =
             NewDescriptor::new(CreateType::MonolithicSparse, vec![extent]).parent(Cid(5), "p.vmdk").build().unwrap();
         assert_eq!(built.parent_cid().unwrap(), Cid(5));
-        assert_eq!(built.parent_file_name_hint().unwrap(), "p.vmdk");
+        assert_eq!(built.parent_file_name_hint().unwrap().as_deref(), Some("p.vmdk"));
         assert!(Geometry::of(&built).is_none());
     }
 }

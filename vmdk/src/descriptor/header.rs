@@ -68,13 +68,19 @@ impl Descriptor {
     }
 
     /// Where the parent is, as written by the program that made this link.
-    pub fn parent_file_name_hint(&self) -> Option<Cow<'_, str>> {
-        self.value("parentFileNameHint")
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] and [`Error::NotSupported`] for a name that cannot be read in the encoding.
+    pub fn parent_file_name_hint(&self) -> Result<Option<Cow<'_, str>>> {
+        self.file_name("parentFileNameHint")
     }
 
     /// Name of the changed block tracking file.
-    pub fn change_track_path(&self) -> Option<Cow<'_, str>> {
-        self.value("changeTrackPath")
+    ///
+    /// # Errors
+    /// As [`parent_file_name_hint`](Self::parent_file_name_hint).
+    pub fn change_track_path(&self) -> Result<Option<Cow<'_, str>>> {
+        self.file_name("changeTrackPath")
     }
 
     /// The extents in disk order.
@@ -126,6 +132,11 @@ impl Descriptor {
 
     pub(super) fn charset(&self) -> Charset {
         self.encoding_name().map_or(Charset::Utf8, Charset::of_name)
+    }
+
+    fn file_name(&self, key: &str) -> Result<Option<Cow<'_, str>>> {
+        let entry = self.lines.iter().filter_map(Line::entry).find(|entry| entry.is(key));
+        entry.map(|entry| self.decode(self.charset(), entry.value)).transpose()
     }
 
     /// Text of `bytes` that must not be misread: a name.

@@ -206,6 +206,9 @@ impl Link {
     pub(super) fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| match error {
             Error::Malformed { problem, .. } => Error::malformed(self.path.display().to_string(), problem),
+            Error::NotSupported { format, reason, .. } => {
+                Error::not_supported(self.path.display().to_string(), format, reason)
+            }
             other => other,
         })
     }

@@ -59,12 +59,13 @@ pub(super) struct Opener<'a, F> {
     format: Option<Format>,
     paths: PathPolicy,
     single_link: bool,
+    ignore_journal: bool,
 }
 
 impl<'a, F: Files> Opener<'a, F> {
     pub(super) fn new(files: &'a mut F, options: &OpenOptions) -> Self {
-        let OpenOptions { access, format, paths, single_link, .. } = *options;
-        Self { files, access, format, paths, single_link }
+        let OpenOptions { access, format, paths, single_link, ignore_journal, .. } = *options;
+        Self { files, access, format, paths, single_link, ignore_journal }
     }
 
     /// Opens the disk at `path` with its parents.
@@ -78,8 +79,11 @@ impl<'a, F: Files> Opener<'a, F> {
                 return Ok(Chain { links });
             }
             let broken = |problem| Error::Chain { object: child.path.display().to_string(), problem };
-            let hint = child.descriptor.as_ref().and_then(|found| found.descriptor.parent_file_name_hint());
-            let hint = hint.ok_or_else(|| broken(ChainProblem::NoParentHint { wanted }))?;
+            let hint = child.descriptor.as_ref().map(|found| found.descriptor.parent_file_name_hint());
+            let hint = child
+                .named(hint.transpose())?
+                .flatten()
+                .ok_or_else(|| broken(ChainProblem::NoParentHint { wanted }))?;
             if links.len() >= MAX_LINKS {
                 return Err(broken(ChainProblem::TooDeep { limit: MAX_LINKS }).into());
             }
@@ -136,7 +140,7 @@ impl<'a, F: Files> Opener<'a, F> {
             let (name, format) = (self.files.name(file), "an embedded descriptor with several extents");
             return Err(Error::not_supported(&*name, format, "only one extent can hold its own descriptor").into());
         }
-        let grains = shape::sparse(self.files, file, access)?;
+        let grains = shape::sparse(self.files, file, access, self.ignore_journal)?;
         let mut link = Link::new(path.to_owned(), Format::Sparse, descriptor);
         let len = grains.capacity;
         link.push(Shape::Sparse { file, grains: Box::new(grains) }, len, access == Access::ReadWrite)?;
@@ -182,7 +186,7 @@ impl<'a, F: Files> Opener<'a, F> {
             return Ok(Shape::Flat { file, offset });
         }
         // Which kind of sparse is told by the file: what the descriptor says is a hint.
-        let grains = shape::sparse(self.files, file, access)?;
+        let grains = shape::sparse(self.files, file, access, self.ignore_journal)?;
         if grains.capacity < line.len() {
             let problem = format!("it has {} bytes, its descriptor says {}", grains.capacity, line.len());
             return Err(Error::malformed(&*grains.name, problem).into());

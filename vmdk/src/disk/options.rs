@@ -21,6 +21,7 @@ pub struct OpenOptions {
     pub(crate) single_link: bool,
     pub(super) update_cid: bool,
     pub(super) cache_bytes: usize,
+    pub(super) ignore_journal: bool,
     pub(crate) resolver: Arc<dyn Resolver>,
 }
 
@@ -35,6 +36,7 @@ impl OpenOptions {
             single_link: false,
             update_cid: true,
             cache_bytes: 8 << 20,
+            ignore_journal: false,
             resolver: Arc::new(LocalFiles),
         }
     }
@@ -83,6 +85,16 @@ impl OpenOptions {
         self
     }
 
+    /// Reads seSparse extents whose journal waits to be replayed as if there was none (default: they are refused).
+    ///
+    /// Such an extent is in use by a running machine, or its host died. **For salvage only**: directory and tables
+    /// lack the last changes, or hold half of them, so that areas read as older data, as the parent's or as zero,
+    /// and nothing tells which.
+    pub fn ignore_journal(mut self, ignore: bool) -> Self {
+        self.ignore_journal = ignore;
+        self
+    }
+
     /// Opens files in another way than from the local file system.
     pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
         self.resolver = resolver;
@@ -109,6 +121,7 @@ impl fmt::Debug for OpenOptions {
             .field("single_link", &self.single_link)
             .field("update_cid", &self.update_cid)
             .field("cache_bytes", &self.cache_bytes)
+            .field("ignore_journal", &self.ignore_journal)
             .finish_non_exhaustive()
     }
 }

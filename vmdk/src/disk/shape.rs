@@ -15,7 +15,12 @@ use crate::{
 };
 
 /// Reads the header of a sparse file, whatever its kind.
-pub(super) fn sparse<F: Files>(files: &mut F, file: FileId, access: Access) -> Result<Grains, F::Stop> {
+pub(super) fn sparse<F: Files>(
+    files: &mut F,
+    file: FileId,
+    access: Access,
+    ignore_journal: bool,
+) -> Result<Grains, F::Stop> {
     let magic = magic(files, file)?;
     let name = files.name(file);
     if access == Access::ReadWrite && magic != Some(Magic::Kdmv) {
@@ -25,7 +30,7 @@ pub(super) fn sparse<F: Files>(files: &mut F, file: FileId, access: Access) -> R
     match magic {
         Some(Magic::Kdmv) => hosted(files, file),
         Some(Magic::Cowd) => cowd(files, file),
-        Some(Magic::SeSparse) => sesparse(files, file),
+        Some(Magic::SeSparse) => sesparse(files, file, ignore_journal),
         None => Err(Error::malformed(&*name, "it is no sparse extent of a known kind").into()),
     }
 }
@@ -72,12 +77,13 @@ fn cowd<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
     })
 }
 
-fn sesparse<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
+fn sesparse<F: Files>(files: &mut F, file: FileId, ignore_journal: bool) -> Result<Grains, F::Stop> {
     let (bytes, len, name) = (array::<SESPARSE_HEADER_BYTES, F>(files, file, 0)?, files.len(file)?, files.name(file));
     let header = SeSparseHeader::parse(&bytes, &name)?;
     let bytes = array::<SESPARSE_HEADER_BYTES, F>(files, file, header.volatile_header.sector * SECTOR)?;
-    if SeSparseVolatileHeader::parse(&bytes, &name)?.replay_journal {
-        let reason = "a host is writing it, or died doing so: let the VM run or power off cleanly on its host first";
+    if SeSparseVolatileHeader::parse(&bytes, &name)?.replay_journal && !ignore_journal {
+        let reason = "a host is writing it, or died doing so: read a snapshot's frozen parent instead, or let a host \
+                      open and close the disk; for salvage, see OpenOptions::ignore_journal";
         return Err(Error::not_supported(&*name, "a seSparse extent with a journal to replay", reason).into());
     }
     let offset = header.directory_range(len, &name)?.start;

@@ -38,7 +38,7 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>, paths: PathPolicy) -
     for file in own.extent_files() {
         moves.add(file, &names.moved(file)?)?;
     }
-    if let Some(name) = own.descriptor.change_track_path() {
+    if let Some(name) = own.descriptor.change_track_path()? {
         let track = paths.locate(from, &name)?;
         if track.exists() {
             moves.add(&track, &names.moved(&track)?)?;
@@ -75,11 +75,11 @@ impl Names<'_> {
             line.file_name = line.file_name.as_deref().map(|name| self.renamed(name));
         }
         descriptor.set_extents(&extents)?;
-        let track = descriptor.change_track_path().map(|name| self.renamed(&name));
+        let track = descriptor.change_track_path()?.map(|name| self.renamed(&name));
         if let Some(name) = track {
             descriptor.set_value("changeTrackPath", &name)?;
         }
-        let hint = descriptor.parent_file_name_hint().map(|hint| hint.into_owned());
+        let hint = descriptor.parent_file_name_hint()?.map(|hint| hint.into_owned());
         let is_moved = self.from.parent() != self.to.parent();
         if let Some(hint) =
             hint.filter(|hint| is_moved && own.is_child().unwrap_or(true) && !Path::new(hint).has_root())

@@ -24,7 +24,7 @@ pub fn unlink(path: impl AsRef<Path>, paths: PathPolicy) -> Result<()> {
     let path = path.as_ref();
     let own = OwnFiles::read(path, paths)?;
     refuse_devices(&own)?;
-    let track = own.descriptor.change_track_path().map(|name| paths.locate(path, &name)).transpose()?;
+    let track = own.descriptor.change_track_path()?.map(|name| paths.locate(path, &name)).transpose()?;
     for file in own.extent_files().into_iter().chain(track.as_deref()) {
         remove(file)?;
     }

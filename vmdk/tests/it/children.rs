@@ -64,7 +64,7 @@ fn children_of_children_over_every_kind_of_base_are_what_qemu_reads() {
             let made = child.descriptor().unwrap();
             let expected = if is_split { CreateType::TwoGbMaxExtentSparse } else { CreateType::MonolithicSparse };
             assert_eq!(made.create_type(), Some(expected));
-            assert_eq!(made.parent_file_name_hint().as_deref(), Some(parent.as_str()));
+            assert_eq!(made.parent_file_name_hint().unwrap().as_deref(), Some(parent.as_str()));
             change(&child, &mut content, depth * 7 + index as u64);
             assert_is(&child, &content);
             child.close().unwrap();
@@ -138,7 +138,7 @@ fn the_parents_name_follows_the_path_policy() {
     fs::create_dir(at("below")).unwrap();
     let content = base(dir.path(), "b.vmdk", CreateKind::MonolithicSparse);
     base(dir.path(), "below/b.vmdk", CreateKind::MonolithicSparse);
-    let hint = |disk: &Disk| disk.descriptor().unwrap().parent_file_name_hint().unwrap().into_owned();
+    let hint = |disk: &Disk| disk.descriptor().unwrap().parent_file_name_hint().unwrap().unwrap().into_owned();
     let down = create_child(at("below/b.vmdk"), at("down.vmdk"), &ChildSpec::new()).unwrap();
     assert_eq!(hint(&down), "below/b.vmdk");
     let error = create_child(at("b.vmdk"), at("below/up.vmdk"), &ChildSpec::new()).unwrap_err();

@@ -41,7 +41,7 @@ fn a_snapshot_of_vmfs_6_is_read_and_its_long_content_id_kept_true() {
     assert_eq!(descriptor.cid().unwrap(), Cid(0xabcd));
     // Version 4 with a tracking file goes back to 1, as 3 does.
     assert!(descriptor.strip_change_tracking());
-    assert_eq!((descriptor.version().unwrap(), descriptor.change_track_path()), (1, None));
+    assert_eq!((descriptor.version().unwrap(), descriptor.change_track_path().unwrap()), (1, None));
     assert!(parse("ddb.longContentID = \"12\"").long_content_id().is_err());
 }
 
@@ -260,7 +260,7 @@ proptest! {
                 }
                 Edit::StripTracking => {
                     descriptor.strip_change_tracking();
-                    prop_assert_eq!(descriptor.change_track_path(), None);
+                    prop_assert_eq!(descriptor.change_track_path().unwrap(), None);
                 }
                 Edit::StripFilters => {
                     descriptor.strip_io_filters();

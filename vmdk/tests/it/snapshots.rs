@@ -1,17 +1,17 @@
 //! Snapshot chains of ESXi: COWD and seSparse over thick and thin bases.
 
-use std::{collections::BTreeMap, fs, ops::Range, path::Path};
+use std::{collections::BTreeMap, fs, ops::Range, path::Path, sync::Arc};
 
-use proptest::{collection, prelude::*, test_runner::Config};
+use proptest::{collection, option, prelude::*, sample::Index, test_runner::Config};
 use vmdk::{
-    Cid,
+    ChildSpec, Cid, Disk, Error, MapKind, OpenOptions, create_child,
     descriptor::{CreateType, ExtentLine, ExtentType, NewDescriptor},
 };
 
 use crate::{
     peers::libvmdk,
     support::{
-        holey, peer, run,
+        MemFiles, assert_is, holey, peer, run,
         snapshot::{Snapshot, Stored},
     },
 };
@@ -68,6 +68,18 @@ impl Chain {
             files.push((data, bytes));
         }
         files
+    }
+
+    /// The same in memory; `change` may damage the extent of the last snapshot.
+    fn in_memory(&self, change: impl FnOnce(&mut Vec<u8>)) -> Arc<MemFiles> {
+        let mut files = self.files();
+        change(&mut files.last_mut().unwrap().1);
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        MemFiles::with(&files)
+    }
+
+    fn open(&self, files: Arc<MemFiles>) -> vmdk::Result<Disk> {
+        Disk::open(self.top(), &OpenOptions::new().resolver(files))
     }
 
     fn write_to(&self, dir: &Path) {
@@ -137,8 +149,153 @@ fn grains(runs: &[GrainRun], count: u64) -> BTreeMap<u64, Stored> {
     grains
 }
 
+/// A chain of one snapshot with all kinds of grains, the last one short.
+fn one(kind: Kind) -> Chain {
+    let grain_sectors: u64 = if kind == Kind::Cowd { 1 } else { 8 };
+    let base_sectors = 5000 * grain_sectors + grain_sectors.div_ceil(2);
+    let mut grains = BTreeMap::from([(1, Stored::Data(1)), (2, Stored::Data(2)), (5000, Stored::Data(3))]);
+    if kind == Kind::SeSparse {
+        grains.extend([(4, Stored::Zero), (5, Stored::Unmapped), (4096, Stored::Unmapped)]);
+    }
+    let snapshots = vec![Snapshot { sectors: base_sectors, grain_sectors, grains, order: 1 }];
+    Chain { kind, base_sectors, seed: 1, snapshots }
+}
+
+fn small_chains() -> impl Strategy<Value = Chain> {
+    prop_oneof![Just(one(Kind::Cowd)), Just(one(Kind::SeSparse))]
+}
+
+const KINDS: [Kind; 2] = [Kind::Cowd, Kind::SeSparse];
+
+#[test]
+fn the_map_names_the_link_of_every_area() {
+    let chain = one(Kind::SeSparse);
+    let disk = chain.open(chain.in_memory(|_| ())).unwrap();
+    let of_snapshot: Vec<_> = disk
+        .map(0..disk.capacity())
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.layer == Some(0))
+        .map(|entry| (entry.range.start / 4096, entry.range.end.div_ceil(4096), entry.kind))
+        .collect();
+    let (data, zero) = (MapKind::Data, MapKind::Zero);
+    assert_eq!(of_snapshot, [(1, 3, data), (4, 6, zero), (4096, 4097, zero), (5000, 5001, data)]);
+}
+
+#[test]
+fn an_extent_opened_by_itself_has_no_parent() {
+    for kind in KINDS {
+        let chain = one(kind);
+        let (_, bytes) = chain.files().pop().unwrap();
+        let files = MemFiles::with(&[("alone.vmdk", &bytes)]);
+        let disk = Disk::open("alone.vmdk", &OpenOptions::new().resolver(files)).unwrap();
+        let nothing = vec![0; chain.base_sectors as usize * 512];
+        assert_is(&disk, &chain.snapshots[0].over(nothing));
+    }
+}
+
+#[test]
+fn snapshots_of_all_formats_mix_in_one_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = one(Kind::SeSparse);
+    chain.write_to(dir.path());
+    let mut content = chain.content();
+    // A hosted child over seSparse, then a redo log over that one.
+    let hosted = create_child(dir.path().join(chain.top()), dir.path().join("h.vmdk"), &ChildSpec::new()).unwrap();
+    hosted.write_at(3000, &[9; 100_000]).unwrap();
+    content[3000..103_000].fill(9);
+    let cid = hosted.descriptor().unwrap().cid().unwrap();
+    hosted.close().unwrap();
+    let redo =
+        Snapshot { grain_sectors: 1, grains: BTreeMap::from([(100, Stored::Data(5))]), ..chain.snapshots[0].clone() };
+    let extent = ExtentLine::new(ExtentType::VmfsSparse, redo.sectors, "r-delta.vmdk");
+    let text = NewDescriptor::new(CreateType::VmfsSparse, vec![extent]).parent(cid, "h.vmdk").build().unwrap();
+    fs::write(dir.path().join("r.vmdk"), text.to_bytes()).unwrap();
+    fs::write(dir.path().join("r-delta.vmdk"), redo.cowd()).unwrap();
+    let content = redo.over(content);
+    let disk = Disk::open(dir.path().join("r.vmdk"), &OpenOptions::new()).unwrap();
+    assert_eq!(disk.links().len(), 4);
+    assert_is(&disk, &content);
+    if peer("qemu-img") {
+        fs::write(dir.path().join("raw"), &content).unwrap();
+        let text = run("qemu-img", dir.path(), &["compare", "-f", "raw", "-F", "vmdk", "raw", "r.vmdk"]);
+        assert_eq!(text.trim(), "Images are identical.");
+    }
+}
+
+#[test]
+fn an_extent_with_a_journal_to_replay_is_refused_unless_asked_for() {
+    let chain = one(Kind::SeSparse);
+    let files = chain.in_memory(|bytes| bytes[512 + 24] = 1);
+    let error = chain.open(Arc::clone(&files)).unwrap_err();
+    assert!(matches!(error, Error::NotSupported { .. }), "{error}");
+    assert!(error.to_string().contains("journal") && error.to_string().contains("ignore_journal"), "{error}");
+    let options = OpenOptions::new().resolver(files).ignore_journal(true);
+    assert_is(&Disk::open(chain.top(), &options).unwrap(), &chain.content());
+}
+
+#[test]
+fn snapshots_are_not_written_to() {
+    for kind in KINDS {
+        let chain = one(kind);
+        let options = OpenOptions::new().resolver(chain.in_memory(|_| ())).writable();
+        let error = Disk::open(chain.top(), &options).unwrap_err();
+        assert!(matches!(error, Error::NotSupported { .. }) && error.to_string().contains("read-only"), "{error}");
+    }
+}
+
+#[test]
+fn a_truncated_extent_is_an_error_and_not_zeros() {
+    for kind in KINDS {
+        let chain = one(kind);
+        // The last grain of the file, whichever it is, loses its last byte.
+        let disk = chain.open(chain.in_memory(|bytes| bytes.truncate(bytes.len() - 2049))).unwrap();
+        let mut all = vec![0; disk.capacity() as usize];
+        let error = disk.read_at(0, &mut all).unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }), "{error}");
+    }
+}
+
+#[test]
+fn an_extent_that_is_smaller_than_its_descriptor_says_is_refused() {
+    for (kind, at) in [(Kind::Cowd, 12), (Kind::SeSparse, 16)] {
+        let chain = one(kind);
+        let error = chain.open(chain.in_memory(|bytes| bytes[at + 1] -= 1)).unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(Config { cases: 10, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn chains_of_snapshots_read_and_map_as_they_were_meant(chain in chains()) {
+        let disk = chain.open(chain.in_memory(|_| ())).unwrap();
+        assert_is(&disk, &chain.content());
+    }
+
+    #[test]
+    fn damaged_snapshots_are_errors_and_never_a_panic(
+        chain in small_chains(),
+        damage in collection::vec((any::<Index>(), any::<u8>()), 1..4),
+        len in option::of(any::<Index>()),
+    ) {
+        let files = chain.in_memory(|bytes| {
+            for (index, byte) in &damage {
+                // Headers, directory and the entries in use, most of the time.
+                let at = index.index(bytes.len().min(256));
+                bytes[at] = *byte;
+            }
+            bytes.truncate(len.map_or(bytes.len(), |len| len.index(bytes.len())));
+        });
+        if let Ok(disk) = chain.open(files) {
+            let mut buf = vec![0; 5000];
+            for entry in disk.map(0..disk.capacity()).take(100) {
+                let Ok(entry) = entry else { break };
+                let len = (disk.capacity() - entry.range.start).min(buf.len() as u64) as usize;
+                let _ = disk.read_at(entry.range.start, &mut buf[..len]);
+            }
+        }
+    }
 
     #[test]
     fn qemu_img_reads_hand_made_snapshots_as_they_were_meant(chain in chains()) {
