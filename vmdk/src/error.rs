@@ -173,7 +173,9 @@ impl Error {
             Self::Chain { problem: ChainProblem::NoParentHint { .. }, .. } => {
                 Some("open the link alone with OpenOptions::single_link")
             }
-            Self::PathRefused { .. } => Some("if the image is trusted, open it with PathPolicy::Any"),
+            Self::PathRefused { .. } => {
+                Some("a trusted disk can be opened with PathPolicy::Any; a package may name its own files only")
+            }
             Self::ReadOnly { reason, .. } if *reason == OPEN_READ_ONLY => Some("open the disk with Access::ReadWrite"),
             _ => None,
         }

@@ -37,6 +37,7 @@
 //! - [`copy`](copy()), [`convert`]: whole disks from one image to another
 //! - [`stream`]: `streamOptimized` disks, written and read forward
 //! - [`check`](mod@check): what is wrong with a disk, and how bad it is
+//! - `ova` (feature `ova`): OVF packages and OVA archives
 //! - [`Image`]: the object-safe view of a disk that other crates take
 //!
 //! Everything in an image file is taken as hostile: header fields bound no allocation unchecked, arithmetic
@@ -57,6 +58,8 @@ mod extent;
 mod grains;
 mod image;
 pub mod layout;
+#[cfg(feature = "ova")]
+pub mod ova;
 pub mod source;
 pub mod stream;
 mod upkeep;

@@ -84,6 +84,15 @@ impl StreamSpec {
         self
     }
 
+    /// Chooses the content id now, so that this specification gives the same stream each time.
+    #[cfg(feature = "ova")]
+    pub(crate) fn with_chosen_cid(mut self) -> Self {
+        if self.descriptor.is_none() {
+            self.cid = self.cid.or_else(|| Some(Cid::random()));
+        }
+        self
+    }
+
     pub(super) fn packing(&self) -> Packing {
         Packing { capacity: self.capacity, grain: self.grain, level: self.level }
     }

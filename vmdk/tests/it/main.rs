@@ -12,6 +12,8 @@ mod faults;
 mod hostile;
 mod in_place;
 mod limits;
+#[cfg(feature = "ova")]
+mod ova;
 mod peers;
 mod props;
 mod snapshots;

@@ -135,7 +135,8 @@ pub(crate) fn module(name: &str) -> bool {
     here(name, import.is_ok_and(|output| output.status.success()))
 }
 
-fn here(peer: &str, here: bool) -> bool {
+/// As [`peer`], for one that was looked for in another way.
+pub(crate) fn here(peer: &str, here: bool) -> bool {
     if !here {
         eprintln!("PEER MISSING: {peer}: this test proved nothing");
         assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|value| value != "1"), "{peer} is required");
