@@ -67,12 +67,17 @@ pub(crate) struct Packed {
     pub(crate) marker: u64,
     /// The disk sector that the marker must name.
     pub(crate) sector: u64,
+    /// Size of a grain in bytes.
+    pub(crate) grain_bytes: u64,
     /// Bytes of the grain that lie in the extent; the last grain may be short.
     pub(crate) grain_len: u64,
     /// Where the run starts inside of the grain.
     pub(crate) within: u64,
-    /// Bytes from the marker to what follows in the file, if a neighbour in the table tells. A hint.
-    pub(crate) room: Option<u64>,
+    /// Bytes from the marker on that hold the grain, most likely: to the next one in the table, or else as many as
+    /// a grain takes that could not be compressed. Not beyond the end of the file.
+    pub(crate) room: u64,
+    /// Bytes from the marker to the end of the file.
+    pub(crate) most: u64,
 }
 
 impl Run {
@@ -119,8 +124,8 @@ pub(crate) struct Directory {
 pub(crate) enum Entries {
     /// `KDMV`: sectors of 32 bits; 1 is a grain of zeros.
     Hosted,
-    /// `KDMV` with compressed grains: sectors of markers.
-    Packed,
+    /// `KDMV` with compressed grains: sectors of markers in a file of `file_len` bytes.
+    Packed { file_len: u64 },
     /// `COWD`: sectors of 32 bits; there are no zero grains.
     Cowd,
     /// seSparse: tables and grains by number, in areas of the file that the header names.
@@ -233,24 +238,32 @@ impl Grains {
             Error::malformed(&*self.name, format!("the table entry of grain {grain}, {entry:#x}, {problem}"))
         })?;
         let place = match grain_at {
-            Place::At(at) if self.entries == Entries::Packed => Place::Packed(Packed {
-                marker: at,
-                sector: begin / SECTOR,
-                grain_len: (begin + self.grain_bytes).min(self.capacity) - begin,
-                within: start - begin,
-                room: self.room(table, index, entry),
-            }),
-            Place::At(at) => Place::At(at + (start - begin)),
+            Place::At(at) => match self.entries {
+                Entries::Packed { file_len } => {
+                    let most = file_len.saturating_sub(at);
+                    Place::Packed(Packed {
+                        marker: at,
+                        sector: begin / SECTOR,
+                        grain_bytes: self.grain_bytes,
+                        grain_len: (begin + self.grain_bytes).min(self.capacity) - begin,
+                        within: start - begin,
+                        room: self.room(table, index, entry).min(most),
+                        most,
+                    })
+                }
+                _ => Place::At(at + (start - begin)),
+            },
             other => other,
         };
         Ok(Run { place, len })
     }
 
     /// Bytes between a compressed grain and the next stored one of the table, which usually follows it in the file.
-    fn room(&self, table: &[AtomicU32], index: usize, entry: u64) -> Option<u64> {
+    fn room(&self, table: &[AtomicU32], index: usize, entry: u64) -> u64 {
+        let stored = self.grain_bytes + SECTOR;
         let mut later = (index + 1..table.len()).map(|next| self.entries.load(table, next));
-        let next = later.find(|&next| next > u64::from(ZERO_GRAIN))?;
-        next.checked_sub(entry).filter(|&sectors| sectors > 0).map(|sectors| sectors * SECTOR)
+        let next = later.find(|&next| next > u64::from(ZERO_GRAIN)).and_then(|next| next.checked_sub(entry));
+        next.filter(|&sectors| sectors > 0).map_or(stored, |sectors| (sectors * SECTOR).min(stored))
     }
 
     fn no_table(&self, number: u64) -> Error {
@@ -272,7 +285,7 @@ impl Entries {
     /// Bytes of an entry.
     pub(crate) fn width(&self) -> u64 {
         match self {
-            Self::Hosted | Self::Packed | Self::Cowd => 4,
+            Self::Hosted | Self::Packed { .. } | Self::Cowd => 4,
             Self::SeSparse(_) => 8,
         }
     }
@@ -280,7 +293,7 @@ impl Entries {
     fn load(&self, table: &[AtomicU32], index: usize) -> u64 {
         let word = |at: usize| u64::from(table[at].load(Ordering::Acquire));
         match self {
-            Self::Hosted | Self::Packed | Self::Cowd => word(index),
+            Self::Hosted | Self::Packed { .. } | Self::Cowd => word(index),
             // Nobody writes these tables, so that two loads see one entry.
             Self::SeSparse(_) => word(2 * index) | word(2 * index + 1) << 32,
         }
@@ -297,7 +310,7 @@ impl Entries {
                 None => Err("is of no known type"),
             },
             Self::Cowd if entry != 0 && !CowdHeader::is_possible_sector(entry as u32) => Err(IN_HEADER),
-            Self::Hosted | Self::Packed | Self::Cowd => Ok((entry != 0).then_some(entry * SECTOR)),
+            Self::Hosted | Self::Packed { .. } | Self::Cowd => Ok((entry != 0).then_some(entry * SECTOR)),
         }
     }
 
@@ -306,7 +319,7 @@ impl Entries {
         const NOTHING: u64 = UNALLOCATED as u64;
         const ZERO: u64 = ZERO_GRAIN as u64;
         match self {
-            Self::Hosted | Self::Packed => Ok(match entry {
+            Self::Hosted | Self::Packed { .. } => Ok(match entry {
                 NOTHING => Place::Unallocated,
                 ZERO => Place::Zero,
                 sector => Place::At(sector * SECTOR),
@@ -417,16 +430,16 @@ mod tests {
 
     #[test]
     fn compressed_grains_stand_alone_and_say_how_much_to_read() {
-        let grains = grains(Entries::Packed, 512, 65536);
+        let grains = grains(Entries::Packed { file_len: 80_000 }, 512, 65536);
         let given = Given([(512, vec![2, 3]), (1024, vec![100, 0, 150, 90]), (1536, vec![0; 100])].into());
-        let packed = |place| match place {
-            Place::Packed(packed) => packed,
+        let packed = |start| match run(&grains, &given, start, 1 << 20) {
+            (Place::Packed(packed), len) => (packed.marker, packed.within, packed.room, len),
             other => panic!("{other:?}"),
         };
-        let (place, len) = run(&grains, &given, 70, 1 << 20);
-        let expected = Packed { marker: 51200, sector: 0, grain_len: 65536, within: 70, room: Some(50 * 512) };
-        assert_eq!((packed(place), len), (expected, 65536 - 70));
-        assert_eq!(packed(run(&grains, &given, 2 << 16, 1 << 20).0).room, None);
+        assert_eq!(packed(70), (51200, 70, 50 * 512, 65536 - 70));
+        // Neighbours that do not follow tell nothing: as much as a grain can take, or the file has.
+        assert_eq!(packed(2 << 16), (150 * 512, 0, 80_000 - 150 * 512, 65536));
+        assert_eq!(packed(3 << 16), (90 * 512, 0, 80_000 - 90 * 512, 65536));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::{Access, OpenOptions, open::Files};
 use crate::{
     cache::{Block, FileId, Table, TableCache},
     error::{Error, Result},
-    extent::{Backing, TableFile},
-    grains::Blocks,
+    extent::{Backing, TableFile, Unpacker},
+    grains::{Blocks, Packed},
     source::Handle,
 };
 
@@ -21,6 +21,7 @@ use crate::{
 pub(super) struct OpenFiles {
     files: Vec<Arc<TableFile>>,
     cache: Arc<TableCache>,
+    unpacker: Unpacker,
 }
 
 /// Opens files as they are named.
@@ -36,8 +37,9 @@ pub(super) struct Gather<'a> {
 }
 
 impl OpenFiles {
-    pub(super) fn new(cache_bytes: usize) -> Self {
-        Self { files: Vec::new(), cache: Arc::new(TableCache::of_tables(cache_bytes)) }
+    pub(super) fn new(cache_bytes: usize, grain_cache_bytes: usize) -> Self {
+        let cache = Arc::new(TableCache::of_tables(cache_bytes));
+        Self { files: Vec::new(), cache, unpacker: Unpacker::new(grain_cache_bytes) }
     }
 
     pub(super) fn add(&mut self, backing: Backing) -> FileId {
@@ -49,6 +51,12 @@ impl OpenFiles {
     /// The file with this number; numbers come from [`add`](Self::add) alone.
     pub(super) fn tables(&self, file: FileId) -> &Arc<TableFile> {
         &self.files[file as usize]
+    }
+
+    /// Fills `buf` from a compressed grain.
+    pub(super) fn unpack(&self, file: FileId, packed: &Packed, buf: &mut [u8]) -> Result<()> {
+        let backing = self.backing(file);
+        self.unpacker.read((file, &backing.name), packed, buf, |offset, bytes| backing.read(offset, bytes))
     }
 
     pub(super) fn backing(&self, file: FileId) -> &Backing {
@@ -66,7 +74,7 @@ impl Blocks for OpenFiles {
 
 impl<'a> Opening<'a> {
     pub(super) fn new(options: &'a OpenOptions) -> Self {
-        Self { options, opened: OpenFiles::new(options.cache_bytes) }
+        Self { options, opened: OpenFiles::new(options.cache_bytes, options.grain_cache_bytes) }
     }
 }
 

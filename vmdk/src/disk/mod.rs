@@ -100,7 +100,7 @@ impl Disk {
     pub fn from_source(name: impl Into<String>, source: Handle) -> Result<Self> {
         let name = name.into();
         let writable = source.writer().is_some();
-        let mut files = OpenFiles::new(0);
+        let mut files = OpenFiles::new(0, 0);
         let backing = Backing::new(name.as_str(), source);
         let len = backing.len()?;
         let chain = Chain::raw(Path::new(&name), files.add(backing), len, writable)?;
@@ -273,10 +273,7 @@ impl Disk {
                     self.files.backing(piece.file).read(at, now)?
                 }
                 Place::At(at) => gather.add(&self.files, piece.file, at, now)?,
-                Place::Packed(_) => {
-                    let name = &*self.files.backing(piece.file).name;
-                    return Err(Error::not_supported(name, "streamOptimized", "compressed extents cannot be read yet"));
-                }
+                Place::Packed(packed) => self.files.unpack(piece.file, &packed, now)?,
                 Place::Zero | Place::Unallocated => now.fill(0),
             }
             Ok(ControlFlow::Continue(()))

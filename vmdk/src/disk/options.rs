@@ -22,12 +22,13 @@ pub struct OpenOptions {
     pub(super) update_cid: bool,
     pub(super) cache_bytes: usize,
     pub(super) ignore_journal: bool,
+    pub(super) grain_cache_bytes: usize,
     pub(crate) resolver: Arc<dyn Resolver>,
 }
 
 impl OpenOptions {
     /// Reads only, finds out the format by content, stays in the directory, follows parents, and keeps up to
-    /// 8 MiB of grain tables (tables for 128 GiB of disk at the usual grain size).
+    /// 8 MiB of grain tables (tables for 128 GiB of disk at the usual grain size) and as much of decompressed grains.
     pub fn new() -> Self {
         Self {
             access: Access::ReadOnly,
@@ -37,6 +38,7 @@ impl OpenOptions {
             update_cid: true,
             cache_bytes: 8 << 20,
             ignore_journal: false,
+            grain_cache_bytes: 8 << 20,
             resolver: Arc::new(LocalFiles),
         }
     }
@@ -79,7 +81,8 @@ impl OpenOptions {
         self
     }
 
-    /// Bounds the cached grain tables of the whole chain, in bytes.
+    /// Bounds the cached grain tables and directories of the whole chain, in bytes; half a MiB is always used when
+    /// needed.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
@@ -92,6 +95,13 @@ impl OpenOptions {
     /// and nothing tells which.
     pub fn ignore_journal(mut self, ignore: bool) -> Self {
         self.ignore_journal = ignore;
+        self
+    }
+
+    /// Bounds the decompressed grains of the whole chain that are kept for later reads of their other parts, in bytes.
+    /// Reads of whole grains keep none.
+    pub fn grain_cache_bytes(mut self, bytes: usize) -> Self {
+        self.grain_cache_bytes = bytes;
         self
     }
 

@@ -10,7 +10,8 @@ use crate::{
     grains::{Directory, Entries, Grains},
     layout::{
         COWD_ENTRIES_PER_TABLE, COWD_HEADER_BYTES, CowdHeader, HEADER_BYTES, Magic, SESPARSE_ENTRIES_PER_TABLE,
-        SESPARSE_GRAIN_SECTORS, SESPARSE_HEADER_BYTES, SeSparseHeader, SeSparseVolatileHeader, SparseHeader,
+        SESPARSE_GRAIN_SECTORS, SESPARSE_HEADER_BYTES, SeSparseHeader, SeSparseVolatileHeader, SparseFlags,
+        SparseHeader,
     },
 };
 
@@ -28,7 +29,7 @@ pub(super) fn sparse<F: Files>(
         return Err(Error::not_supported(&*name, "writing to this kind of extent", reason).into());
     }
     match magic {
-        Some(Magic::Kdmv) => hosted(files, file),
+        Some(Magic::Kdmv) => hosted(files, file, access),
         Some(Magic::Cowd) => cowd(files, file),
         Some(Magic::SeSparse) => sesparse(files, file, ignore_journal),
         None => Err(Error::malformed(&*name, "it is no sparse extent of a known kind").into()),
@@ -49,14 +50,43 @@ fn magic<F: Files>(files: &mut F, file: FileId) -> Result<Option<Magic>, F::Stop
     Ok(Magic::of(&files.read(file, 0..len.min(8))?))
 }
 
-fn hosted<F: Files>(files: &mut F, file: FileId) -> Result<Grains, F::Stop> {
-    let (header, len, name) = (hosted_header(files, file, 0)?, files.len(file)?, files.name(file));
+fn hosted<F: Files>(files: &mut F, file: FileId, access: Access) -> Result<Grains, F::Stop> {
+    let (mut header, len, name) = (hosted_header(files, file, 0)?, files.len(file)?, files.name(file));
+    let mut entries = Entries::Hosted;
     if header.is_stream_optimized() {
-        return Err(Error::not_supported(&*name, "streamOptimized", "compressed extents cannot be read yet").into());
+        let not_supported = |what, why| Err(Error::not_supported(&*name, what, why).into());
+        if !header.flags.has(SparseFlags::COMPRESSED | SparseFlags::MARKERS) || header.compression != 1 {
+            return not_supported("this sparse extent", "compression and markers are known only together");
+        }
+        if access == Access::ReadWrite {
+            return not_supported(
+                "writing to a compressed extent",
+                "open it read-only, or copy it to a disk of another kind",
+            );
+        }
+        entries = Entries::Packed { file_len: len };
+        if header.directory_sector == SparseHeader::DIRECTORY_AT_END {
+            header = footer(files, file, &header)?;
+        }
     }
     let offset = header.directory_offset(header.directory_sector, len, &name)?;
     let directory = Directory { offset, len: header.directory_entries() };
-    Ok(header.extent_grains(name, directory, Entries::Hosted))
+    Ok(header.extent_grains(name, directory, entries))
+}
+
+/// The header at the end of a stream, which knows where the directory is.
+fn footer<F: Files>(files: &mut F, file: FileId, header: &SparseHeader) -> Result<SparseHeader, F::Stop> {
+    let (len, name) = (files.len(file)?, files.name(file));
+    let bad = |problem: &str| Error::malformed(&*name, format!("{problem}; its beginning can be read as a stream"));
+    // The end marker comes after it.
+    let at = len.checked_sub(2 * SECTOR).filter(|&at| at >= SECTOR).ok_or_else(|| bad("it is cut"))?;
+    let bytes = array::<HEADER_BYTES, F>(files, file, at)?;
+    let footer = SparseHeader::parse(&bytes, &name).map_err(|_| bad("it has no footer, it is cut"))?;
+    let sizes = |header: &SparseHeader| (header.capacity_sectors, header.grain_sectors);
+    if sizes(&footer) != sizes(header) || footer.directory_sector == SparseHeader::DIRECTORY_AT_END {
+        return Err(bad("its footer contradicts its header").into());
+    }
+    Ok(footer)
 }
 
 fn hosted_header<F: Files>(files: &mut F, file: FileId, at: u64) -> Result<SparseHeader, F::Stop> {

@@ -1,11 +1,13 @@
 //! Extents: what one file contributes to one link of a disk. Offsets are relative to the extent.
 
 mod backing;
+mod packed;
 mod sparse;
 mod tables;
 
 pub(crate) use self::{
     backing::Backing,
+    packed::Unpacker,
     sparse::{SparseExtent, free_end},
     tables::TableFile,
 };

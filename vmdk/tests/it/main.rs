@@ -14,6 +14,7 @@ mod in_place;
 mod limits;
 #[cfg(feature = "ova")]
 mod ova;
+mod packed;
 mod peers;
 mod props;
 mod snapshots;

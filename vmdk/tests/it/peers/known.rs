@@ -37,11 +37,3 @@ fn a_zeroed_grain_of_a_child_hides_the_parent() {
     qemu.assert_is("vmdk", "child.vmdk", &expected);
     qemu.check("child.vmdk");
 }
-
-#[test]
-fn stream_optimized_is_refused_by_name() {
-    let Some(qemu) = Qemu::new() else { return };
-    run("qemu-img", qemu.dir(), &["create", "-f", "vmdk", "-o", "subformat=streamOptimized", "s.vmdk", "1M"]);
-    let error = Disk::open(qemu.dir().join("s.vmdk"), &OpenOptions::new()).unwrap_err();
-    assert!(error.to_string().contains("streamOptimized"), "{error}");
-}

@@ -50,6 +50,9 @@ proptest! {
             read[grain.offset as usize..][..grain.data.len()].copy_from_slice(grain.data);
         }
         prop_assert!(read == content, "the content differs");
+        let disk = Disk::open(qemu.dir().join("s.vmdk"), &OpenOptions::new()).unwrap();
+        assert_is(&disk, &content);
+        qemu.assert_maps("s.vmdk", &disk);
         assert_sound(qemu.dir(), "s.vmdk");
     }
 }
