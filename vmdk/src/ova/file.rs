@@ -71,6 +71,20 @@ impl ReadAt for PackageFile {
         Ok(())
     }
 
+    /// Hands all ranges to the source at once when it is one, as it may know a better way than one by one.
+    fn read_ranges(&self, ranges: &mut [(u64, &mut [u8])]) -> io::Result<()> {
+        let [part] = &self.parts[..] else {
+            return ranges.iter_mut().try_for_each(|(offset, buf)| self.read_exact_at(buf, *offset));
+        };
+        let inside = |offset: u64, len: usize| offset.checked_add(len as u64).is_some_and(|end| end <= self.len);
+        if !ranges.iter().all(|(offset, buf)| inside(*offset, buf.len())) {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let mut moved: Vec<(u64, &mut [u8])> =
+            ranges.iter_mut().map(|(offset, buf)| (part.range.start + *offset, &mut **buf)).collect();
+        part.source.read_ranges(&mut moved)
+    }
+
     fn map(&self, range: Range<u64>) -> io::Result<SourceMap> {
         let [part] = &self.parts[..] else { return Ok(SourceMap::AllData) };
         if range.start > range.end || range.end > self.len {
@@ -123,6 +137,14 @@ mod tests {
         }
         assert!(file.read_exact_at(&mut [0; 2], 9).is_err());
         assert!(file.read_exact_at(&mut [0; 2], u64::MAX).is_err());
+        let [mut first, mut second] = [[0; 2], [0; 2]];
+        file.read_ranges(&mut [(2, &mut first), (8, &mut second)]).unwrap();
+        assert_eq!([first, second], [[12, 20], [94, 95]]);
+        let mut one = PackageFile::new();
+        one.push(Arc::clone(&source), 10..20);
+        one.read_ranges(&mut [(8, &mut first), (0, &mut second)]).unwrap();
+        assert_eq!([first, second], [[18, 19], [10, 11]]);
+        assert!(one.read_ranges(&mut [(9, &mut first)]).is_err(), "beyond the part, though not beyond the source");
         let mut read = Vec::new();
         file.reader().read_to_end(&mut read).unwrap();
         assert_eq!(read, all);

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     image::{Image, MapKind},
     source::ReadAt,
-    stream::{StreamSpec, export},
+    stream::{Export, StreamSpec},
 };
 
 /// A package to be written: a descriptor and the contents of its files.
@@ -42,6 +42,7 @@ use crate::{
 pub struct Packing<'a> {
     plan: Plan,
     contents: HashMap<String, Content<'a>>,
+    threads: usize,
 }
 
 #[derive(Debug)]
@@ -80,6 +81,22 @@ impl<'a> Content<'a> {
     pub fn ready(source: &'a dyn ReadAt) -> Self {
         Self { bytes: Bytes::Ready(source) }
     }
+
+    /// How large the file will be, which whoever makes a descriptor elsewhere must know (`OvfFile.size`). For a disk,
+    /// this exports it to nowhere.
+    ///
+    /// # Errors
+    /// Those of the image or of the file.
+    #[doc(alias = "OvfFile")]
+    pub fn size(&self) -> Result<u64> {
+        match &self.bytes {
+            Bytes::Disk(image, spec) => {
+                let sink = Export::new(spec).run(*image, Counting(0))?;
+                Ok(sink.0)
+            }
+            Bytes::Ready(source) => source.len().map_err(|error| Error::io("read", "the file", None, error)),
+        }
+    }
 }
 
 impl fmt::Debug for Content<'_> {
@@ -94,19 +111,25 @@ impl fmt::Debug for Content<'_> {
 impl<'a> Packing<'a> {
     /// A package for which the descriptor is made; it is named after the machine.
     pub fn new(spec: OvfSpec) -> Self {
-        Self { plan: Plan::Spec(spec), contents: HashMap::new() }
+        Self { plan: Plan::Spec(spec), contents: HashMap::new(), threads: 0 }
     }
 
     /// A package with a descriptor that is ready, named `name`, which ends in `.ovf`. The sizes that it says must be
     /// right.
     #[doc(alias = "CreateDescriptor")]
     pub fn with_descriptor(name: impl Into<String>, xml: impl Into<Vec<u8>>) -> Self {
-        Self { plan: Plan::Ready { name: name.into(), xml: xml.into() }, contents: HashMap::new() }
+        Self { plan: Plan::Ready { name: name.into(), xml: xml.into() }, contents: HashMap::new(), threads: 0 }
     }
 
     /// Sets the content of a file that the descriptor names.
     pub fn file(mut self, href: impl Into<String>, content: Content<'a>) -> Self {
         self.contents.insert(href.into(), content);
+        self
+    }
+
+    /// Sets the number of threads that compress disks, as for [`Export::threads`].
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
         self
     }
 
@@ -196,7 +219,7 @@ impl<'a> Packing<'a> {
             let content =
                 self.contents.get(&href).ok_or_else(|| Error::invalid("file", format!("{href} has no content")))?;
             let wanted = capacities.get(href.as_str()).copied();
-            Job::new(href, content, wanted)
+            Job::new(href, content, wanted, self.threads)
         };
         hrefs.into_iter().map(job).collect()
     }
@@ -227,10 +250,11 @@ impl<'a> Packing<'a> {
 struct Job<'a> {
     href: String,
     bytes: &'a Bytes<'a>,
+    threads: usize,
 }
 
 impl<'a> Job<'a> {
-    fn new(href: String, content: &'a Content<'a>, capacity: Option<u64>) -> Result<Self> {
+    fn new(href: String, content: &'a Content<'a>, capacity: Option<u64>, threads: usize) -> Result<Self> {
         // It is written as it is, into archives and directories.
         if name::normal(&href).is_ok_and(|normal| normal != href) {
             return Err(Error::invalid("file", format!("{href:?} has a plainer form")));
@@ -244,14 +268,14 @@ impl<'a> Job<'a> {
             let problem = format!("{href} is a disk of {} bytes, not of {wanted}", image.capacity());
             return Err(Error::invalid("capacity", problem));
         }
-        Ok(Self { href, bytes: &content.bytes })
+        Ok(Self { href, bytes: &content.bytes, threads })
     }
 
     /// Writes the file to `sink`; returns its size and digest too.
     fn send<W: Write>(&self, sink: W, algorithm: DigestAlgorithm) -> Result<(W, u64, Digest)> {
         let mut measuring = Measuring::new(sink, algorithm);
         match self.bytes {
-            Bytes::Disk(image, spec) => measuring = export(*image, measuring, spec)?,
+            Bytes::Disk(image, spec) => measuring = Export::new(spec).threads(self.threads).run(*image, measuring)?,
             Bytes::Ready(source) => copy(*source, &mut measuring, &self.href)?,
         }
         Ok(measuring.finish())
@@ -272,6 +296,20 @@ impl<'a> Job<'a> {
             }
         };
         Ok(FileFacts { size, populated })
+    }
+}
+
+/// A sink that keeps nothing but the count.
+struct Counting(u64);
+
+impl Write for Counting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

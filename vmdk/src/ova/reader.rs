@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 /// Reads an OVA from a source that cannot seek, file by file, and compares each with the manifest on the way.
 ///
 /// The descriptor must come first, as the standard wants; files may come in any order. When the manifest comes last,
-/// all files are digested in all three ways until it is there: that costs about 1 CPU second for 300 MB.
+/// all files are digested in all three ways until it is there: about 4 CPU seconds for 1 GB on a processor with
+/// instructions for SHA, where one digest takes 1 to 2.
 ///
 /// ```no_run
 /// use vmdk::{ova::OvaReader, stream::StreamReader};

@@ -50,6 +50,11 @@ impl OvaOptions {
         self.large = large;
         self
     }
+
+    fn header(&self, name: &str, size: u64) -> Result<Vec<u8>> {
+        let Self { modified, owner, large, .. } = *self;
+        encode(&NewMember { name, size, modified, owner, large })
+    }
 }
 
 impl Default for OvaOptions {
@@ -130,6 +135,14 @@ impl<W: Write> OvaWriter<W> {
                 "archives are written with whole files",
             ));
         }
+        let manifest_name = format!("{stem}.mf");
+        for file in &descriptor.files {
+            if file.names().iter().any(|own| *own == name || *own == manifest_name) {
+                return Err(Error::invalid("file", format!("{} is a name of the package's own", file.href)));
+            }
+            // Better now than when half of the archive is written.
+            options.header(&file.href, file.size.unwrap_or(0))?;
+        }
         let mut manifest = Manifest::new();
         manifest.insert(name, Hasher::digest(options.digest, xml));
         let promised = files.map(|files| promise(&manifest, files, &descriptor)).transpose()?;
@@ -137,7 +150,7 @@ impl<W: Write> OvaWriter<W> {
             sink: Sink { inner: sink, at: 0 },
             options: *options,
             descriptor,
-            manifest_name: format!("{stem}.mf"),
+            manifest_name,
             promised,
             manifest,
             next: 0,
@@ -204,8 +217,7 @@ impl<W: Write> OvaWriter<W> {
     }
 
     fn header(&mut self, name: &str, size: u64) -> Result<()> {
-        let OvaOptions { modified, owner, large, .. } = self.options;
-        let header = encode(&NewMember { name, size, modified, owner, large })?;
+        let header = self.options.header(name, size)?;
         self.sink.write(&header).map_err(|error| self.failed(error))
     }
 

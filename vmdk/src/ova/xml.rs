@@ -88,17 +88,18 @@ pub(super) fn parse(bytes: &[u8], object: &str) -> Result<Element> {
     reader.config_mut().expand_empty_elements = true;
     let mut open: Vec<Element> = Vec::new();
     let mut root = None;
-    let mut elements = 0;
+    let mut nodes = 0;
     loop {
         let at = reader.buffer_position();
         let broken = |problem: String| wrong(format!("the XML at byte {at}: {problem}"));
         match reader.read_event().map_err(|error| broken(error.to_string()))? {
             Event::Start(start) => {
-                elements += 1;
-                if open.len() >= MAX_DEPTH || elements > MAX_ELEMENTS || (open.is_empty() && root.is_some()) {
+                let element = element(&reader, &start).map_err(broken)?;
+                nodes += 1 + element.attributes.len();
+                if open.len() >= MAX_DEPTH || nodes > MAX_NODES || (open.is_empty() && root.is_some()) {
                     return Err(broken("too deep, too many elements, or a second root".to_owned()));
                 }
-                open.push(element(&reader, &start).map_err(broken)?);
+                open.push(element);
             }
             Event::End(_) => {
                 let done = open.pop().ok_or_else(|| broken("an end without a start".to_owned()))?;
@@ -194,7 +195,8 @@ pub(super) const CIM_PREFIX: &str = "http://schemas.dmtf.org/wbem/wscim/1/cim-sc
 /// Largest descriptor. Real ones have some 10 KiB; one with 65 536 files would have 8 MiB.
 pub(super) const MAX_XML_BYTES: usize = 16 << 20;
 const MAX_DEPTH: usize = 64;
-const MAX_ELEMENTS: usize = 250_000;
+/// Elements and attributes: each takes some 100 bytes of memory, and may take four of the document.
+const MAX_NODES: usize = 500_000;
 const MAX_ATTRIBUTES: usize = 64;
 
 #[cfg(test)]
@@ -215,7 +217,8 @@ mod tests {
     #[test]
     fn hostile_documents_are_errors() {
         let deep = "<a>".repeat(100_000);
-        let wide = format!("<a>{}</a>", "<b/>".repeat(MAX_ELEMENTS));
+        let wide = format!("<a>{}</a>", "<b/>".repeat(MAX_NODES));
+        let dense = format!("<a>{}</a>", "<b a='' b='' c='' d='' e='' f='' g=''/>".repeat(MAX_NODES / 8));
         let attributes: String = (0..100_000).map(|index| format!(" a{index}=''")).collect();
         let bindings: String = (0..60).map(|index| format!(" xmlns:p{index}='u'")).collect();
         for xml in [
@@ -232,6 +235,7 @@ mod tests {
             "<a>&#0;</a>",
             &deep,
             &wide,
+            &dense,
             &format!("<a{attributes}/>"),
             &format!("<a{bindings}><b{bindings}><c{bindings}/></b></a>"),
         ] {

@@ -198,6 +198,11 @@ fn a_writer_keeps_its_word_or_fails() {
     let digest = |digit: &str| Digest::from_hex(DigestAlgorithm::Sha1, &digit.repeat(40)).unwrap();
     wrong.insert("a.vmdk", digest("0"));
     let options = OvaOptions::new().digest(DigestAlgorithm::Sha1);
+    for href in ["x.ovf", "./x.mf", "x%2Eovf", &"n".repeat(101)] {
+        let own = descriptor(&[("f", href, "")]);
+        let outcome = OvaWriter::new(Vec::new(), "x.ovf", &own, &options);
+        assert!(matches!(outcome, Err(Error::InvalidInput { .. })), "{href}");
+    }
     let short = OvaWriter::with_manifest(Vec::new(), "x.ovf", &xml, &wrong, &options);
     assert!(matches!(short, Err(Error::InvalidInput { .. })));
     wrong.insert("b.txt", digest("1"));
@@ -213,8 +218,9 @@ fn sizes_above_ustar_are_written_as_asked() {
     let xml = descriptor(&[("f", "big.vmdk", &format!("o:size='{size}'"))]);
     let begin = |large| {
         let options = OvaOptions::new().large_files(large);
-        let mut ova = OvaWriter::new(Vec::new(), "x.ovf", &xml, &options).unwrap();
-        ova.file("big.vmdk", size).map(drop).map(|()| ova.bytes_written())
+        let mut ova = OvaWriter::new(Vec::new(), "x.ovf", &xml, &options)?;
+        ova.file("big.vmdk", size).map(drop)?;
+        vmdk::Result::Ok(ova.bytes_written())
     };
     let gnu = begin(LargeFiles::Gnu).unwrap();
     assert_eq!(begin(LargeFiles::Pax).unwrap(), gnu + 1024);
@@ -223,8 +229,19 @@ fn sizes_above_ustar_are_written_as_asked() {
 
 #[test]
 fn a_ready_descriptor_is_packed_as_it_is() {
+    let disks = Disks::new();
+    let disk = Content::disk(&disks.disks[1]);
+    let size = disk.size().unwrap();
+    let exact = descriptor(&[("f", "a.vmdk", &format!("o:size='{size}'"))]);
+    for threads in [1, 3] {
+        let packing = Packing::with_descriptor("x.ovf", exact.clone()).file("a.vmdk", disk.clone()).threads(threads);
+        let archive = packing.write_ova(Vec::new(), &OvaOptions::new()).unwrap();
+        assert_eq!(forward(archive.as_slice()).unwrap().0[0].1.len() as u64, size);
+    }
+
     let xml = descriptor(&[("f", "sub/a.vmdk", "o:size='3'")]);
     let source = MemSource::new(b"abc".to_vec());
+    assert_eq!(Content::ready(&source).size().unwrap(), 3);
     let packing = Packing::with_descriptor("x.ovf", xml.clone()).file("sub/a.vmdk", Content::ready(&source));
     let archive = packing.write_ova(Vec::new(), &OvaOptions::new()).unwrap();
     let reader = OvaReader::open(archive.as_slice(), "x.ova").unwrap();
