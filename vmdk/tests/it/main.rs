@@ -15,6 +15,7 @@ mod limits;
 #[cfg(feature = "ova")]
 mod ova;
 mod packed;
+mod peer_defects;
 mod peers;
 mod props;
 mod snapshots;
