@@ -141,6 +141,7 @@ impl NewDescriptor {
 fn detached(model: &Descriptor) -> Result<Descriptor> {
     let mut descriptor = model.clone();
     descriptor.strip_change_tracking();
+    descriptor.strip_io_filters();
     for key in HOST_KEYS {
         descriptor.remove_value(key);
         descriptor.ddb_remove(key);

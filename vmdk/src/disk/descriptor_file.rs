@@ -1,11 +1,15 @@
 //! The descriptor of a disk that is open: edited in memory and in its file.
 
 use std::{
+    fmt,
     ops::Range,
-    sync::{PoisonError, RwLock},
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
+use super::options::Resolver;
 use crate::{
+    SECTOR,
     descriptor::{Descriptor, MAX_DESCRIPTOR_BYTES},
     error::{Error, Result},
     extent::Backing,
@@ -14,59 +18,115 @@ use crate::{
 /// A descriptor and where it is kept.
 #[derive(Debug)]
 pub(super) struct DescriptorFile {
-    current: RwLock<Descriptor>,
-    pub(super) backing: Backing,
-    /// Where it is inside a sparse file; `None` for a text file of its own.
-    embedded: Option<Range<u64>>,
+    current: RwLock<Current>,
+    place: DescriptorPlace,
+}
+
+/// Where a descriptor is.
+pub(super) enum DescriptorPlace {
+    /// In a range of a sparse file, padded with NULs.
+    Embedded(Range<u64>),
+    /// In a text file of its own, which the resolver may be able to replace.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Who opened it.
+        resolver: Arc<dyn Resolver>,
+    },
+}
+
+/// What the file holds now.
+#[derive(Debug)]
+struct Current {
+    descriptor: Descriptor,
+    backing: Backing,
 }
 
 impl DescriptorFile {
-    pub(super) fn new(descriptor: Descriptor, backing: Backing, embedded: Option<Range<u64>>) -> Self {
-        Self { current: RwLock::new(descriptor), backing, embedded }
+    pub(super) fn new(descriptor: Descriptor, backing: Backing, place: DescriptorPlace) -> Self {
+        Self { current: RwLock::new(Current { descriptor, backing }), place }
     }
 
     pub(super) fn read<T>(&self, view: impl FnOnce(&Descriptor) -> T) -> T {
-        view(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        view(&self.current().descriptor)
     }
 
-    /// Changes the descriptor in the file and in memory. A change that keeps the length, such as a new
-    /// content id, is one write inside a sector.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.current().backing.sync()
+    }
+
+    /// Changes the descriptor in the file and in memory.
     pub(super) fn edit(&self, change: impl FnOnce(&mut Descriptor) -> Result<()>) -> Result<()> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let old = current.to_bytes();
-        let mut next = current.clone();
+        let old = current.descriptor.to_bytes();
+        let mut next = current.descriptor.clone();
         change(&mut next)?;
         let new = next.to_bytes();
         if new == old {
             return Ok(());
         }
-        let (start, room) = match &self.embedded {
-            Some(range) => (range.start, range.end - range.start),
-            None => (0, MAX_DESCRIPTOR_BYTES as u64),
+        let (start, room) = match &self.place {
+            DescriptorPlace::Embedded(range) => (range.start, range.end - range.start),
+            DescriptorPlace::File { .. } => (0, MAX_DESCRIPTOR_BYTES as u64),
         };
         if new.len() as u64 > room {
             let problem = format!("{} bytes do not fit in the {room} bytes kept for it", new.len());
             return Err(Error::invalid("descriptor", problem));
         }
-        if new.len() == old.len() {
-            let same = |(a, b): &(&u8, &u8)| a == b;
-            let first = old.iter().zip(&new).take_while(same).count();
-            let last = new.len() - old.iter().rev().zip(new.iter().rev()).take_while(same).count();
-            self.backing.write(start + first as u64, &new[first..last])?;
+        let changed = changed(&old, &new);
+        let in_sector = (start + changed.start as u64) / SECTOR == (start + changed.end.max(1) as u64 - 1) / SECTOR;
+        if new.len() == old.len() && in_sector {
+            current.backing.write(start + changed.start as u64, &new[changed])?;
+        } else if let Some(replaced) = self.replace(&new)? {
+            current.backing = replaced;
         } else {
-            let mut padded = new;
-            // NULs over what remains of a longer embedded descriptor; a text file is cut instead.
-            if self.embedded.is_some() {
-                padded.resize(padded.len().max(old.len()), 0);
-            }
-            self.backing.write(start, &padded)?;
-            if self.embedded.is_none() {
-                self.backing.set_len(padded.len() as u64)?;
-            }
+            write_over(&current.backing, start, new, old.len(), &self.place)?;
         }
-        *current = next;
+        current.descriptor = next;
         Ok(())
     }
+
+    /// Puts a new file in the place of the old one, if the storage can.
+    fn replace(&self, bytes: &[u8]) -> Result<Option<Backing>> {
+        let DescriptorPlace::File { path, resolver } = &self.place else { return Ok(None) };
+        let name = path.display().to_string();
+        match resolver.replace(path, bytes) {
+            Ok(handle) => Ok(handle.map(|handle| Backing::new(name, handle))),
+            Err(error) => Err(Error::io("replace", name, None, error)),
+        }
+    }
+
+    fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for DescriptorPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(range) => f.debug_tuple("Embedded").field(range).finish(),
+            Self::File { path, .. } => f.debug_struct("File").field("path", path).finish_non_exhaustive(),
+        }
+    }
+}
+
+/// The bytes of `new` that are not the same in `old`, from both ends.
+fn changed(old: &[u8], new: &[u8]) -> Range<usize> {
+    let same = |(a, b): &(&u8, &u8)| a == b;
+    let first = old.iter().zip(new).take_while(same).count();
+    let last = old[first..].iter().rev().zip(new[first..].iter().rev()).take_while(same).count();
+    first..new.len() - last
+}
+
+/// Writes `new` over the old descriptor.
+fn write_over(backing: &Backing, start: u64, mut new: Vec<u8>, old_len: usize, place: &DescriptorPlace) -> Result<()> {
+    if matches!(place, DescriptorPlace::Embedded(_)) {
+        // NULs over what remains of a longer one.
+        new.resize(new.len().max(old_len), 0);
+        return backing.write(start, &new);
+    }
+    backing.write(start, &new)?;
+    backing.set_len(new.len() as u64)
 }
 
 /// Reads a descriptor up to the first NUL, which pads embedded ones.

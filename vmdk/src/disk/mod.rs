@@ -4,6 +4,7 @@ mod chain;
 mod descriptor_file;
 mod files;
 mod map;
+mod metadata;
 mod open;
 mod options;
 mod shape;
@@ -12,15 +13,12 @@ use std::{
     fmt, mem,
     ops::{ControlFlow, Range},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use self::{
     chain::{Chain, Described, Shape, Slot},
-    descriptor_file::DescriptorFile,
+    descriptor_file::{DescriptorFile, DescriptorPlace},
     files::{Gather, OpenFiles, Opening},
     open::Opener,
 };
@@ -30,7 +28,7 @@ pub use self::{
     options::{Access, Format, LocalFiles, OpenOptions, PathPolicy, Resolver},
 };
 use crate::{
-    descriptor::{Cid, CreateType, Descriptor},
+    descriptor::{Cid, CreateType},
     error::{Error, OPEN_READ_ONLY, Result},
     extent::{Backing, SparseExtent, Underlay},
     grains::Place,
@@ -82,7 +80,8 @@ impl Disk {
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let mut opening = Opening::new(options);
         let chain = Opener::new(&mut opening, options).chain(path.as_ref())?;
-        Self::assemble(chain, opening.opened, options.access == Access::ReadWrite, options.update_cid)
+        let writable = options.access == Access::ReadWrite;
+        Self::assemble(chain, opening.opened, writable, options.update_cid, Arc::clone(&options.resolver))
     }
 
     /// Opens a raw file or block device, whatever it holds.
@@ -104,24 +103,33 @@ impl Disk {
         let backing = Backing::new(name.as_str(), source);
         let len = backing.len()?;
         let chain = Chain::raw(Path::new(&name), files.add(backing), len, writable)?;
-        Self::assemble(chain, files, writable, false)
+        Self::assemble(chain, files, writable, false, Arc::new(LocalFiles))
     }
 
-    fn assemble(mut chain: Chain, files: OpenFiles, writable: bool, update_cid: bool) -> Result<Self> {
+    fn assemble(
+        mut chain: Chain,
+        files: OpenFiles,
+        writable: bool,
+        update_cid: bool,
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<Self> {
         let mut writers = Vec::new();
+        let own = chain.links[0].descriptor.clone();
+        let is_tracked = own.as_ref().is_some_and(|own| !matches!(own.descriptor.change_track_path(), Ok(None)));
         for slot in &mut chain.links[0].slots {
             writers.push(match &mut slot.shape {
                 Shape::Sparse { file, grains } if slot.writable => {
-                    let writer = SparseExtent::open(Arc::clone(files.tables(*file)))?;
+                    let writer = SparseExtent::open(Arc::clone(files.tables(*file)), is_tracked)?;
                     **grains = writer.grains().clone();
                     Some(writer)
                 }
                 _ => None,
             });
         }
-        let own = chain.links[0].descriptor.clone();
+        let path = chain.links[0].path.clone();
         let descriptor = own.map(|Described { descriptor, file, embedded }| {
-            DescriptorFile::new(descriptor, files.backing(file).clone(), embedded)
+            let place = embedded.map_or(DescriptorPlace::File { path, resolver }, DescriptorPlace::Embedded);
+            DescriptorFile::new(descriptor, files.backing(file).clone(), place)
         });
         let (cid_updated, cid_lock) = (AtomicBool::new(!update_cid), Mutex::new(()));
         Ok(Self { chain, files, descriptor, writers, writable, cid_updated, cid_lock })
@@ -201,7 +209,7 @@ impl Disk {
         }
         let own = self.chain.links[0].slots.iter().filter_map(|slot| slot.shape.file());
         own.into_iter().try_for_each(|file| self.files.backing(file).sync())?;
-        self.descriptor.as_ref().map_or(Ok(()), |descriptor| descriptor.backing.sync())
+        self.descriptor.as_ref().map_or(Ok(()), DescriptorFile::sync)
     }
 
     /// Flushes, marks sparse extents as cleanly closed, and closes the disk.
@@ -217,41 +225,6 @@ impl Disk {
     /// Whether the disk was opened for writing.
     pub fn is_writable(&self) -> bool {
         self.writable
-    }
-
-    /// A copy of the disk's own descriptor; `None` for raw disks and bare sparse extents.
-    pub fn descriptor(&self) -> Option<Descriptor> {
-        self.descriptor.as_ref().map(|file| file.read(Clone::clone))
-    }
-
-    /// A value of the disk data base, from the first link that has it, the disk itself first.
-    #[doc(alias = "VixDiskLib_ReadMetadata")]
-    pub fn ddb_get(&self, key: &str) -> Option<String> {
-        let own = self.descriptor.as_ref().and_then(|file| file.read(|found| Some(found.ddb_get(key)?.into_owned())));
-        own.or_else(|| Chain::ddb_get(&self.chain.links[1..], key))
-    }
-
-    /// Sets a value of the disk's own data base, in the file at once.
-    ///
-    /// # Errors
-    /// [`Error::ReadOnly`] for disks without a descriptor or not open for writing, [`Error::InvalidInput`]
-    /// for values that cannot be written or do not fit.
-    #[doc(alias = "VixDiskLib_WriteMetadata")]
-    pub fn ddb_set(&self, key: &str, value: &str) -> Result<()> {
-        self.edit_descriptor(|descriptor| descriptor.ddb_set(key, value))
-    }
-
-    /// Removes a value of the disk's own data base, in the file at once; returns whether it was there.
-    ///
-    /// # Errors
-    /// As [`Disk::ddb_set`].
-    pub fn ddb_remove(&self, key: &str) -> Result<bool> {
-        let mut removed = false;
-        self.edit_descriptor(|descriptor| {
-            removed = descriptor.ddb_remove(key);
-            Ok(())
-        })?;
-        Ok(removed)
     }
 
     /// The links of the chain, the disk itself first.
@@ -309,31 +282,6 @@ impl Disk {
             let under = |offset: u64, buf: &mut [u8]| self.read_from(1, slot.range.start + offset, buf);
             apply(number, slot, slot.part(&range), &under)
         })
-    }
-
-    /// Gives the disk a new content id before its first change, so that no crash can leave changed bytes
-    /// under the old one.
-    fn note_change(&self) -> Result<()> {
-        if self.cid_updated.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let _lock = self.cid_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.cid_updated.load(Ordering::Acquire) {
-            if let Some(file) = &self.descriptor {
-                file.edit(|descriptor| descriptor.set_cid(Cid::random()))?;
-            }
-            self.cid_updated.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    fn edit_descriptor(&self, change: impl FnOnce(&mut Descriptor) -> Result<()>) -> Result<()> {
-        const OPERATION: &str = "change the descriptor of";
-        self.check_writable(OPERATION)?;
-        match &self.descriptor {
-            Some(file) => file.edit(change),
-            None => Err(Error::ReadOnly { operation: OPERATION, object: self.name(), reason: "it has none" }),
-        }
     }
 
     fn check_writable(&self, operation: &'static str) -> Result<()> {

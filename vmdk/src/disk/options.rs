@@ -206,6 +206,16 @@ pub trait Resolver: Send + Sync {
     /// # Errors
     /// Whatever the storage says.
     fn identity(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// Gives the small file at `path` other bytes, so that a crash leaves the old or the new ones, and returns it
+    /// opened for writing. `None` says that this storage cannot; the file is then written over.
+    ///
+    /// # Errors
+    /// Whatever the storage says; the file then has its old bytes.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<Option<Handle>> {
+        let _ = (path, bytes);
+        Ok(None)
+    }
 }
 
 /// The local file system.
@@ -222,5 +232,14 @@ impl Resolver for LocalFiles {
 
     fn identity(&self, path: &Path) -> io::Result<PathBuf> {
         path.canonicalize()
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<Option<Handle>> {
+        match FileSource::replace(path, bytes) {
+            Ok(file) => Ok(Some(Handle::ReadWrite(Arc::new(file)))),
+            // A file may be written where its directory may not.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }

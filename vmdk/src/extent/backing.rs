@@ -1,6 +1,13 @@
 //! A named byte source whose failures say file, operation and offset.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{
+    io,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use crate::{
     error::{Error, OPEN_READ_ONLY, Result},
@@ -12,11 +19,13 @@ use crate::{
 pub(crate) struct Backing {
     pub(crate) name: Arc<str>,
     handle: Handle,
+    /// A sync failed: the system may have dropped what was written before, and would not say so again.
+    lost: Arc<AtomicBool>,
 }
 
 impl Backing {
     pub(crate) fn new(name: impl Into<Arc<str>>, handle: Handle) -> Self {
-        Self { name: name.into(), handle }
+        Self { name: name.into(), handle, lost: Arc::default() }
     }
 
     pub(crate) fn is_writable(&self) -> bool {
@@ -74,12 +83,20 @@ impl Backing {
         self.writer("resize")?.set_len(len).map_err(|error| self.failed("resize", None, error))
     }
 
-    /// Flushes and waits for stable storage; nothing to do for what cannot be written.
+    /// Flushes and waits for stable storage; nothing to do for what cannot be written. Once it failed, it always
+    /// does: what was to be flushed then may be lost, however well a later flush goes.
     pub(crate) fn sync(&self) -> Result<()> {
         let Some(writer) = self.handle.writer() else {
             return Ok(());
         };
-        writer.flush().and_then(|()| writer.sync_data()).map_err(|error| self.failed("flush", None, error))
+        if self.lost.load(Ordering::Acquire) {
+            let error = io::Error::other("an earlier flush failed, and what was written before it may be lost");
+            return Err(self.failed("flush", None, error));
+        }
+        writer.flush().and_then(|()| writer.sync_data()).map_err(|error| {
+            self.lost.store(true, Ordering::Release);
+            self.failed("flush", None, error)
+        })
     }
 
     fn writer(&self, operation: &'static str) -> Result<&dyn WriteAt> {

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, IoSliceMut},
     ops::Range,
-    os::unix::fs::{FileExt, FileTypeExt},
+    os::unix::fs::{FileExt, FileTypeExt, MetadataExt, fchown},
     path::Path,
 };
 
@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use super::{MAX_RUNS, ReadAt, SourceMap, SourceRun, WriteAt};
+use crate::descriptor::Cid;
 
 /// A local file or block device.
 ///
@@ -51,6 +52,38 @@ impl FileSource {
     /// [`io::ErrorKind::AlreadyExists`] and those of the operating system.
     pub fn create_new(path: &Path) -> io::Result<Self> {
         Self::from_file(File::options().read(true).write(true).create_new(true).open(path)?)
+    }
+
+    /// Gives the file at `path` other bytes by putting a new file, with the same owner and permissions, in its place: a crash
+    /// leaves the old or the new bytes. Symbolic links stay; other hard links keep the old bytes.
+    ///
+    /// # Errors
+    /// Those of the operating system; the file is then as it was.
+    pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let old = std::fs::metadata(&path)?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        // A name that nobody has: what a crash left behind must not be in the way for ever.
+        name.push(format!(".{}.new", Cid::random()));
+        let new = path.with_file_name(name);
+        let file = Self::create_new(&new)?;
+        let written = (|| {
+            file.file.set_permissions(old.permissions())?;
+            // Only root can give files away, and only for root it matters.
+            let _ = fchown(&file.file, Some(old.uid()), Some(old.gid()));
+            file.write_all_at(bytes, 0)?;
+            file.file.sync_all()?;
+            std::fs::rename(&new, &path)
+        })();
+        if let Err(error) = written {
+            let _ = std::fs::remove_file(&new);
+            return Err(error);
+        }
+        // The new name survives a power failure. Not all file systems can, none must.
+        if let Some(directory) = path.parent() {
+            let _ = File::open(directory).and_then(|directory| directory.sync_all());
+        }
+        Ok(file)
     }
 
     /// Takes over an open file.

@@ -150,3 +150,136 @@ impl Growth<'_> {
         Ok(u32::from_le_bytes(word))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        ops::Range,
+        path::{Path, PathBuf},
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+    use crate::{
+        Access, CreateKind, CreateSpec, Disk, Handle, MemSource, OpenOptions, ReadAt, Resolver, WriteAt, create,
+    };
+
+    /// A file that remembers its changes since the last sync, so that any of them can be lost.
+    #[derive(Debug)]
+    struct Journaled {
+        file: MemSource,
+        /// The file before each change that was not synced yet.
+        history: Mutex<Vec<Vec<u8>>>,
+        /// Images that a power failure could leave behind.
+        images: Mutex<Vec<Vec<u8>>>,
+    }
+
+    impl Journaled {
+        fn new(bytes: Vec<u8>) -> Arc<Self> {
+            Arc::new(Self { file: MemSource::new(bytes), history: Mutex::default(), images: Mutex::default() })
+        }
+
+        fn note(&self) {
+            self.history.lock().unwrap().push(self.file.to_vec());
+        }
+
+        /// Every state between two syncs, and every state with one of the changes missing.
+        fn failures(&self) {
+            let mut states = std::mem::take(&mut *self.history.lock().unwrap());
+            states.push(self.file.to_vec());
+            let last = states[states.len() - 1].clone();
+            for pair in states.windows(2) {
+                let mut without = last.clone();
+                let (old, new) = (&pair[0], &pair[1]);
+                for at in 0..new.len() {
+                    let before = old.get(at).copied().unwrap_or(0);
+                    if before != new[at] {
+                        without[at] = before;
+                    }
+                }
+                self.images.lock().unwrap().push(without);
+            }
+            self.images.lock().unwrap().extend(states);
+        }
+    }
+
+    impl ReadAt for Journaled {
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+            self.file.read_exact_at(buf, offset)
+        }
+    }
+
+    impl WriteAt for Journaled {
+        fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+            self.note();
+            self.file.write_all_at(data, offset)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.note();
+            self.file.set_len(len)
+        }
+        fn punch(&self, range: Range<u64>) -> io::Result<()> {
+            self.note();
+            self.file.punch(range)
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.failures();
+            Ok(())
+        }
+    }
+
+    struct One(Arc<MemSource>);
+
+    impl Resolver for One {
+        fn open(&self, _: &Path, _: Access) -> io::Result<Handle> {
+            Ok(Handle::ReadWrite(self.0.clone()))
+        }
+        fn identity(&self, path: &Path) -> io::Result<PathBuf> {
+            Ok(path.to_owned())
+        }
+    }
+
+    #[test]
+    fn a_growth_that_power_fails_in_leaves_the_old_or_the_new_disk_and_can_be_repeated() {
+        const OLD: u64 = 3 * 1024 * 1024 + 512;
+        const NEW: u64 = 20 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.vmdk");
+        let spec = CreateSpec::new(OLD, CreateKind::MonolithicSparse).grain_bytes(4096);
+        let disk = create(&path, &spec).unwrap();
+        let mut data = vec![0; OLD as usize];
+        for (at, fill) in [(0, 1), (1 << 20, 2), (OLD as usize - 600, 3)] {
+            data[at..at + 600].fill(fill);
+            disk.write_at(at as u64, &data[at..at + 600]).unwrap();
+        }
+        disk.close().unwrap();
+        let file = Journaled::new(std::fs::read(&path).unwrap());
+        grow_hosted(&Backing::new("s", Handle::ReadWrite(file.clone())), NEW / SECTOR).unwrap();
+        file.failures();
+        let images = std::mem::take(&mut *file.images.lock().unwrap());
+        assert!(images.len() > 8, "{}", images.len());
+        let mut sizes = Vec::new();
+        for image in images {
+            let again = Arc::new(MemSource::new(image));
+            let options = OpenOptions::new().resolver(Arc::new(One(again.clone())));
+            let read = || {
+                let disk = Disk::open("s", &options).unwrap();
+                let mut all = vec![0xee; disk.capacity() as usize];
+                disk.read_at(0, &mut all).unwrap();
+                assert!(all[..data.len()] == data && all[data.len()..].iter().all(|&byte| byte == 0));
+                disk.capacity()
+            };
+            sizes.push(read());
+            grow_hosted(&Backing::new("s", Handle::ReadWrite(again.clone())), NEW / SECTOR).unwrap();
+            assert_eq!(read(), NEW);
+        }
+        assert!(sizes.contains(&OLD) && sizes.contains(&NEW) && sizes.iter().all(|size| [OLD, NEW].contains(size)));
+    }
+}

@@ -1,7 +1,6 @@
 //! The files of one link: its descriptor and its extents, found without opening the disk.
 
 use std::{
-    fs, io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +8,7 @@ use std::{
 
 use crate::{
     descriptor::{Cid, Descriptor, ExtentLine, ExtentType, MAX_DESCRIPTOR_BYTES},
-    disk::PathPolicy,
+    disk::{PathPolicy, read_descriptor},
     error::{Error, Result},
     extent::Backing,
     layout::{HEADER_BYTES, Magic, SparseHeader},
@@ -50,13 +49,10 @@ impl OwnFiles {
         if range.end - range.start > MAX_DESCRIPTOR_BYTES as u64 {
             return Err(no_disk(&object, "no descriptor: it is too large"));
         }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read(range.start, &mut bytes)?;
-        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-        if !Descriptor::probe(&bytes[..end]) {
+        let descriptor = read_descriptor(&file, range.start, range.end - range.start)?;
+        if !Descriptor::probe(&descriptor.to_bytes()) {
             return Err(no_disk(&object, "no descriptor"));
         }
-        let descriptor = Descriptor::parse(&bytes[..end])?;
         let extents = descriptor.extents()?;
         let extents = extents.into_iter().map(|line| {
             let file = match &line.file_name {
@@ -93,8 +89,10 @@ impl OwnFiles {
     pub(super) fn store(&self, descriptor: &Descriptor) -> Result<()> {
         let mut bytes = descriptor.to_bytes();
         let Some(range) = &self.embedded else {
-            let stored = replace_file(&self.path, &bytes);
-            return stored.map_err(|error| Error::io("replace", self.path.display().to_string(), None, error));
+            let stored = FileSource::replace(&self.path, &bytes);
+            return stored
+                .map(drop)
+                .map_err(|error| Error::io("replace", self.path.display().to_string(), None, error));
         };
         let room = (range.end - range.start) as usize;
         if bytes.len() > room {
@@ -118,29 +116,6 @@ pub(super) fn open(path: &Path, writable: bool) -> Result<Backing> {
         Handle::ReadOnly(Arc::new(FileSource::open(path).map_err(failed)?))
     };
     Ok(Backing::new(name, handle))
-}
-
-/// Replaces the content of a file, so that a crash leaves the old or the new one: a new file takes the name.
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Through symbolic links, which stay.
-    let path = path.canonicalize()?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let written = (|| {
-        let mut file = fs::File::options().write(true).create_new(true).open(&new)?;
-        file.set_permissions(fs::metadata(&path)?.permissions())?;
-        io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)
-    })();
-    match &written {
-        Ok(()) => crate::create::sync_directory(&path),
-        // One that was there before is not ours.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(_) => drop(fs::remove_file(&new)),
-    }
-    written
 }
 
 fn no_disk(object: &str, what: &str) -> Error {

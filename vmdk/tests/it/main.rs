@@ -12,11 +12,13 @@ mod faults;
 mod hostile;
 mod in_place;
 mod limits;
+mod metadata;
 #[cfg(feature = "ova")]
 mod ova;
 mod packed;
 mod peer_defects;
 mod peers;
+mod power;
 mod props;
 mod snapshots;
 mod stream;

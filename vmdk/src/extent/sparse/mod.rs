@@ -44,13 +44,18 @@ pub(crate) struct SparseExtent {
 }
 
 impl SparseExtent {
-    /// Reads and checks the header of a file that is open for writing.
-    pub(crate) fn open(tables: Arc<TableFile>) -> Result<Self> {
+    /// Reads and checks the header of a file that is open for writing, of a disk whose changes somebody else may track.
+    pub(crate) fn open(tables: Arc<TableFile>, is_tracked: bool) -> Result<Self> {
         let backing = tables.backing.clone();
         let header = backing.sparse_header()?;
         if header.is_stream_optimized() {
             let reason = "open it read-only, or copy it to another kind";
             return Err(Error::not_supported(&*backing.name, "writing to a compressed extent", reason));
+        }
+        // Version 3 is version 1 for readers; it says that a host tracks changes, which writes from here would miss.
+        if header.version == 3 && is_tracked {
+            let reason = "its changes are tracked; drop changeTrackPath from the descriptor first";
+            return Err(Error::not_supported(&*backing.name, "writing to a version 3 sparse extent", reason));
         }
         let file_len = backing.len()?;
         let directory = header.directory_offset(header.directory_sector, file_len, &backing.name)?;
