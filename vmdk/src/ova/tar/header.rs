@@ -149,10 +149,11 @@ fn octal(field: &mut [u8], value: u64) {
 
 /// Octal with blanks around it, or base 256. Negative and absurd numbers are none.
 fn number(field: &[u8]) -> Option<u64> {
-    if field[0] & BASE_256 != 0 {
-        let (head, tail) = field.split_at(field.len() - 8);
-        let value = u64::from_be_bytes(tail.try_into().ok()?);
-        return (head[0] == BASE_256 && head[1..].iter().all(|byte| *byte == 0) && value <= MAX_SIZE).then_some(value);
+    let (first, rest) = field.split_first()?;
+    if first & BASE_256 != 0 {
+        let digit = |value: u64, byte: &u8| value.checked_mul(256)?.checked_add(u64::from(*byte));
+        let value = rest.iter().try_fold(0, digit)?;
+        return (*first == BASE_256 && value <= MAX_SIZE).then_some(value);
     }
     let digits = text(field);
     let digits = std::str::from_utf8(digits).ok()?.trim_matches(' ');
@@ -247,6 +248,10 @@ mod tests {
         }
         assert_eq!(number(b"\x80\0\0\0\x80\0\0\0\0\0\0\0"), None);
         assert_eq!(number(b"\x80\0\0\x01\0\0\0\0\0\0\0\0"), None);
+        // Fields of any length, as that of the checksum.
+        assert_eq!(number(b"\x80\0\0\0\0\0\x01\0"), Some(256));
+        assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff"), None);
+        assert_eq!(number(b""), None);
     }
 
     #[test]
