@@ -215,6 +215,12 @@ impl Grains {
     fn first_run(&self, table: &[AtomicU32], range: Range<u64>) -> Result<Run> {
         let mut grain = self.grain(range.start);
         let mut run = self.one(table, grain, range.start, range.end)?;
+        if matches!(run.place, Place::Unallocated | Place::Zero) {
+            // A map of 62 TB meets two million empty tables.
+            let (_, index) = self.entry(grain);
+            grain += self.entries.alike(table, index);
+            run.len = self.grain_range(grain).end.min(range.end) - range.start;
+        }
         loop {
             grain += 1;
             let start = grain * self.grain_bytes;
@@ -297,6 +303,25 @@ impl Entries {
             // Nobody writes these tables, so that two loads see one entry.
             Self::SeSparse(_) => word(2 * index) | word(2 * index + 1) << 32,
         }
+    }
+
+    /// How many entries behind `index` are the same as the one there.
+    fn alike(&self, table: &[AtomicU32], index: usize) -> u64 {
+        // What tells of no grain orders no reads of one.
+        let word = |word: &AtomicU32| word.load(Ordering::Relaxed);
+        let width = (self.width() / 4) as usize;
+        let alike = match &table[index * width..] {
+            [first, rest @ ..] if width == 1 => {
+                let first = word(first);
+                rest.iter().take_while(|next| word(next) == first).count()
+            }
+            words => {
+                let mut entries = words.chunks_exact(width).map(|entry| entry.iter().map(word));
+                let first = entries.next();
+                entries.take_while(|next| first.as_ref().is_some_and(|first| next.clone().eq(first.clone()))).count()
+            }
+        };
+        alike as u64
     }
 
     /// Where a table is, as the directory's entry says.
