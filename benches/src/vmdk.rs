@@ -31,13 +31,20 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     };
     let bench = Bench { folder: folder.path(), size: options.size, rounds: options.rounds };
     println!("needs up to {} MiB in {}", (options.size * 2) >> 20, bench.folder.display());
-    let data = image::make(&bench.path(RAW), bench.size)?;
-    println!("a disk of {} bytes with {data} bytes of data, best of {} rounds", bench.size, bench.rounds);
-
     let mut table = Table::default();
-    conversions::run(&bench, &mut table)?;
-    lookups::run(&bench, &mut table)?;
-    huge::run(&bench, &mut table)?;
+    let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
+    // The lookups need what the conversions make.
+    if wanted("conversions") || wanted("lookups") {
+        let data = image::make(&bench.path(RAW), bench.size)?;
+        println!("a disk of {} bytes with {data} bytes of data, best of {} rounds", bench.size, bench.rounds);
+        conversions::run(&bench, &mut table)?;
+    }
+    if wanted("lookups") {
+        lookups::run(&bench, &mut table)?;
+    }
+    if wanted("huge") {
+        huge::run(&bench, &mut table)?;
+    }
     table.print();
     Ok(())
 }
@@ -61,23 +68,32 @@ struct Options {
     size: u64,
     rounds: u32,
     folder: Option<PathBuf>,
+    /// One of the parts alone.
+    only: Option<String>,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
-        let mut options = Self { size: 4 << 30, rounds: 3, folder: None };
+        let mut options = Self { size: 4 << 30, rounds: 3, folder: None, only: None };
         while let Some(flag) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{flag} wants a value"))?;
             match flag.as_str() {
                 "--mib" => options.size = value.parse::<u64>()? << 20,
                 "--rounds" => options.rounds = value.parse::<u32>()?.max(1),
                 "--folder" => options.folder = Some(value.into()),
-                _ => return Err(format!("{flag}: flags are --mib N, --rounds N, --folder DIR").into()),
+                "--only" if PARTS.contains(&value.as_str()) => options.only = Some(value),
+                _ => {
+                    let flags = "--mib N, --rounds N, --folder DIR, --only PART";
+                    return Err(format!("{flag} {value}: flags are {flags}; parts are {}", PARTS.join(", ")).into());
+                }
             }
         }
         Ok(options)
     }
 }
+
+/// What can be asked for alone.
+const PARTS: [&str; 3] = ["conversions", "lookups", "huge"];
 
 /// The files of a run.
 const RAW: &str = "raw.img";
