@@ -559,8 +559,8 @@ pub(super) fn most_compressed(grain: usize) -> u64 {
     grain as u64 * 2 + 64
 }
 
-/// Entries in a sector of a table or directory.
-fn entries(bytes: &[u8; SECTOR_BYTES]) -> impl Iterator<Item = u32> {
+/// Entries of a table or directory.
+pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.chunks_exact(4).map(|entry| entry.iter().rev().fold(0, |entry, byte| entry << 8 | u32::from(*byte)))
 }
 

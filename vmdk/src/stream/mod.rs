@@ -22,8 +22,10 @@
 //! ```
 //! Whole disks go through [`export`] and [`import`] (or [`Export`] and [`Import`], which say how), on all processors.
 //!
+//! What is left of a damaged or truncated stream is found by a [`SalvageReader`], which says what is not.
+//!
 //! Sans I/O, for those who move the bytes themselves: [`StreamDecoder`] takes pieces of a stream as they come;
-//! [`Packer`] and [`StreamEncoder`] make them.
+//! [`Packer`] and [`StreamEncoder`] make them; a [`Salvager`] scans them.
 
 mod buffer;
 mod codec;
@@ -37,6 +39,7 @@ mod ledger;
 mod order;
 mod packed;
 mod read;
+mod salvage;
 mod spec;
 mod write;
 
@@ -49,6 +52,7 @@ pub use self::{
     order::GrainOrder,
     packed::{PackedGrains, Packer},
     read::StreamReader,
+    salvage::{Misplaced, SalvageReader, SalvageReport, Salvager},
     spec::StreamSpec,
     write::StreamWriter,
 };

@@ -1,5 +1,6 @@
 //! `streamOptimized`: our writer and reader against each other, qemu-img and damage.
 
+mod damage;
 mod parallel;
 
 use std::{fs, io, path::Path};
