@@ -74,6 +74,11 @@ pub use crate::{
     source::{FileSource, Handle, MemSource, ReadAt, SourceMap, SourceRun, WriteAt},
     upkeep::{GrowOptions, grow, rename, unlink},
 };
+#[cfg(feature = "async")]
+pub use crate::{
+    disk::AsyncDisk,
+    source::{AsyncReadAt, AsyncResolver, SourceHint},
+};
 
 /// Bytes of a sector, the unit of all sizes and offsets inside VMDK files.
 pub const SECTOR: u64 = 512;

@@ -59,7 +59,7 @@ pub(super) enum Shape {
 }
 
 /// A run of the disk with one answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     /// The bytes, as offsets in the disk.
     pub(super) range: Range<u64>,

@@ -5,13 +5,11 @@ use std::{
     ops::{ControlFlow, Range},
 };
 
-use super::{Disk, chain::Piece};
+use super::{Disk, chain::Piece, holes::Holes};
 use crate::{
-    cache::FileId,
     error::Result,
     grains::Place,
     image::{MapEntry, MapKind},
-    source::{SourceMap, SourceRun},
 };
 
 /// Iterator of [`Disk::map`]. Memory is bounded whatever the size of the disk; a step reads grain tables or
@@ -24,8 +22,7 @@ pub struct MapIter<'a> {
     pieces: VecDeque<Piece>,
     /// The entry that may still grow.
     pending: Option<MapEntry>,
-    /// Holes of a flat file asked for in advance.
-    ahead: Option<(FileId, VecDeque<SourceRun>)>,
+    holes: Holes,
 }
 
 /// So many pieces are found at a time.
@@ -34,7 +31,7 @@ const STEP: usize = 512;
 impl<'a> MapIter<'a> {
     /// `range` lies in the disk.
     pub(super) fn new(disk: &'a Disk, range: Range<u64>) -> Self {
-        Self { disk, range, pieces: VecDeque::new(), pending: None, ahead: None }
+        Self { disk, range, pieces: VecDeque::new(), pending: None, holes: Holes::default() }
     }
 
     /// Walks on until there are pieces.
@@ -57,41 +54,20 @@ impl<'a> MapIter<'a> {
         if self.pieces.is_empty() && !self.range.is_empty() {
             self.fill()?;
         }
-        let Some(mut piece) = self.pieces.pop_front() else { return Ok(None) };
-        let mut hole = false;
-        if let (true, Place::At(at)) = (piece.flat, piece.place) {
-            let run = self.flat_run(piece.file, at..at + (piece.range.end - piece.range.start))?;
-            let len = run.range.end - at;
-            hole = run.hole;
-            if piece.range.start + len < piece.range.end {
-                let rest = piece.range.start + len..piece.range.end;
-                piece.range.end = rest.start;
-                self.pieces.push_front(Piece { range: rest, place: Place::At(at + len), ..piece.clone() });
+        let Some(piece) = self.pieces.pop_front() else { return Ok(None) };
+        let Some(range) = piece.flat_range() else { return Ok(Some(piece.entry(false))) };
+        let run = match self.holes.known(piece.file, &range) {
+            Some(run) => run,
+            None => {
+                let map = self.disk.files.backing(piece.file).map(range.clone())?;
+                self.holes.learn(piece.file, &range, map)
             }
+        };
+        let (first, rest) = piece.split(run.range.end - run.range.start);
+        if let Some(rest) = rest {
+            self.pieces.push_front(rest);
         }
-        Ok(Some(piece.entry(hole)))
-    }
-
-    /// The first run of `range` in a flat file: data or a hole.
-    fn flat_run(&mut self, file: FileId, range: Range<u64>) -> Result<SourceRun> {
-        if self.ahead.as_ref().is_none_or(|(known, _)| *known != file) {
-            self.ahead = Some((file, VecDeque::new()));
-        }
-        let ahead = self.ahead.as_mut().map(|(_, runs)| runs);
-        let all = SourceRun { range: range.clone(), hole: false };
-        let Some(ahead) = ahead else { return Ok(all) };
-        while ahead.front().is_some_and(|run| run.range.end <= range.start) {
-            ahead.pop_front();
-        }
-        if !ahead.front().is_some_and(|run| run.range.contains(&range.start)) {
-            *ahead = match self.disk.files.backing(file).map(range.clone())? {
-                SourceMap::AllData => VecDeque::from([all.clone()]),
-                SourceMap::Runs(runs) => runs.into(),
-            };
-        }
-        // A source that answers beside the question is taken to know nothing.
-        let known = ahead.front().filter(|run| run.range.contains(&range.start));
-        Ok(known.map_or(all, |run| SourceRun { range: range.start..run.range.end.min(range.end), hole: run.hole }))
+        Ok(Some(first.entry(run.hole)))
     }
 
     fn step(&mut self) -> Result<Option<MapEntry>> {

@@ -3,10 +3,13 @@
 mod chain;
 mod descriptor_file;
 mod files;
+mod holes;
 mod map;
 mod metadata;
 mod open;
 mod options;
+#[cfg(feature = "async")]
+mod remote;
 mod shape;
 
 use std::{
@@ -16,6 +19,8 @@ use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
+#[cfg(feature = "async")]
+pub use self::remote::AsyncDisk;
 use self::{
     chain::{Chain, Described, Shape, Slot},
     descriptor_file::{DescriptorFile, DescriptorPlace},

@@ -11,6 +11,8 @@ pub(crate) use self::{
     sparse::{SparseExtent, free_end},
     tables::TableFile,
 };
+#[cfg(feature = "async")]
+pub(crate) use self::{packed::Held, tables::words};
 use crate::error::Result;
 
 /// Brings the bytes under a link, from its parent, for the part of a grain that a write leaves alone.

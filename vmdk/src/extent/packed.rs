@@ -59,6 +59,18 @@ impl Unpacker {
         })
     }
 
+    /// As [`read`](Self::read), of bytes that were read already and are [`Held::All`].
+    #[cfg(feature = "async")]
+    pub(crate) fn unpack(
+        &self,
+        (file, name): (FileId, &str),
+        packed: &Packed,
+        data: &[u8],
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.with_tools(|tools| self.inflate(file, name, packed, data, &mut tools.inflater, out))
+    }
+
     /// Fills `out` from a grain that is still there; whether it was.
     pub(crate) fn read_kept(&self, file: FileId, packed: &Packed, out: &mut [u8]) -> bool {
         let kept = self.grains.get(file, packed.key());
@@ -148,6 +160,12 @@ impl Packed {
             Held::All { start, end } => Ok(&buf[start..end]),
             Held::Part(_) => Err(Error::malformed(name, format!("{}: it changes while it is read", self.title()))),
         }
+    }
+
+    /// Bytes from the marker on that a grain can have.
+    #[cfg(feature = "async")]
+    pub(crate) fn most_bytes(&self) -> u64 {
+        (GRAIN_MARKER_BYTES as u64 + self.grain_bytes * 2 + 64).min(self.most)
     }
 
     fn key(&self) -> Block {

@@ -6,9 +6,13 @@
 
 mod file;
 mod memory;
+#[cfg(feature = "async")]
+mod remote;
 
 use std::{fmt, io, ops::Range, sync::Arc};
 
+#[cfg(feature = "async")]
+pub use self::remote::{AsyncReadAt, AsyncResolver, SourceHint};
 pub use self::{file::FileSource, memory::MemSource};
 
 /// Positioned reads from something with a size.

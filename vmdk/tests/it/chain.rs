@@ -114,3 +114,21 @@ fn a_parent_without_a_name_or_outside_the_directory_is_refused() {
     let error = Disk::open("c", &OpenOptions::new().resolver(files)).unwrap_err();
     assert!(matches!(error, Error::PathRefused { .. }), "{error}");
 }
+
+#[test]
+fn ids_that_only_point_to_the_long_ones_are_compared_by_those() {
+    let long = |id: &str| format!("ddb.longContentID = \"{id}{id}{id}fffffffe\"\n");
+    let child = |id: &str| {
+        let text = "version=1\nCID=fffffffe\nparentCID=fffffffe\nparentFileNameHint=\"p\"\nRW 1 ZERO\n";
+        format!("{text}{}", long(id)).into_bytes()
+    };
+    let parent = |cid: &str| format!("version=1\nCID={cid}\nRW 1 ZERO\n{}", long("0123abcd")).into_bytes();
+    let open = |child: Vec<u8>, parent: Vec<u8>| {
+        let files = MemFiles::with(&[("c", &child), ("p", &parent)]);
+        Disk::open("c", &OpenOptions::new().resolver(files)).map(|disk| disk.links().len())
+    };
+    assert_eq!(open(child("0123ABCD"), parent("fffffffe")).unwrap(), 2);
+    assert_eq!(open(child("0123ABCD"), parent("00000005")).unwrap(), 2);
+    let error = open(child("11111111"), parent("00000005")).unwrap_err();
+    assert!(matches!(error, Error::Chain { problem: ChainProblem::CidMismatch { .. }, .. }), "{error}");
+}

@@ -20,6 +20,8 @@ mod peer_defects;
 mod peers;
 mod power;
 mod props;
+#[cfg(feature = "async")]
+mod remote;
 mod snapshots;
 mod stream;
 mod support;
