@@ -25,6 +25,8 @@ struct Link {
 enum Maker {
     Qemu(Made),
     Ours(Ours),
+    /// A base, `streamOptimized`, made with its content by whoever writes.
+    Stream,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,11 @@ enum Writes {
 
 impl Link {
     fn base() -> impl Strategy<Value = Self> {
-        let maker = prop_oneof![Made::any().prop_map(Maker::Qemu), Ours::any().prop_map(Maker::Ours)];
+        let maker = prop_oneof![
+            2 => Made::any().prop_map(Maker::Qemu),
+            2 => Ours::any().prop_map(Maker::Ours),
+            1 => Just(Maker::Stream),
+        ];
         (maker, capacity(), changes(0..8), writes()).prop_map(|(maker, capacity, changes, writes)| Self {
             maker,
             growth: capacity / 512,
@@ -63,6 +69,14 @@ impl Link {
             (Maker::Qemu(made), Some(parent)) => qemu.create_child(name, parent, capacity, &made.options()),
             (Maker::Ours(made), None) => made.create(qemu, name, capacity),
             (Maker::Ours(made), Some(parent)) => made.create_child(qemu, name, parent, capacity),
+            (Maker::Stream, _) => {
+                content.resize(capacity as usize, 0);
+                apply(&self.changes, content);
+                return match self.writes {
+                    Writes::Qemu => qemu.convert(content, name, "subformat=streamOptimized"),
+                    Writes::Ours => ours::export(qemu, name, content, 1),
+                };
+            }
         }
         content.resize(capacity as usize, 0);
         match self.writes {
@@ -76,6 +90,7 @@ impl Link {
         match &self.maker {
             Maker::Qemu(made) => made.is_flat(),
             Maker::Ours(made) => !made.is_sparse(),
+            Maker::Stream => false,
         }
     }
 
@@ -83,6 +98,7 @@ impl Link {
         match &self.maker {
             Maker::Qemu(made) => made.has_zeroed_grains(),
             Maker::Ours(made) => made.has_zeroed_grains(),
+            Maker::Stream => false,
         }
     }
 }

@@ -1,7 +1,12 @@
 //! Disks that we make, in all the ways that there are.
 
+use std::{fs, sync::Arc};
+
 use proptest::{prelude::*, sample::select};
-use vmdk::{AdapterType, ChildSpec, CreateKind, CreateSpec, Disk, OpenOptions, create, create_child};
+use vmdk::{
+    AdapterType, ChildSpec, CreateKind, CreateSpec, Disk, Handle, MemSource, OpenOptions, create, create_child,
+    stream::{self, StreamSpec},
+};
 
 use super::{changes::Change, qemu::Qemu};
 
@@ -65,4 +70,12 @@ pub(super) fn write(qemu: &Qemu, name: &str, changes: &[Change]) {
     let disk = Disk::open(qemu.dir().join(name), &OpenOptions::new().writable()).unwrap();
     changes.iter().for_each(|change| change.write(&disk));
     disk.close().unwrap();
+}
+
+/// Makes a `streamOptimized` disk of the content, with this level of deflate.
+pub(super) fn export(qemu: &Qemu, name: &str, content: &[u8], level: u32) {
+    let image = Disk::from_source("memory", Handle::ReadOnly(Arc::new(MemSource::new(content.to_vec())))).unwrap();
+    // libvmdk looks for the data in the file that the extent line names, even if it is the same.
+    let spec = StreamSpec::new(content.len() as u64).level(level).name(name);
+    fs::write(qemu.dir().join(name), stream::export(&image, Vec::new(), &spec).unwrap()).unwrap();
 }

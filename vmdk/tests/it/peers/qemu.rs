@@ -1,10 +1,10 @@
 //! What the tests ask of qemu-img and qemu-io.
 
-use std::{fs, ops::Range, path::Path, sync::OnceLock};
+use std::{fs, path::Path, sync::OnceLock};
 
 use proptest::{prelude::*, sample::select};
 use tempfile::TempDir;
-use vmdk::{Disk, MapKind};
+use vmdk::{Disk, MapEntry, MapKind};
 
 use super::changes::{Change, store_patterns};
 use crate::support::{peer, run};
@@ -72,25 +72,30 @@ impl Qemu {
         self.img(&["check", "-f", "vmdk", name]);
     }
 
-    /// Fails unless the peer has the same map, layers included. It knows no holes of flat files.
+    /// Fails unless the peer has the same map, layers and compression included. It knows no holes of flat files.
     pub(super) fn assert_maps(&self, name: &str, disk: &Disk) {
         let said = self.img(&["map", "--output=json", "-f", "vmdk", name]);
-        let mut theirs = Vec::<(Range<u64>, MapKind, Option<usize>)>::new();
+        let mut theirs = Vec::<MapEntry>::new();
         for entry in said.split('}').filter(|entry| entry.contains("start")) {
-            let [start, len] = ["start", "length"].map(|name| field(entry, name).parse::<u64>().unwrap());
+            let [start, len, depth] = ["start", "length", "depth"].map(|name| field(entry, name).parse().unwrap());
             let kind = match (field(entry, "data"), field(entry, "present")) {
                 ("true", _) => MapKind::Data,
                 (_, "true") => MapKind::Zero,
                 _ => MapKind::Unallocated,
             };
-            let depth = (kind != MapKind::Unallocated).then(|| field(entry, "depth").parse().unwrap());
+            let entry = MapEntry::new(start..start + len, kind)
+                .in_layer(depth as usize)
+                .compressed(field(entry, "compressed") == "true");
             match theirs.last_mut() {
-                Some((last, same, layer)) if *same == kind && *layer == depth => last.end = start + len,
-                _ => theirs.push((start..start + len, kind, depth)),
+                Some(last)
+                    if (last.kind, last.layer, last.compressed) == (entry.kind, entry.layer, entry.compressed) =>
+                {
+                    last.range.end = entry.range.end;
+                }
+                _ => theirs.push(entry),
             }
         }
-        let ours = disk.map(0..disk.capacity()).map(|entry| entry.unwrap());
-        assert_eq!(ours.map(|entry| (entry.range, entry.kind, entry.layer)).collect::<Vec<_>>(), theirs);
+        assert_eq!(disk.map(0..disk.capacity()).map(|entry| entry.unwrap()).collect::<Vec<_>>(), theirs);
     }
 
     pub(super) fn img(&self, args: &[&str]) -> String {

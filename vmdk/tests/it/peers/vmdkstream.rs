@@ -12,6 +12,7 @@ use std::{
 
 use proptest::prelude::*;
 use vmdk::{
+    Disk, Handle, MemSource, OpenOptions,
     check::{CheckOptions, Problem, check_source},
     stream::{StreamEnd, StreamReader},
 };
@@ -20,13 +21,13 @@ use super::{
     cases,
     changes::{apply, capacity, changes},
 };
-use crate::support::{DEBIAN_PYTHON, module};
+use crate::support::{DEBIAN_PYTHON, MemFiles, assert_is, module};
 
 proptest! {
     #![proptest_config(cases(8))]
 
     #[test]
-    fn its_streams_are_read_forward(capacity in capacity(), changes in changes(0..12)) {
+    fn its_streams_are_read_forward_and_by_position(capacity in capacity(), changes in changes(0..12)) {
         static HERE: OnceLock<bool> = OnceLock::new();
         if !*HERE.get_or_init(|| module("VMDKstream")) {
             return Ok(());
@@ -43,7 +44,10 @@ proptest! {
         }
         prop_assert!(read == content, "the content differs");
         prop_assert_eq!(reader.end(), Some(StreamEnd::Marked));
-        let source = vmdk::Handle::ReadOnly(Arc::new(vmdk::MemSource::new(stream)));
+        let files = MemFiles::with(&[("s.vmdk", &stream)]);
+        let disk = Disk::open("s.vmdk", &OpenOptions::new().resolver(files)).unwrap();
+        assert_is(&disk, &content);
+        let source = Handle::ReadOnly(Arc::new(MemSource::new(stream)));
         let report = check_source("s.vmdk", source, &CheckOptions::new().deep(true)).unwrap();
         let wrong: Vec<_> = report.counts().map(|(problem, _)| problem).collect();
         prop_assert_eq!(wrong, [Problem::LongContentIdWrong], "{:?}", report);

@@ -1,18 +1,13 @@
 //! Random disks that we make and write are read, checked and gone on with by the peers.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
-use vmdk::{
-    Disk, Handle, MemSource, OpenOptions,
-    stream::{StreamSpec, export},
-};
+use vmdk::{Disk, OpenOptions};
 
 use super::{
     assert_sound, cases,
     changes::{apply, capacity, changes},
     libvmdk,
-    ours::{Ours, write},
+    ours::{Ours, export, write},
     qemu::{Made, Qemu},
 };
 use crate::support::assert_is;
@@ -81,14 +76,13 @@ proptest! {
         let Some(qemu) = Qemu::new() else { return Ok(()) };
         let mut content = vec![0; capacity as usize];
         apply(&changes, &mut content);
-        let disk = Disk::from_source("m", Handle::ReadOnly(Arc::new(MemSource::new(content.clone()))));
-        // libvmdk looks for the data in the file that the extent line names, even if it is the same.
-        let spec = StreamSpec::new(capacity).level(level).name("s.vmdk");
-        let stream = export(&disk.unwrap(), Vec::new(), &spec).unwrap();
-        std::fs::write(qemu.dir().join("s.vmdk"), stream).unwrap();
+        export(&qemu, "s.vmdk", &content, level);
         qemu.assert_is("vmdk", "s.vmdk", &content);
         qemu.check("s.vmdk");
         assert_sound(qemu.dir(), "s.vmdk");
         libvmdk::assert_is(qemu.dir(), &["s.vmdk"], &content);
+        let disk = Disk::open(qemu.dir().join("s.vmdk"), &OpenOptions::new()).unwrap();
+        assert_is(&disk, &content);
+        qemu.assert_maps("s.vmdk", &disk);
     }
 }
