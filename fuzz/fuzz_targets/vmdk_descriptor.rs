@@ -24,7 +24,9 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(descriptor.cid().expect("it was set"), Cid(7));
     descriptor.strip_change_tracking();
     descriptor.strip_io_filters();
-    assert!(descriptor.change_track_path().is_ok_and(|path| path.is_none()) && descriptor.ddb_get("sidecars").is_none());
+    assert!(
+        descriptor.change_track_path().is_ok_and(|path| path.is_none()) && descriptor.ddb_get("sidecars").is_none()
+    );
     let bytes = descriptor.to_bytes();
     assert_eq!(Descriptor::parse(&bytes).expect("edits do not double the size").to_bytes(), bytes);
 });

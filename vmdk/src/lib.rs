@@ -25,7 +25,8 @@
 //! | `custom` with flat, sparse and `ZERO` extents | yes | yes, but not into `ZERO` | no |
 //! | children of the above (snapshot chains) | yes | yes, flat excepted | sparse ([`create_child`]) |
 //! | `streamOptimized` | as a stream ([`stream`]) | no | as a stream |
-//! | `vmfsSparse` (COWD), `seSparse`, `vsanSparse`, device mappings | refused by name | | |
+//! | `vmfsSparse` (COWD), `seSparse` | yes; with a journal to replay only if asked | no: ESXi alone does | no |
+//! | raw device mappings, devices of a host, `vsanSparse` | refused, saying where the bytes are | | |
 //!
 //! # Modules
 //! - [`descriptor`]: the text descriptor, edited without loss

@@ -7,13 +7,29 @@ use std::{
     sync::Arc,
 };
 
-use vmdk::{Access, Disk, Handle, MemSource, OpenOptions, Resolver};
+use vmdk::{Access, Disk, Handle, MemSource, OpenOptions, Resolver, check::CheckOptions};
 
 /// Files in memory, by name.
 #[derive(Default)]
 pub struct Files(HashMap<PathBuf, Arc<MemSource>>);
 
+// Not every target uses all of it.
+#[allow(dead_code)]
 impl Files {
+    /// Takes an input apart that is a list of files, each two bytes of length (little endian) and its bytes, named
+    /// `0.vmdk`, `1.vmdk`, …; the last one may be cut.
+    pub fn unpack(mut rest: &[u8]) -> Self {
+        let mut files = Self::default();
+        let mut number = 0;
+        while let [low, high, bytes @ ..] = rest {
+            let (file, after) = bytes.split_at(bytes.len().min(usize::from(u16::from_le_bytes([*low, *high]))));
+            files.add(format!("{number}.vmdk"), file);
+            number += 1;
+            rest = after;
+        }
+        files
+    }
+
     pub fn add(&mut self, name: impl Into<PathBuf>, bytes: impl Into<Vec<u8>>) {
         self.0.insert(name.into(), Arc::new(MemSource::new(bytes.into())));
     }
@@ -35,6 +51,12 @@ impl Files {
             read(&disk, entry.range.end - 1);
         }
         let _ = (disk.descriptor(), disk.ddb_get("uuid"), disk.links().count());
+    }
+
+    /// Checks the disk at `name`, deep or not.
+    pub fn check(self, name: &str, deep: bool) {
+        let options = CheckOptions::new().resolver(Arc::new(self)).deep(deep).memory_bytes(1 << 20);
+        let _ = vmdk::check::check(name, &options);
     }
 }
 

@@ -156,6 +156,7 @@ impl<'a, F: Files> Opener<'a, F> {
         if lines.is_empty() {
             return Err(Error::malformed(link.path.display().to_string(), "the descriptor has no extents").into());
         }
+        refuse_mapping(&link, &lines)?;
         let mut stopped = None;
         for line in &lines {
             let writable = access == Access::ReadWrite && line.access == ExtentAccess::ReadWrite;
@@ -220,6 +221,20 @@ impl<'a, F: Files> Opener<'a, F> {
     }
 }
 
+/// Refuses raw device mappings, saying of which mode they are: it decides whether the host can take a snapshot. Where
+/// the descriptor does not tell, the extent is refused as what it is.
+fn refuse_mapping(link: &Link, lines: &[ExtentLine]) -> Result<()> {
+    let is_mapping = lines.iter().any(|line| line.kind == ExtentType::VmfsRdm);
+    let device = link.descriptor.as_ref().and_then(|found| found.descriptor.create_type()?.device());
+    let Some(device) = device.filter(|_| is_mapping) else { return Ok(()) };
+    let reason = if device.has_snapshots() {
+        "its file only points to a LUN: read a snapshot through its host, or the LUN itself with Disk::open_raw"
+    } else {
+        "its file only points to a LUN, of which no host takes a snapshot: read the LUN itself with Disk::open_raw"
+    };
+    Err(Error::not_supported(link.path.display().to_string(), device.to_string(), reason))
+}
+
 /// Refuses extents whose bytes are not in a file that could be opened.
 fn refuse_out_of_reach(descriptor: &Path, line: &ExtentLine) -> Result<()> {
     let name = line.file_name.as_deref().unwrap_or_default();
@@ -241,9 +256,6 @@ fn refuse_out_of_reach(descriptor: &Path, line: &ExtentLine) -> Result<()> {
 /// Whether both links have the same long content id. `CID`s of [`Cid::LONG`] only say that there is one. Equal short
 /// ids are enough, whatever the long ones are: a child gets a long id of its own when it is written to.
 fn same_long_id(child: &Link, parent: &Link) -> bool {
-    let long = |link: &Link| {
-        let id = link.descriptor.as_ref()?.descriptor.ddb_get("longContentID")?.trim().to_ascii_lowercase();
-        (id.len() == 32).then_some(id)
-    };
+    let long = |link: &Link| link.descriptor.as_ref()?.descriptor.long_content_id().ok().flatten();
     long(child).is_some_and(|id| long(parent) == Some(id))
 }

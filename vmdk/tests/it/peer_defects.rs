@@ -110,8 +110,9 @@ fn the_create_type_is_a_hint() {
 #[test]
 fn devices_and_objects_are_refused_with_the_reason() {
     for (kind, line, reason) in [
-        ("vmfsRawDeviceMap", "RW 1 VMFSRDM \"x-rdm.vmdk\"", "raw device mapping"),
-        ("vmfsPassthroughRawDeviceMap", "RW 1 VMFSRDM \"x-rdmp.vmdk\"", "raw device mapping"),
+        ("vmfsRawDeviceMap", "RW 1 VMFSRDM \"x-rdm.vmdk\"", "in virtual mode"),
+        ("vmfs", "RW 1 VMFSRDM \"x-rdm.vmdk\"", "raw device mapping"),
+        ("vmfsPassthroughRawDeviceMap", "RW 1 VMFSRDM \"x-rdmp.vmdk\"", "in physical mode"),
         ("vmfsRaw", "RW 1 VMFSRAW \"/vmfs/devices/disks/naa.6\"", "device of the ESXi host"),
         ("fullDevice", "RW 1 FLAT \"\\\\.\\PhysicalDrive1\" 0", "device of a Windows host"),
         ("vmfs", "RW 1 VMFS \"vsan://52a5\"", "object of a datastore"),
