@@ -1,8 +1,9 @@
 //! OVF descriptors of the forms that are met.
 
+use proptest::prelude::*;
 use vmdk::{
     Error,
-    ova::{Bus, Capacity, Compression, OvfDescriptor, STREAM_OPTIMIZED},
+    ova::{Bus, Capacity, Compression, Manifest, OvfDescriptor, STREAM_OPTIMIZED},
 };
 
 /// In the form of ovftool's exports from vCenter: OVF the default namespace, attributes prefixed.
@@ -105,4 +106,35 @@ fn contradictions_are_errors() {
     }
     let old = VCENTER.replace("http://schemas.dmtf.org/ovf/envelope/1", "http://www.vmware.com/schema/ovf/1/envelope");
     assert!(matches!(OvfDescriptor::parse(old.as_bytes(), "x"), Err(Error::NotSupported { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn damaged_descriptors_never_panic(edits in prop::collection::vec((0..VCENTER.len(), 0..60_usize, 0..VCENTER.len()), 1..6)) {
+        let mut xml = VCENTER.as_bytes().to_vec();
+        // Pieces of the document over other pieces: what comes out is often well-formed.
+        for (from, len, to) in edits {
+            let piece = VCENTER.as_bytes()[from..(from + len).min(VCENTER.len())].to_vec();
+            let to = to.min(xml.len());
+            let end = (to + piece.len() / 2).min(xml.len());
+            xml.splice(to..end, piece);
+        }
+        if let Ok(found) = OvfDescriptor::parse(&xml, "x") {
+            prop_assert!(found.disk_attachments().len() <= xml.len());
+            prop_assert_eq!(OvfDescriptor::parse(found.xml(), "x").unwrap(), found);
+        }
+    }
+
+    #[test]
+    fn bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), digits in "[a-fA-F0-9]{38,42}", name in "\\PC{0,12}") {
+        let _ = OvfDescriptor::parse(&bytes, "x");
+        let _ = Manifest::parse(&bytes, "x");
+        let line = format!("SHA1({name})= {digits}");
+        if let Ok(manifest) = Manifest::parse(line.as_bytes(), "x") {
+            let again = Manifest::parse(manifest.to_string().as_bytes(), "x").unwrap();
+            prop_assert_eq!(again, manifest);
+        }
+    }
 }
