@@ -38,6 +38,7 @@
 //! - [`copy`](copy()), [`convert`]: whole disks from one image to another
 //! - [`stream`]: `streamOptimized` disks, written and read forward
 //! - [`check`](mod@check): what is wrong with a disk, and how bad it is
+//! - [`repair`]: what can be put right, in a copy or in place
 //! - `ova` (feature `ova`): OVF packages and OVA archives
 //! - [`Image`]: the object-safe view of a disk that other crates take
 //!
@@ -61,6 +62,7 @@ mod image;
 pub mod layout;
 #[cfg(feature = "ova")]
 pub mod ova;
+pub mod repair;
 pub mod source;
 pub mod stream;
 mod upkeep;

@@ -2,11 +2,12 @@
 
 use super::{
     CheckOptions,
+    inspection::{Inspection, Lost},
     problem::Problem,
     report::{Place, Report},
     sparse::ExtentFacts,
     tables::{Directory, Shape, TableFile},
-    walk::{Lost, Walk},
+    walk::Walk,
 };
 use crate::{
     SECTOR,
@@ -44,19 +45,18 @@ pub(super) fn check_cowd(backing: &Backing, options: &CheckOptions, report: &mut
         report.add(Problem::DirectoryOutside, name, Place::sector(header.directory_sector.into()), detail);
         return Ok(facts);
     };
-    let mut walk = Walk {
-        report,
+    // The directory has room for more tables than the capacity needs.
+    let fixed = vec![(0..COWD_HEADER_BYTES as u64 / SECTOR, "the header"), (room(&header, &first), "the directory")];
+    let found = Inspection {
         data_sector: (COWD_HEADER_BYTES as u64 / SECTOR).min(len / SECTOR),
-        // The directory has room for more tables than the capacity needs.
-        fixed: vec![(0..COWD_HEADER_BYTES as u64 / SECTOR, "the header"), (room(&header, &first), "the directory")],
+        fixed,
         first: Some(first),
         redundant: None,
-        memory: options.memory_bytes,
+        keeps_redundant: false,
         lost: Lost::new(shape.tables),
-        packed: None,
         file: TableFile::new(backing.clone(), shape)?,
-        last: 0,
     };
+    let mut walk = Walk { report, found, memory: options.memory_bytes, packed: None, last: 0 };
     walk.run()?;
     let last = walk.last;
     let free = u64::from(header.free_sector);

@@ -22,6 +22,7 @@
 mod chain;
 mod cowd;
 mod extents;
+mod inspection;
 mod markers;
 mod packed;
 mod problem;
@@ -36,6 +37,18 @@ mod walk;
 use std::{fmt, path::Path, sync::Arc};
 
 use self::chain::Checker;
+/// What a repair shares with a check.
+pub(crate) mod internal {
+    pub(crate) use super::{
+        inspection::Inspection,
+        markers::{Markers, PackedGrain, Piece},
+        packed::{Inflater, Packed, Verdict},
+        space::{Bits, Space, Use},
+        sparse::inspect,
+        stream::{is_same_disk, read_footer, stream_report},
+        tables::{Directory, Entry, TableLookup},
+    };
+}
 pub use self::{
     problem::{Problem, Severity},
     report::{Finding, Place, Report, Usage},
@@ -74,12 +87,12 @@ pub fn check_source(name: impl Into<String>, source: Handle, options: &CheckOpti
 #[derive(Clone)]
 #[must_use]
 pub struct CheckOptions {
-    paths: PathPolicy,
-    resolver: Arc<dyn Resolver>,
+    pub(crate) paths: PathPolicy,
+    pub(crate) resolver: Arc<dyn Resolver>,
     single_link: bool,
     deep: bool,
     findings_per_kind: u64,
-    memory_bytes: usize,
+    pub(crate) memory_bytes: usize,
 }
 
 impl CheckOptions {
@@ -124,6 +137,11 @@ impl CheckOptions {
     pub fn findings_per_kind(mut self, count: u64) -> Self {
         self.findings_per_kind = count;
         self
+    }
+
+    /// The same for local files.
+    pub(crate) fn local(self) -> Self {
+        self.resolver(Arc::new(LocalFiles))
     }
 
     /// Bounds the memory, from 1 MiB on. Less memory means more passes over the tables of large files.

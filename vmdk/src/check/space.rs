@@ -52,6 +52,11 @@ impl Space {
         taken
     }
 
+    /// Whether a grain has claimed one of `sectors`.
+    pub(crate) fn has_grain(&self, sectors: Range<u64>) -> bool {
+        self.clip(sectors).is_some_and(|range| self.grains.any(range))
+    }
+
     /// Runs of sectors that nobody has claimed, in ascending order; those at the window's edges may go on beyond.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<u64>> {
         let mut at = 0;

@@ -2,19 +2,18 @@
 
 use super::{
     CheckOptions,
+    inspection::Inspection,
     problem::Problem,
     report::{Place, Report},
     stream::check_stream,
-    tables::{Directory, Shape, TableFile},
-    walk::{Lost, Walk},
+    walk::Walk,
 };
 use crate::{
-    SECTOR,
     descriptor::Descriptor,
     disk::read_descriptor,
     error::{Error, Result},
     extent::Backing,
-    layout::{HEADER_BYTES, SparseFlags, SparseHeader},
+    layout::{HEADER_BYTES, SparseHeader},
 };
 
 /// What the check of an extent tells the rest.
@@ -32,8 +31,6 @@ pub(super) fn check_sparse(backing: &Backing, options: &CheckOptions, report: &m
         descriptor: descriptor(backing, &header, report)?,
     };
     let name = &*backing.name;
-    let file = TableFile::new(backing.clone(), Shape::of(&header))?;
-    let shape = file.shape;
     if let Err(error @ Error::NotSupported { .. }) = header.directory_offset(1, u64::MAX, name) {
         report.add(Problem::NotSupported, name, Place::default(), error.to_string());
         return Ok(facts);
@@ -45,41 +42,25 @@ pub(super) fn check_sparse(backing: &Backing, options: &CheckOptions, report: &m
     if header.unclean_shutdown {
         report.add(Problem::UncleanShutdown, name, Place::sector(0), "the header has the mark of an open file");
     }
-    if header.overhead_sectors > file.sectors() {
-        let detail = format!("{} sectors of metadata in a file of {}", header.overhead_sectors, file.sectors());
+    let found = Inspection::of_sparse(backing, &header, &header)?;
+    let sectors = found.file.sectors();
+    if header.overhead_sectors > sectors {
+        let detail = format!("{} sectors of metadata in a file of {sectors}", header.overhead_sectors);
         report.add(Problem::OverheadWrong, name, Place::sector(0), detail);
     }
-    let locate = |sector| Directory::locate(sector, shape.tables, file.len);
-    let first = locate(header.directory_sector);
-    if first.is_none() {
-        let detail = format!("{} entries do not fit in the file of {} sectors", shape.tables, file.sectors());
-        report.add(Problem::DirectoryOutside, name, Place::sector(header.directory_sector), detail);
+    let detail = || format!("{} entries do not fit in the file of {sectors} sectors", header.directory_entries());
+    if found.first.is_none() {
+        report.add(Problem::DirectoryOutside, name, Place::sector(header.directory_sector), detail());
     }
-    let keeps_copy = header.flags.has(SparseFlags::REDUNDANT_DIRECTORY);
-    let copied = header.redundant_directory_sector;
-    let redundant = locate(copied).filter(|_| keeps_copy);
-    if keeps_copy && redundant.is_none() {
-        let detail = format!("{} entries do not fit in the file of {} sectors", shape.tables, file.sectors());
-        report.add(Problem::RedundantDirectoryOutside, name, Place::sector(copied), detail);
+    if found.keeps_redundant && found.redundant.is_none() {
+        let place = Place::sector(header.redundant_directory_sector);
+        if header.redundant_directory_sector == header.directory_sector {
+            report.add(Problem::NotRedundant, name, place, "both directories are one");
+        } else {
+            report.add(Problem::RedundantDirectoryOutside, name, place, detail());
+        }
     }
-    let is_copy = redundant.as_ref().zip(first.as_ref()).is_some_and(|(copy, first)| copy.offset == first.offset);
-    if is_copy {
-        report.add(Problem::NotRedundant, name, Place::sector(copied), "both directories are one");
-    }
-    let fixed = fixed(&header, file.len, name);
-    Walk {
-        report,
-        lost: Lost::new(shape.tables),
-        first,
-        redundant: redundant.filter(|_| !is_copy),
-        fixed,
-        data_sector: header.overhead_sectors.min(file.sectors()),
-        memory: options.memory_bytes,
-        packed: None,
-        last: 0,
-        file,
-    }
-    .run()?;
+    Walk { report, found, memory: options.memory_bytes, packed: None, last: 0 }.run()?;
     Ok(facts)
 }
 
@@ -119,9 +100,16 @@ fn descriptor(backing: &Backing, header: &SparseHeader, report: &mut Report) -> 
     }
 }
 
-/// The places of header and descriptor.
-pub(super) fn fixed(header: &SparseHeader, file_len: u64, name: &str) -> Vec<(std::ops::Range<u64>, &'static str)> {
-    let descriptor = header.descriptor_range(file_len, name).ok().flatten();
-    let descriptor = descriptor.map(|range| (range.start / SECTOR..range.end.div_ceil(SECTOR), "the descriptor"));
-    std::iter::once((0..1, "the header")).chain(descriptor).collect()
+/// Where directories and tables of a sparse file are, and which tables cannot be read; for a repair.
+pub(crate) fn inspect(
+    backing: &Backing,
+    header: &SparseHeader,
+    tables: &SparseHeader,
+    memory: usize,
+) -> Result<Inspection> {
+    let mut report = Report::new(0);
+    let found = Inspection::of_sparse(backing, header, tables)?;
+    let mut walk = Walk { report: &mut report, found, memory, packed: None, last: 0 };
+    walk.find_lost()?;
+    Ok(walk.found)
 }

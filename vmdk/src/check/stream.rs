@@ -2,13 +2,13 @@
 
 use super::{
     CheckOptions,
+    inspection::Inspection,
     markers::{Markers, PackedGrain, Piece},
     packed::Packed,
     problem::Problem,
     report::{Place, Report},
-    sparse::fixed,
-    tables::{Directory, Shape, TableFile, TableLookup},
-    walk::{Lost, Walk},
+    tables::TableLookup,
+    walk::Walk,
 };
 use crate::{
     SECTOR,
@@ -41,6 +41,13 @@ pub(super) fn check_stream(
         None => None,
     };
     Forward { report, name, lookup, next: 0, found_end: false }.walk(markers, at_end)
+}
+
+/// What is wrong with a stream, its header and descriptor aside; for a repair.
+pub(crate) fn stream_report(backing: &Backing, header: &SparseHeader, options: &CheckOptions) -> Result<Report> {
+    let mut report = Report::new(0);
+    check_stream(backing, header, options, &mut report)?;
+    Ok(report)
 }
 
 /// Reads the footer of a stream whose directory is at its end; `None` when it is of no use.
@@ -86,29 +93,18 @@ fn check_tables(
     options: &CheckOptions,
     report: &mut Report,
 ) -> Result<Option<TableLookup>> {
-    let (name, len) = (&*backing.name, backing.len()?);
-    let shape = Shape { is_packed: true, ..Shape::of(header) };
-    let locate = |sector| Directory::locate(sector, shape.tables, len);
-    let Some(first) = locate(tables.directory_sector) else {
-        let detail = format!("{} entries do not fit in the file of {} sectors", shape.tables, len / SECTOR);
+    let name = &*backing.name;
+    let found = Inspection::of_sparse(backing, header, tables)?;
+    let Some(first) = found.first.clone() else {
+        let (entries, sectors) = (header.directory_entries(), found.file.sectors());
+        let detail = format!("{entries} entries do not fit in the file of {sectors} sectors");
         report.add(Problem::DirectoryOutside, name, Place::sector(tables.directory_sector), detail);
         return Ok(None);
     };
-    let keeps_copy = tables.flags.has(SparseFlags::REDUNDANT_DIRECTORY);
-    let mut walk = Walk {
-        report,
-        first: Some(first.clone()),
-        redundant: locate(tables.redundant_directory_sector).filter(|_| keeps_copy),
-        fixed: fixed(header, len, name),
-        data_sector: header.overhead_sectors.min(len / SECTOR),
-        memory: options.memory_bytes,
-        lost: Lost::new(shape.tables),
-        file: TableFile::new(backing.clone(), shape)?,
-        packed: Some(Packed::new(backing, markers.clone(), options.deep)),
-        last: 0,
-    };
+    let packed = Some(Packed::new(backing, markers.clone(), options.deep));
+    let mut walk = Walk { report, found, memory: options.memory_bytes, packed, last: 0 };
     walk.run()?;
-    let Walk { file, lost, .. } = walk;
+    let Inspection { file, lost, .. } = walk.found;
     Ok(Some(TableLookup::new(file, first, lost.into_first())))
 }
 

@@ -99,6 +99,8 @@ pub(crate) struct TableFile {
     pub(crate) backing: Backing,
     pub(crate) len: u64,
     pub(crate) shape: Shape,
+    /// The file as it is; a repair that is planned may make it longer.
+    real_len: u64,
     hole: Range<u64>,
     /// The last table was empty: worth asking for a hole.
     worth_asking: bool,
@@ -109,7 +111,7 @@ impl TableFile {
     pub(crate) fn new(backing: Backing, shape: Shape) -> Result<Self> {
         let len = backing.len()?;
         let bytes = vec![0; shape.table_bytes() as usize];
-        Ok(Self { backing, len, shape, hole: 0..0, worth_asking: false, bytes })
+        Ok(Self { backing, len, shape, real_len: len, hole: 0..0, worth_asking: false, bytes })
     }
 
     /// Sectors of the file; a last part of one does not count.
@@ -119,7 +121,7 @@ impl TableFile {
 
     /// Whether a table at `sector` lies inside the file.
     pub(crate) fn holds_table(&self, sector: u32) -> bool {
-        u64::from(sector) * SECTOR + self.shape.table_bytes() <= self.len
+        u64::from(sector) * SECTOR + self.shape.table_bytes() <= self.real_len
     }
 
     /// Reads the table at `sector`, which lies inside the file; false when it has no entry.
@@ -142,7 +144,7 @@ impl TableFile {
         let inside = |hole: &Range<u64>| hole.start <= table.start && table.end <= hole.end;
         if self.worth_asking && !inside(&self.hole) {
             self.worth_asking = false;
-            if let SourceMap::Runs(runs) = self.backing.map(table.start..self.len.min(table.start + AHEAD))?
+            if let SourceMap::Runs(runs) = self.backing.map(table.start..self.real_len.min(table.start + AHEAD))?
                 && let Some(first) = runs.first().filter(|run| run.hole && run.range.start == table.start)
             {
                 self.hole = first.range.clone();
@@ -162,6 +164,8 @@ pub(crate) struct Directory {
     entries: u64,
     first: u64,
     block: Vec<u32>,
+    /// It is planned, and not in the file.
+    is_blank: bool,
 }
 
 impl Directory {
@@ -169,7 +173,20 @@ impl Directory {
     pub(crate) fn locate(sector: u64, entries: u64, file_len: u64) -> Option<Self> {
         let offset = sector.checked_mul(SECTOR).filter(|_| sector != 0)?;
         let end = offset.checked_add(entries.checked_mul(4)?)?;
-        (end <= file_len).then_some(Self { offset, entries, first: 0, block: Vec::new() })
+        (end <= file_len).then_some(Self { offset, entries, first: 0, block: Vec::new(), is_blank: false })
+    }
+
+    /// A directory of `entries` at `sector` that has no table yet, nor perhaps a file to read it from.
+    pub(crate) fn blank(sector: u64, entries: u64, is_in_file: bool) -> Self {
+        Self { offset: sector * SECTOR, entries, first: 0, block: Vec::new(), is_blank: !is_in_file }
+    }
+
+    /// Remembers that an entry was changed in the file.
+    pub(crate) fn set(&mut self, number: u64, sector: u32) {
+        let index = number.checked_sub(self.first);
+        if let Some(entry) = index.and_then(|index| self.block.get_mut(index as usize)) {
+            *entry = sector;
+        }
     }
 
     /// The sectors that it takes.
@@ -186,7 +203,9 @@ impl Directory {
         }
         let first = number / BLOCK * BLOCK;
         let mut bytes = vec![0; (self.entries.saturating_sub(first).min(BLOCK) * 4) as usize];
-        backing.read(self.offset + first * 4, &mut bytes)?;
+        if !self.is_blank {
+            backing.read(self.offset + first * 4, &mut bytes)?;
+        }
         self.block = words(&bytes).collect();
         self.first = first;
         Ok(self.block.get((number - first) as usize).copied().unwrap_or(0))

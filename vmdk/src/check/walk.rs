@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::{
+    inspection::Inspection,
     packed::{Packed, Verdict},
     problem::Problem,
     report::{Place, Report},
-    space::{Bits, Space, Use},
-    tables::{Directory, Entry, TableFile},
+    space::{Space, Use},
+    tables::Entry,
 };
 use crate::{SECTOR, error::Result};
 
@@ -17,27 +18,12 @@ use crate::{SECTOR, error::Result};
 /// table is read for one directory entry only, so that the work is bounded by the size of the file.
 pub(super) struct Walk<'a> {
     pub(super) report: &'a mut Report,
-    pub(super) file: TableFile,
-    pub(super) first: Option<Directory>,
-    pub(super) redundant: Option<Directory>,
-    /// What else is in the file: header and descriptor, with their names.
-    pub(super) fixed: Vec<(Range<u64>, &'static str)>,
-    /// Where the header says that grains begin.
-    pub(super) data_sector: u64,
+    pub(super) found: Inspection,
     pub(super) memory: usize,
-    /// Tables that cannot be read.
-    pub(super) lost: Lost,
     /// How to judge compressed grains.
     pub(super) packed: Option<Packed>,
     /// The sector after the last one that a table or grain uses.
     pub(super) last: u64,
-}
-
-/// Tables that are outside of the file or on other metadata, by number.
-#[derive(Debug)]
-pub(super) struct Lost {
-    first: Bits,
-    redundant: Bits,
 }
 
 /// One of the two directories.
@@ -57,50 +43,35 @@ enum Conflict {
     Shared,
 }
 
-impl Lost {
-    pub(super) fn new(tables: u64) -> Self {
-        Self { first: Bits::new(tables as usize), redundant: Bits::new(tables as usize) }
-    }
-
-    /// Those of the first directory.
-    pub(super) fn into_first(self) -> Bits {
-        self.first
-    }
-}
-
 impl Walk<'_> {
     pub(super) fn run(&mut self) -> Result<()> {
-        for window in Space::windows(self.reach(), self.memory) {
-            self.place_metadata(window)?;
-        }
+        self.find_lost()?;
         // What is left of a stream is told from its markers.
-        let from = if self.packed.is_some() { u64::MAX } else { self.data_sector };
-        let mut leak = Leak { from, grain: self.file.shape.grain_sectors, run: 0..0 };
-        for window in Space::windows(self.reach(), self.memory) {
+        let from = if self.packed.is_some() { u64::MAX } else { self.found.data_sector };
+        let mut leak = Leak { from, grain: self.found.file.shape.grain_sectors, run: 0..0 };
+        for window in Space::windows(self.found.sectors(), self.memory) {
             let space = self.place_grains(window)?;
             for gap in space.gaps() {
-                leak.gap(gap, self.report, &self.file.backing.name);
+                leak.gap(gap, self.report, &self.found.file.backing.name);
             }
         }
-        leak.end(self.report, &self.file.backing.name);
+        leak.end(self.report, &self.found.file.backing.name);
         Ok(())
     }
 
-    /// Sectors that 32 bits can name: a larger file is mostly hole.
-    fn reach(&self) -> u64 {
-        self.file.sectors().min((1 << 32) + self.file.shape.grain_sectors)
+    /// Finds the tables that cannot be read.
+    pub(super) fn find_lost(&mut self) -> Result<()> {
+        Space::windows(self.found.sectors(), self.memory).try_for_each(|window| self.place_metadata(window))
     }
 
     fn name(&self) -> std::sync::Arc<str> {
-        std::sync::Arc::clone(&self.file.backing.name)
+        std::sync::Arc::clone(&self.found.file.backing.name)
     }
 
     /// Header, descriptor and directories.
     fn claim_fixed(&mut self, space: &mut Space, report: bool) {
         let name = self.name();
-        let directories = [(&self.first, "the grain directory"), (&self.redundant, "the redundant grain directory")];
-        let directories = directories.iter().filter_map(|(found, name)| Some((found.as_ref()?.sectors(), *name)));
-        for (sectors, what) in self.fixed.iter().cloned().chain(directories) {
+        for (sectors, what) in self.found.fixed() {
             self.last = self.last.max(sectors.end);
             if space.claim(sectors.clone(), Use::Metadata).is_some() && report {
                 let detail = format!("{what} lies on other metadata");
@@ -114,9 +85,9 @@ impl Walk<'_> {
         let is_first_window = window.start == 0;
         let mut space = Space::new(window);
         self.claim_fixed(&mut space, true);
-        for number in 0..self.file.shape.tables {
-            if let Some(sector) = entry(&mut self.first, &self.file, number)? {
-                let sectors = self.table_range(sector);
+        for number in 0..self.found.file.shape.tables {
+            if let Some(sector) = self.found.first_entry(number)? {
+                let sectors = self.found.table_sectors(sector);
                 let conflict = self.conflict(sector, || space.claim(sectors, Use::Metadata));
                 let problem = match conflict {
                     Conflict::Outside => Problem::TableOutside,
@@ -126,13 +97,13 @@ impl Walk<'_> {
                 self.lose(Which::First, conflict, problem, place, is_first_window);
             }
         }
-        for number in 0..self.file.shape.tables {
-            if let Some(sector) = entry(&mut self.redundant, &self.file, number)? {
+        for number in 0..self.found.file.shape.tables {
+            if let Some(sector) = self.found.redundant_entry(number)? {
                 let place = Place::table(number).at(u64::from(sector));
-                let (conflict, problem) = if entry(&mut self.first, &self.file, number)? == Some(sector) {
+                let (conflict, problem) = if self.found.first_entry(number)? == Some(sector) {
                     (Conflict::Shared, Problem::NotRedundant)
                 } else {
-                    let sectors = self.table_range(sector);
+                    let sectors = self.found.table_sectors(sector);
                     let conflict = self.conflict(sector, || space.claim(sectors, Use::Metadata));
                     (conflict, Problem::RedundantTableLost)
                 };
@@ -143,7 +114,7 @@ impl Walk<'_> {
     }
 
     fn conflict(&self, sector: u32, claim: impl FnOnce() -> Option<Use>) -> Conflict {
-        if !self.file.holds_table(sector) {
+        if !self.found.file.holds_table(sector) {
             Conflict::Outside
         } else if claim().is_some() {
             Conflict::Overlap
@@ -155,14 +126,16 @@ impl Walk<'_> {
     /// Notes that a table cannot be read, and says so once.
     fn lose(&mut self, which: Which, conflict: Conflict, problem: Problem, place: Place, is_first_window: bool) {
         let lost = match which {
-            Which::First => &mut self.lost.first,
-            Which::Redundant => &mut self.lost.redundant,
+            Which::First => &mut self.found.lost.first,
+            Which::Redundant => &mut self.found.lost.redundant,
         };
         let number = place.table.unwrap_or(0) as usize;
         let known = lost.get(number);
         let detail = match conflict {
             Conflict::None => return,
-            Conflict::Outside => format!("the table does not lie inside the file of {} sectors", self.file.sectors()),
+            Conflict::Outside => {
+                format!("the table does not lie inside the file of {} sectors", self.found.file.sectors())
+            }
             Conflict::Overlap => "the table lies on other metadata".to_owned(),
             Conflict::Shared => "both directories name the same table".to_owned(),
         };
@@ -174,30 +147,26 @@ impl Walk<'_> {
         }
     }
 
-    fn table_range(&self, sector: u32) -> Range<u64> {
-        u64::from(sector)..u64::from(sector) + self.file.shape.table_sectors()
-    }
-
     /// Looks at all grains and finds those that are outside of the file, on metadata or on each other.
     fn place_grains(&mut self, window: Range<u64>) -> Result<Space> {
         let judge = window.start == 0;
         let mut space = Space::new(window);
         self.claim_fixed(&mut space, false);
-        for number in 0..self.file.shape.tables {
+        for number in 0..self.found.file.shape.tables {
             let (first, redundant) = self.tables(number)?;
             for sector in [first, redundant].into_iter().flatten() {
-                let sectors = self.table_range(sector);
+                let sectors = self.found.table_sectors(sector);
                 self.last = self.last.max(sectors.end);
                 space.claim(sectors, Use::Metadata);
             }
         }
         let (mut entries, mut copy) = (Vec::new(), Vec::new());
-        for number in 0..self.file.shape.tables {
+        for number in 0..self.found.file.shape.tables {
             let (first, redundant) = self.tables(number)?;
             let Some(sector) = first.or(redundant) else { continue };
-            let stored = self.file.read_table(sector, &mut entries)?;
+            let stored = self.found.file.read_table(sector, &mut entries)?;
             if judge && let Some(other) = redundant.filter(|_| first.is_some()) {
-                let copied = self.file.read_table(other, &mut copy)?;
+                let copied = self.found.file.read_table(other, &mut copy)?;
                 if (stored || copied) && entries != copy {
                     self.report_difference(number, &entries, &copy);
                 }
@@ -214,9 +183,8 @@ impl Walk<'_> {
 
     /// Sectors of a table and of its copy, as far as they can be read.
     fn tables(&mut self, number: u64) -> Result<(Option<u32>, Option<u32>)> {
-        let index = number as usize;
-        let first = entry(&mut self.first, &self.file, number)?.filter(|_| !self.lost.first.get(index));
-        let redundant = entry(&mut self.redundant, &self.file, number)?.filter(|_| !self.lost.redundant.get(index));
+        let first = self.found.first_entry(number)?.filter(|_| !self.found.lost.is_first(number));
+        let redundant = self.found.redundant_entry(number)?.filter(|_| !self.found.lost.is_redundant(number));
         Ok((first, redundant))
     }
 
@@ -224,10 +192,10 @@ impl Walk<'_> {
     fn report_lost_copy(&mut self, number: u64, first: Option<u32>, redundant: Option<u32>, stored: bool) {
         let name = self.name();
         let place = Place::table(number);
-        if first.is_none() && stored && self.first.is_some() && !self.lost.first.get(number as usize) {
+        if first.is_none() && stored && self.found.first.is_some() && !self.found.lost.is_first(number) {
             self.report.add(Problem::TableMissing, &name, place, "only the redundant directory has the table");
         }
-        if redundant.is_none() && self.redundant.is_some() && !self.lost.redundant.get(number as usize) {
+        if redundant.is_none() && self.found.redundant.is_some() && !self.found.lost.is_redundant(number) {
             let detail = "the redundant directory has no copy of the table";
             self.report.add(Problem::RedundantTableLost, &name, place, detail);
         }
@@ -249,20 +217,20 @@ impl Walk<'_> {
 
     /// Number of entries that cannot be right.
     fn unsound(&self, number: u64, entries: &[u32]) -> usize {
-        let shape = &self.file.shape;
+        let shape = &self.found.file.shape;
         let wrong = |(index, value): (usize, &u32)| {
             let grain = number * shape.entries + index as u64;
-            match shape.entry(*value, grain, self.file.len) {
+            match shape.entry(*value, grain, self.found.file.len) {
                 Entry::Absent => false,
                 Entry::Outside(_) => true,
-                Entry::At(sectors) => sectors.start < self.data_sector || grain >= shape.grains(),
+                Entry::At(sectors) => sectors.start < self.found.data_sector || grain >= shape.grains(),
             }
         };
         entries.iter().enumerate().filter(|entry| wrong(*entry)).count()
     }
 
     fn place_table(&mut self, number: u64, entries: &[u32], space: &mut Space, judge: bool) -> Result<()> {
-        let shape = self.file.shape;
+        let shape = self.found.file.shape;
         let name = self.name();
         for (index, value) in entries.iter().enumerate() {
             let grain = number * shape.entries + index as u64;
@@ -274,11 +242,11 @@ impl Walk<'_> {
                 }
                 continue;
             }
-            let sectors = match shape.entry(*value, grain, self.file.len) {
+            let sectors = match shape.entry(*value, grain, self.found.file.len) {
                 Entry::Absent => continue,
                 Entry::Outside(_) => {
                     if judge {
-                        let detail = format!("the file has {} sectors", self.file.sectors());
+                        let detail = format!("the file has {} sectors", self.found.file.sectors());
                         self.report.add(Problem::GrainOutside, &name, place, detail);
                     }
                     continue;
@@ -308,8 +276,8 @@ impl Walk<'_> {
                     let detail = "the grain lies on one that comes before it on the disk";
                     self.report.add(Problem::GrainOverlap, &name, place, detail);
                 }
-                None if judge && sectors.start < self.data_sector => {
-                    let detail = format!("the header says that grains begin at sector {}", self.data_sector);
+                None if judge && sectors.start < self.found.data_sector => {
+                    let detail = format!("the header says that grains begin at sector {}", self.found.data_sector);
                     self.report.add(Problem::OverheadWrong, &name, place, detail);
                 }
                 None => {}
@@ -321,7 +289,7 @@ impl Walk<'_> {
     /// The sectors of a compressed grain; none when what is there is not the grain.
     fn packed_sectors(&mut self, sector: u64, place: Place, judge: bool) -> Result<Range<u64>> {
         let name = self.name();
-        let (shape, grain) = (self.file.shape, place.grain.unwrap_or(0));
+        let (shape, grain) = (self.found.file.shape, place.grain.unwrap_or(0));
         let Some(packed) = &mut self.packed else { return Ok(sector..sector) };
         let (problem, detail, sectors) = match packed.judge(sector, grain * shape.grain_sectors)? {
             Verdict::Sound(found) => return Ok(found.sectors()),
@@ -340,12 +308,6 @@ impl Walk<'_> {
         }
         Ok(sectors)
     }
-}
-
-/// The entry of a directory; `None` when there is no directory or no table.
-fn entry(directory: &mut Option<Directory>, file: &TableFile, number: u64) -> Result<Option<u32>> {
-    let Some(directory) = directory else { return Ok(None) };
-    Ok(Some(directory.get(&file.backing, number)?).filter(|sector| *sector != 0))
 }
 
 /// Gaps between the users of a file, put together across windows. What is too small for a grain is alignment.

@@ -28,6 +28,11 @@ impl Backing {
         Self { name: name.into(), handle, lost: Arc::default() }
     }
 
+    /// The source itself.
+    pub(crate) fn into_handle(self) -> Handle {
+        self.handle
+    }
+
     pub(crate) fn is_writable(&self) -> bool {
         self.handle.writer().is_some()
     }

@@ -9,6 +9,7 @@ mod own_files;
 mod rename;
 mod unlink;
 
+pub(crate) use self::own_files::OwnFiles;
 pub use self::{
     grow::{GrowOptions, grow},
     rename::rename,

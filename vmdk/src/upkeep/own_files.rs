@@ -17,9 +17,9 @@ use crate::{
 
 /// A link's own files.
 #[derive(Debug)]
-pub(super) struct OwnFiles {
-    pub(super) path: PathBuf,
-    pub(super) descriptor: Descriptor,
+pub(crate) struct OwnFiles {
+    pub(crate) path: PathBuf,
+    pub(crate) descriptor: Descriptor,
     /// Where the descriptor is in a sparse file; `None` for a text file.
     pub(super) embedded: Option<Range<u64>>,
     /// Extents in disk order with their files; `ZERO` extents have none.
@@ -28,7 +28,7 @@ pub(super) struct OwnFiles {
 
 impl OwnFiles {
     /// Reads the descriptor at `path`.
-    pub(super) fn read(path: &Path, paths: PathPolicy) -> Result<Self> {
+    pub(crate) fn read(path: &Path, paths: PathPolicy) -> Result<Self> {
         let file = open(path, false)?;
         let object = path.display().to_string();
         let len = file.len()?;
@@ -68,7 +68,7 @@ impl OwnFiles {
     }
 
     /// Whether the link needs a parent.
-    pub(super) fn is_child(&self) -> Result<bool> {
+    pub(crate) fn is_child(&self) -> Result<bool> {
         Ok(self.descriptor.parent_cid()? != Cid::NONE)
     }
 
@@ -86,7 +86,7 @@ impl OwnFiles {
 
     /// Writes a changed descriptor back. A text file is replaced as a whole: after a crash it has the old or the new
     /// text. An embedded one is written over in one piece.
-    pub(super) fn store(&self, descriptor: &Descriptor) -> Result<()> {
+    pub(crate) fn store(&self, descriptor: &Descriptor) -> Result<()> {
         let mut bytes = descriptor.to_bytes();
         let Some(range) = &self.embedded else {
             let stored = FileSource::replace(&self.path, &bytes);

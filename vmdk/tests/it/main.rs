@@ -22,6 +22,7 @@ mod power;
 mod props;
 #[cfg(feature = "async")]
 mod remote;
+mod repair;
 mod snapshots;
 mod stream;
 mod support;

@@ -2,10 +2,10 @@
 
 mod chains;
 mod clean;
-mod damage;
+pub(crate) mod damage;
 mod hostile;
 mod snapshots;
-mod streams;
+pub(crate) mod streams;
 
 use std::path::Path;
 
