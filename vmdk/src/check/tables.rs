@@ -101,7 +101,8 @@ pub(crate) struct TableFile {
     pub(crate) shape: Shape,
     /// The file as it is; a repair that is planned may make it longer.
     real_len: u64,
-    hole: Range<u64>,
+    /// The last two holes that were found: tables and their copies are read in turn.
+    holes: [Range<u64>; 2],
     /// The last table was empty: worth asking for a hole.
     worth_asking: bool,
     bytes: Vec<u8>,
@@ -111,7 +112,7 @@ impl TableFile {
     pub(crate) fn new(backing: Backing, shape: Shape) -> Result<Self> {
         let len = backing.len()?;
         let bytes = vec![0; shape.table_bytes() as usize];
-        Ok(Self { backing, len, shape, real_len: len, hole: 0..0, worth_asking: false, bytes })
+        Ok(Self { backing, len, shape, real_len: len, holes: [0..0, 0..0], worth_asking: false, bytes })
     }
 
     /// Sectors of the file; a last part of one does not count.
@@ -142,15 +143,16 @@ impl TableFile {
     fn is_hole(&mut self, table: Range<u64>) -> Result<bool> {
         const AHEAD: u64 = 1 << 30;
         let inside = |hole: &Range<u64>| hole.start <= table.start && table.end <= hole.end;
-        if self.worth_asking && !inside(&self.hole) {
+        if self.worth_asking && !self.holes.iter().any(inside) {
             self.worth_asking = false;
             if let SourceMap::Runs(runs) = self.backing.map(table.start..self.real_len.min(table.start + AHEAD))?
                 && let Some(first) = runs.first().filter(|run| run.hole && run.range.start == table.start)
             {
-                self.hole = first.range.clone();
+                self.holes.swap(0, 1);
+                self.holes[0] = first.range.clone();
             }
         }
-        let hole = inside(&self.hole);
+        let hole = self.holes.iter().any(inside);
         self.worth_asking |= hole;
         Ok(hole)
     }

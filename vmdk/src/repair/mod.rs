@@ -110,8 +110,8 @@ impl Repair {
         check(&self.path, &self.options)
     }
 
-    /// Copies all files of the link into `directory` on the local file system, which must exist, and repairs the copy. Returns what is
-    /// wrong with it afterwards. A parent that is named relative to the link is not found from there: a chain is
+    /// Copies all files of the link into `directory` on the local file system, which must exist, and repairs the copy.
+    /// Returns what is wrong with it afterwards. A parent that is named relative to the link is not found from there: a chain is
     /// copied as a whole, link by link.
     ///
     /// # Errors

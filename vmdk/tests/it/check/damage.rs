@@ -1,6 +1,9 @@
 //! Damage by hand in hosted sparse images, each with the finding that tells of it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use vmdk::{
     CreateKind, CreateSpec,
@@ -9,7 +12,7 @@ use vmdk::{
 };
 
 use super::{Patch, assert_clean, deep, problems};
-use crate::support::Random;
+use crate::support::{Random, peer};
 
 const CAPACITY: u64 = (100 << 20) + 512;
 
@@ -195,4 +198,28 @@ fn a_report_stays_small_and_its_counts_stay_right() {
     assert_eq!(report.count(Problem::GrainOutside), 1600);
     assert_eq!(report.findings().filter(|finding| finding.problem == Problem::GrainOutside).count(), 3);
     assert!(report.to_string().contains("1600 x GrainOutside (damaged data)"));
+}
+
+#[test]
+fn qemu_img_agrees_wherever_it_can_judge() {
+    if !peer("qemu-img") {
+        return;
+    }
+    // All that its check looks at in a sparse extent is whether a grain begins inside of the file.
+    let verdicts = |damage: &dyn Fn(&mut Patch)| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = image(dir.path());
+        let mut patch = Patch::of(&path);
+        damage(&mut patch);
+        patch.save();
+        let judged = Command::new("qemu-img").args(["check", "-f", "vmdk"]).arg(&path).output().unwrap();
+        (deep(&path).worst() >= Some(Severity::Damaged), !judged.status.success())
+    };
+    assert_eq!(verdicts(&|_| {}), (false, false));
+    assert_eq!(verdicts(&|patch| patch.set_grain(2, 0x00ff_ff00)), (true, true));
+    assert_eq!(verdicts(&|patch| patch.bytes.truncate(patch.bytes.len() - 65536 - 100)), (true, true));
+    assert_eq!(verdicts(&|patch| patch.bytes[4] = 9), (true, true));
+    // What it does not look at.
+    let (ours, _) = verdicts(&|patch| patch.set_grain(513, patch.word(patch.grain_entry(0, 1))));
+    assert!(ours);
 }
