@@ -33,6 +33,11 @@ pub(super) trait Files {
     /// Opens `path`.
     fn open(&mut self, path: &Path, access: Access) -> Result<FileId, Self::Stop>;
 
+    /// Opens a file of which only the size will be asked for.
+    fn open_flat(&mut self, path: &Path, access: Access) -> Result<FileId, Self::Stop> {
+        self.open(path, access)
+    }
+
     /// A name that is the same for all names of one file.
     fn identity(&mut self, path: &Path) -> Result<PathBuf, Self::Stop>;
 
@@ -158,8 +163,17 @@ impl<'a, F: Files> Opener<'a, F> {
         }
         refuse_mapping(&link, &lines)?;
         let mut stopped = None;
+        let mut written = HashSet::new();
         for line in &lines {
             let writable = access == Access::ReadWrite && line.access == ExtentAccess::ReadWrite;
+            if writable && !matches!(line.kind, ExtentType::Flat | ExtentType::Vmfs | ExtentType::Zero) {
+                let name = line.file_name.as_deref().unwrap_or_default();
+                let path = self.paths.locate(&link.path, name)?;
+                if !written.insert(self.files.identity(&path)?) {
+                    let problem = format!("it names {name:?} twice, and two writers would destroy that file");
+                    return Err(Error::malformed(link.path.display().to_string(), problem).into());
+                }
+            }
             match self.extent(&link.path, line, writable) {
                 Ok(shape) => link.push(shape, line.len(), writable)?,
                 Err(stop) => stopped = Some(self.files.put_off(stop)?),
@@ -175,8 +189,8 @@ impl<'a, F: Files> Opener<'a, F> {
         refuse_out_of_reach(descriptor, line)?;
         let path = self.paths.locate(descriptor, line.file_name.as_deref().unwrap_or_default())?;
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
-        let file = self.files.open(&path, access)?;
         if matches!(line.kind, ExtentType::Flat | ExtentType::Vmfs) {
+            let file = self.files.open_flat(&path, access)?;
             let (offset, len) = (line.offset(), self.files.len(file)?);
             if offset.checked_add(line.len()).is_none_or(|needed| needed > len) {
                 let needed = line.len();
@@ -186,6 +200,7 @@ impl<'a, F: Files> Opener<'a, F> {
             }
             return Ok(Shape::Flat { file, offset });
         }
+        let file = self.files.open(&path, access)?;
         // Which kind of sparse is told by the file: what the descriptor says is a hint.
         let grains = shape::sparse(self.files, file, access, self.ignore_journal)?;
         if grains.capacity < line.len() {

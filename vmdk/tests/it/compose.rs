@@ -1,6 +1,6 @@
 //! Descriptors that combine extents: missing files, names, access. What others get wrong is in `peer_defects.rs`.
 
-use vmdk::{Disk, Error, OpenOptions, PathPolicy};
+use vmdk::{CreateKind, CreateSpec, Disk, Error, OpenOptions, PathPolicy, create};
 
 use crate::support::{MemFiles, assert_is};
 
@@ -61,4 +61,17 @@ fn a_file_named_vmdk_that_is_none_is_not_taken_for_raw() {
     assert!(matches!(error, Error::Malformed { .. }), "{error}");
     let files = MemFiles::with(&[("d.img", &[3; 1000])]);
     assert_is(&Disk::open("d.img", &OpenOptions::new().resolver(files)).unwrap(), &[3; 1000]);
+}
+
+#[test]
+fn a_sparse_file_that_is_named_twice_has_no_two_writers() {
+    let text = "version=1\nCID=1\nRW 2048 SPARSE \"s\"\nRW 2048 SPARSE \"s\"\n";
+    let dir = tempfile::tempdir().unwrap();
+    let sparse = CreateSpec::new(1 << 20, CreateKind::MonolithicSparse);
+    create(dir.path().join("s"), &sparse).unwrap().close().unwrap();
+    std::fs::write(dir.path().join("d.vmdk"), text).unwrap();
+    let error = Disk::open(dir.path().join("d.vmdk"), &OpenOptions::new().writable()).unwrap_err();
+    assert!(matches!(error, Error::Malformed { .. }) && error.to_string().contains("twice"), "{error}");
+    // Readers do no harm.
+    assert_is(&Disk::open(dir.path().join("d.vmdk"), &OpenOptions::new()).unwrap(), &vec![0; 2 << 20]);
 }

@@ -4,6 +4,7 @@
 mod chain;
 mod check;
 mod children;
+mod coalescing;
 mod compose;
 mod copying;
 mod creation;

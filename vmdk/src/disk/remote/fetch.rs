@@ -39,6 +39,9 @@ pub(super) type ReadOfFile<'a> = Boxed<'a, (FileId, Result<Vec<(u64, Bytes)>>)>;
 /// Data of so many bytes are fetched and placed at a time.
 const BATCH_BYTES: u64 = 64 << 20;
 
+/// Bytes of gaps that are read of one file at a time.
+const MOST_THROWN_AWAY: u64 = 32 << 20;
+
 impl<S: AsyncReadAt> AsyncDisk<S> {
     /// Reads all of `wanted`, in any order and with repetitions.
     pub(super) async fn fetch(&self, mut wanted: Vec<Wanted>) -> Result<Fetched> {
@@ -173,13 +176,15 @@ pub(super) async fn read<S: AsyncReadAt>(
 }
 
 /// Makes one of ranges that overlap or have small gaps between them, and several of long ones.
-pub(super) fn coalesce(ascending: impl Iterator<Item = Range<u64>>, hint: SourceHint) -> Vec<Range<u64>> {
-    let mut joined: Vec<Range<u64>> = Vec::new();
-    for range in ascending.filter(|range| !range.is_empty()) {
-        match joined.last_mut() {
-            Some(last) if range.start.saturating_sub(last.end) <= hint.gap => last.end = last.end.max(range.end),
-            _ => joined.push(range),
-        }
+pub(super) fn coalesce(ascending: impl Iterator<Item = Range<u64>> + Clone, hint: SourceHint) -> Vec<Range<u64>> {
+    let mut gap = hint.gap;
+    let sum =
+        |ranges: &[Range<u64>]| ranges.iter().fold(0_u64, |sum, range| sum.saturating_add(range.end - range.start));
+    let (mut joined, needed) = (join(ascending.clone(), gap), sum(&join(ascending.clone(), 0)));
+    // Many small ranges far from each other: what is thrown away is bounded, whatever the source would like.
+    while gap > 0 && sum(&joined) - needed > MOST_THROWN_AWAY {
+        gap /= 2;
+        joined = join(ascending.clone(), gap);
     }
     let longest = hint.longest.max(crate::SECTOR);
     let cut = |range: Range<u64>| {
@@ -187,6 +192,17 @@ pub(super) fn coalesce(ascending: impl Iterator<Item = Range<u64>>, hint: Source
         starts.map(move |start| start..range.end.min(start + longest))
     };
     joined.into_iter().flat_map(cut).collect()
+}
+
+fn join(ascending: impl Iterator<Item = Range<u64>>, gap: u64) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ascending.filter(|range| !range.is_empty()) {
+        match joined.last_mut() {
+            Some(last) if range.start.saturating_sub(last.end) <= gap => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 /// Drives futures together, so many at once, and returns what they give in their order.
@@ -222,11 +238,22 @@ mod tests {
     #[test]
     fn small_gaps_close_and_long_ranges_are_cut() {
         let hint = SourceHint::default().gap(10).longest(1000);
-        let join = |ranges: &[Range<u64>]| coalesce(ranges.iter().cloned(), hint);
-        assert_eq!(join(&[0..5, 5..9, 19..20, 31..31, 31..40]), [0..20, 31..40]);
-        assert_eq!(join(&[0..100, 20..50, 90..120, 131..132]), [0..120, 131..132]);
-        assert_eq!(join(&[7..2500, 9..20]), [7..1007, 1007..2007, 2007..2500]);
-        assert_eq!(join(&[]), []);
+        let joined = |ranges: &[Range<u64>]| coalesce(ranges.iter().cloned(), hint);
+        assert_eq!(joined(&[0..5, 5..9, 19..20, 31..31, 31..40]), [0..20, 31..40]);
+        assert_eq!(joined(&[0..100, 20..50, 90..120, 131..132]), [0..120, 131..132]);
+        assert_eq!(joined(&[7..2500, 9..20]), [7..1007, 1007..2007, 2007..2500]);
+        assert_eq!(joined(&[]), []);
+    }
+
+    #[test]
+    fn what_is_thrown_away_is_bounded() {
+        let far = (0..10_000_u64).map(|number| number << 20..(number << 20) + 512);
+        let ranges = coalesce(far, SourceHint::default());
+        assert_eq!(ranges.len(), 10_000);
+        let near = (0..10_000_u64).map(|number| number << 12..(number << 12) + 512);
+        assert_eq!(coalesce(near, SourceHint::default().gap(4096)).len(), 10_000);
+        let few = (0..30_u64).map(|number| number << 20..(number << 20) + 512);
+        assert_eq!(coalesce(few, SourceHint::default()).len(), 2);
     }
 
     #[test]

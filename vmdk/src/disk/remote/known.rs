@@ -2,7 +2,7 @@
 //! fetched together.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -27,7 +27,8 @@ pub(super) struct Known<'a, R: AsyncResolver> {
     resolver: &'a R,
     files: Vec<File<R::Source>>,
     by_path: HashMap<PathBuf, FileId>,
-    missing_files: BTreeSet<PathBuf>,
+    /// And whether their beginning will be looked at.
+    missing_files: BTreeMap<PathBuf, bool>,
     missing_ranges: BTreeSet<(FileId, u64, u64)>,
 }
 
@@ -37,7 +38,7 @@ struct File<S> {
     pieces: Vec<(u64, Bytes)>,
 }
 
-/// Read of every file as soon as it is open: headers, most descriptors, small directories.
+/// Read of every file that is looked at as soon as it is open: headers, most descriptors, small directories.
 const START_BYTES: u64 = 64 << 10;
 
 impl<'a, R: AsyncResolver> Known<'a, R> {
@@ -46,7 +47,7 @@ impl<'a, R: AsyncResolver> Known<'a, R> {
             resolver,
             files: Vec::new(),
             by_path: HashMap::new(),
-            missing_files: BTreeSet::new(),
+            missing_files: BTreeMap::new(),
             missing_ranges: BTreeSet::new(),
         }
     }
@@ -59,9 +60,9 @@ impl<'a, R: AsyncResolver> Known<'a, R> {
     pub(super) async fn fetch(&mut self) -> Result<()> {
         let resolver = self.resolver;
         let paths = std::mem::take(&mut self.missing_files);
-        let opens = paths.iter().map(|path| Box::pin(open(resolver, path)) as Boxed<'_, _>).collect();
-        let opened: Vec<Result<File<R::Source>>> = all(opens).await;
-        for (path, file) in paths.into_iter().zip(opened) {
+        let opens = paths.iter().map(|(path, look)| Box::pin(open(resolver, path, *look)) as Boxed<'_, _>);
+        let opened: Vec<Result<File<R::Source>>> = all(opens.collect()).await;
+        for ((path, _), file) in paths.into_iter().zip(opened) {
             self.by_path.insert(path, self.files.len() as FileId);
             self.files.push(file?);
         }
@@ -79,18 +80,28 @@ impl<'a, R: AsyncResolver> Known<'a, R> {
     }
 }
 
-impl<R: AsyncResolver> Files for Known<'_, R> {
-    type Stop = Stop;
-
-    fn open(&mut self, path: &Path, access: Access) -> Result<FileId, Stop> {
+impl<R: AsyncResolver> Known<'_, R> {
+    fn find(&mut self, path: &Path, access: Access, look: bool) -> Result<FileId, Stop> {
         if access == Access::ReadWrite {
             let (object, reason) = (path.display().to_string(), "asynchronous disks can only be read");
             return Err(Error::ReadOnly { operation: "open for writing", object, reason }.into());
         }
         self.by_path.get(path).copied().ok_or_else(|| {
-            self.missing_files.insert(path.to_owned());
+            *self.missing_files.entry(path.to_owned()).or_default() |= look;
             Stop::Missing
         })
+    }
+}
+
+impl<R: AsyncResolver> Files for Known<'_, R> {
+    type Stop = Stop;
+
+    fn open(&mut self, path: &Path, access: Access) -> Result<FileId, Stop> {
+        self.find(path, access, true)
+    }
+
+    fn open_flat(&mut self, path: &Path, access: Access) -> Result<FileId, Stop> {
+        self.find(path, access, false)
     }
 
     fn identity(&mut self, path: &Path) -> Result<PathBuf, Stop> {
@@ -129,8 +140,8 @@ impl<R: AsyncResolver> Files for Known<'_, R> {
     }
 }
 
-/// Opens a file and reads its beginning.
-async fn open<R: AsyncResolver>(resolver: &R, path: &Path) -> Result<File<R::Source>> {
+/// Opens a file and, to `look` at it, reads its beginning.
+async fn open<R: AsyncResolver>(resolver: &R, path: &Path, look: bool) -> Result<File<R::Source>> {
     let name: Arc<str> = path.display().to_string().into();
     let failed = |operation| {
         let name = name.to_string();
@@ -138,8 +149,8 @@ async fn open<R: AsyncResolver>(resolver: &R, path: &Path) -> Result<File<R::Sou
     };
     let source = resolver.open(path).await.map_err(failed("open"))?;
     let len = source.len().await.map_err(failed("size"))?;
-    let start = 0..len.min(START_BYTES);
-    let pieces = if len == 0 { Vec::new() } else { read(&source, &name, len, vec![start]).await? };
+    let start = if look { 0..len.min(START_BYTES) } else { 0..0 };
+    let pieces = if start.is_empty() { Vec::new() } else { read(&source, &name, len, vec![start]).await? };
     Ok(File { remote: Remote { name, len, source }, pieces })
 }
 
