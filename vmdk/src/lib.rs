@@ -24,7 +24,7 @@
 //! | `monolithicSparse`, `twoGbMaxExtentSparse` (KDMV) | yes | yes | yes |
 //! | `custom` with flat, sparse and `ZERO` extents | yes | yes, but not into `ZERO` | no |
 //! | children of the above (snapshot chains) | yes | yes, flat excepted | sparse ([`create_child`]) |
-//! | `streamOptimized` | as a stream ([`stream`]) | no | as a stream |
+//! | `streamOptimized` | yes, by position; and as a stream ([`stream`]) | no | as a stream |
 //! | `vmfsSparse` (COWD), `seSparse` | yes; with a journal to replay only if asked | no: ESXi alone does | no |
 //! | raw device mappings, devices of a host, `vsanSparse` | refused, saying where the bytes are | | |
 //!
@@ -33,6 +33,7 @@
 //! - [`layout`]: binary headers, parsed and checked without I/O
 //! - [`source`]: positioned byte sources ([`ReadAt`], [`WriteAt`])
 //! - [`Disk`]: one virtual disk with its extents and parents
+//! - `AsyncDisk` (feature `async`): the same to read, over sources behind a network
 //! - [`create`](create()), [`create_child`]: new disks
 //! - [`grow`], [`rename`], [`unlink`]: upkeep of disks with all their files
 //! - [`copy`](copy()), [`convert`]: whole disks from one image to another
@@ -45,7 +46,9 @@
 //! Everything in an image file is taken as hostile: header fields bound no allocation unchecked, arithmetic
 //! is checked, names in descriptors cannot leave the directory unless [`PathPolicy::Any`] says so.
 //!
-//! The crate does blocking positioned I/O through `&self` and has no thread, runtime or global state.
+//! Formats, opening and the walk through a chain are plain code without I/O. [`Disk`] drives it with blocking
+//! positioned reads through `&self`, `AsyncDisk` with futures that any executor can poll; there is no runtime and no
+//! global state.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 
