@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use vmdk::{
     Disk, Handle, MemSource, OpenOptions,
     check::{CheckOptions, Problem, check_source},
-    stream::{StreamEnd, StreamReader},
+    stream::{SalvageReader, SalvageReport, Salvager, StreamEnd, StreamReader},
 };
 
 use super::{
@@ -27,7 +27,11 @@ proptest! {
     #![proptest_config(cases(8))]
 
     #[test]
-    fn its_streams_are_read_forward_and_by_position(capacity in capacity(), changes in changes(0..12)) {
+    fn its_streams_are_read_forward_by_position_and_in_pieces(
+        capacity in capacity(),
+        changes in changes(0..12),
+        cut in 0.0..1.0_f64,
+    ) {
         static HERE: OnceLock<bool> = OnceLock::new();
         if !*HERE.get_or_init(|| module("VMDKstream")) {
             return Ok(());
@@ -47,11 +51,26 @@ proptest! {
         let files = MemFiles::with(&[("s.vmdk", &stream)]);
         let disk = Disk::open("s.vmdk", &OpenOptions::new().resolver(files)).unwrap();
         assert_is(&disk, &content);
+        let (whole, report) = salvaged(&stream, &content);
+        prop_assert!(report.is_whole() && report.grains == whole, "{:?}", report);
+        let (some, report) = salvaged(&stream[..(stream.len() as f64 * cut) as usize], &content);
+        prop_assert!(some <= whole && !report.is_whole(), "{:?}", report);
         let source = Handle::ReadOnly(Arc::new(MemSource::new(stream)));
         let report = check_source("s.vmdk", source, &CheckOptions::new().deep(true)).unwrap();
         let wrong: Vec<_> = report.counts().map(|(problem, _)| problem).collect();
         prop_assert_eq!(wrong, [Problem::LongContentIdWrong], "{:?}", report);
     }
+}
+
+/// Salvages all grains, which must have the right bytes; how many there are.
+fn salvaged(stream: &[u8], content: &[u8]) -> (u64, SalvageReport) {
+    let mut reader = SalvageReader::new(stream, "s.vmdk", Salvager::new());
+    let mut grains = 0;
+    while let Some(grain) = reader.next_grain().unwrap() {
+        assert!(content[grain.offset as usize..].starts_with(grain.data), "the grain at {} differs", grain.offset);
+        grains += 1;
+    }
+    (grains, reader.report().clone())
 }
 
 fn stream_of(content: &[u8]) -> Vec<u8> {
