@@ -82,7 +82,7 @@ impl Conversion {
     }
 }
 
-const ALL: [Conversion; 4] = [
+const ALL: [Conversion; 5] = [
     Conversion {
         question: "raw to streamOptimized",
         kind: Kind::Export,
@@ -104,8 +104,18 @@ const ALL: [Conversion; 4] = [
         slow: false,
     },
     Conversion {
-        question: "streamOptimized to raw",
+        question: "streamOptimized to raw, forward",
         kind: Kind::Import,
+        from: (STREAM, "vmdk"),
+        to: ("back.img", "raw"),
+        flags: &["-W"],
+        bar: 3.0,
+        sized: false,
+        slow: false,
+    },
+    Conversion {
+        question: "streamOptimized to raw, by position",
+        kind: Kind::ToRaw,
         from: (STREAM, "vmdk"),
         to: ("back.img", "raw"),
         flags: &["-W"],

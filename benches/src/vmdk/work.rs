@@ -152,11 +152,11 @@ fn map(from: &Path) -> Result<(), Box<dyn Error>> {
 pub(super) enum Kind {
     /// Raw to `streamOptimized`.
     Export,
-    /// `streamOptimized` to raw.
+    /// `streamOptimized` to raw, read forward.
     Import,
     /// Raw to `monolithicSparse`.
     ToSparse,
-    /// `monolithicSparse` to raw.
+    /// Any disk to raw, read by position.
     ToRaw,
     /// Random reads on so many threads.
     Read(u64),
@@ -194,4 +194,4 @@ const PEAK: &str = "peak";
 
 /// Bytes of a random read, and how many are made.
 pub(super) const BLOCK: u64 = 4096;
-pub(super) const READS: u64 = 1_000_000;
+pub(super) const READS: u64 = 200_000;
