@@ -101,6 +101,11 @@ impl StreamEncoder {
     /// # Errors
     /// [`Error::NotSupported`] when the stream grows beyond 2 TiB.
     pub fn finish(mut self) -> Result<Vec<u8>> {
+        self.end()
+    }
+
+    /// As [`finish`](Self::finish), for owners that cannot give it away; nothing may follow.
+    pub(super) fn end(&mut self) -> Result<Vec<u8>> {
         let mut tail = Vec::new();
         self.close_table(&mut tail)?;
         let directory = std::mem::take(&mut self.directory);

@@ -1,6 +1,12 @@
 //! A whole disk to a stream.
 
-use std::{fmt, io::Write, ops::Range, thread};
+use std::{
+    fmt,
+    io::Write,
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use super::{
     PackedGrains, Packer, StreamSpec,
@@ -34,6 +40,7 @@ pub struct Export<'a> {
     spec: &'a StreamSpec,
     threads: usize,
     progress: Option<&'a mut dyn FnMut(Progress)>,
+    cancel: Option<&'a AtomicBool>,
 }
 
 /// How far a stream has come, written or read.
@@ -49,7 +56,7 @@ pub struct Progress {
 impl<'a> Export<'a> {
     /// Writes the stream that `spec` describes.
     pub fn new(spec: &'a StreamSpec) -> Self {
-        Self { spec, threads: 0, progress: None }
+        Self { spec, threads: 0, progress: None, cancel: None }
     }
 
     /// Sets the number of threads beside the calling one; 1 is the calling thread alone, 0, as unless set, stands for
@@ -65,12 +72,18 @@ impl<'a> Export<'a> {
         self
     }
 
+    /// Sets a flag that ends the export when it becomes true.
+    pub fn cancel(mut self, cancel: &'a AtomicBool) -> Self {
+        self.cancel = Some(cancel);
+        self
+    }
+
     /// Writes all of `image` to `sink`, and gives the sink back.
     ///
     /// # Errors
     /// Those of the image and of the sink, [`Error::InvalidInput`] for a specification that cannot be or has another
-    /// capacity than the image, and [`Error::NotSupported`] when the stream grows beyond 2 TiB. All threads have ended
-    /// then.
+    /// capacity than the image, [`Error::NotSupported`] when the stream grows beyond 2 TiB, and [`Error::Cancelled`].
+    /// All threads have ended then.
     ///
     /// # Panics
     /// Where the image does.
@@ -97,6 +110,7 @@ impl<'a> Export<'a> {
             };
             let mut piece = Piece::default();
             while pieces.next(&mut piece)? {
+                check_cancelled(self.cancel, "export")?;
                 crew.submit(piece, |done| take(done, &mut spare))?;
                 piece = spare.pop().unwrap_or_default();
             }
@@ -122,6 +136,13 @@ struct Piece {
     /// Whole grains, ascending.
     ranges: Vec<Range<u64>>,
     packed: PackedGrains,
+}
+
+pub(super) fn check_cancelled(cancel: Option<&AtomicBool>, operation: &'static str) -> Result<()> {
+    match cancel {
+        Some(cancel) if cancel.load(Ordering::Acquire) => Err(Error::Cancelled { operation }),
+        _ => Ok(()),
+    }
 }
 
 fn packing_worker(image: &dyn Image, packing: Packing) -> impl FnMut(Piece) -> Result<Piece> + Send {

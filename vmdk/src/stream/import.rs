@@ -1,12 +1,19 @@
 //! A stream to a whole disk.
 
-use std::{fmt, io::Read, ops::Range, sync::Arc, thread};
+use std::{
+    fmt,
+    io::Read,
+    ops::Range,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 
 use super::{
     Progress, StreamEnd, StreamReader,
     codec::GrainInflater,
     crew::{Crew, default_threads},
     decode::{Deflated, damaged_grain},
+    export::check_cancelled,
 };
 use crate::{
     copy::is_empty,
@@ -32,6 +39,7 @@ pub fn import<R: Read>(reader: &mut StreamReader<R>, image: &dyn Image) -> Resul
 pub struct Import<'a> {
     threads: usize,
     progress: Option<&'a mut dyn FnMut(Progress)>,
+    cancel: Option<&'a AtomicBool>,
 }
 
 impl<'a> Import<'a> {
@@ -54,11 +62,17 @@ impl<'a> Import<'a> {
         self
     }
 
+    /// Sets a flag that ends the import when it becomes true.
+    pub fn cancel(mut self, cancel: &'a AtomicBool) -> Self {
+        self.cancel = Some(cancel);
+        self
+    }
+
     /// Writes the grains that `reader` has still to come, and zeros where it leaves some out.
     ///
     /// # Errors
-    /// Those of stream and image, and [`Error::InvalidInput`] when the image is smaller than the stream's disk. The
-    /// image then holds some of the grains; all threads have ended.
+    /// Those of stream and image, [`Error::InvalidInput`] when the image is smaller than the stream's disk, and
+    /// [`Error::Cancelled`]. The image then holds some of the grains; all threads have ended.
     ///
     /// # Panics
     /// Where the image does.
@@ -93,6 +107,7 @@ impl<'a> Import<'a> {
                     zeros.add(gap)?;
                 }
                 if piece.data_bytes >= PIECE {
+                    check_cancelled(self.cancel, "import")?;
                     crew.submit(piece, |done| take(done, &mut spare))?;
                     piece = spare.pop().unwrap_or_default();
                     piece.clear();

@@ -26,7 +26,11 @@
 //!
 //! Sans I/O, for those who move the bytes themselves: [`StreamDecoder`] takes pieces of a stream as they come;
 //! [`Packer`] and [`StreamEncoder`] make them; a [`Salvager`] scans them.
+//! With the feature `async`, `AsyncStreamWriter` and `AsyncStreamReader` are over any sink and source that has a future.
 
+mod assemble;
+#[cfg(feature = "async")]
+mod asynchronous;
 mod buffer;
 mod codec;
 mod crew;
@@ -43,6 +47,8 @@ mod salvage;
 mod spec;
 mod write;
 
+#[cfg(feature = "async")]
+pub use self::asynchronous::{AsyncSink, AsyncSource, AsyncStreamReader, AsyncStreamWriter};
 pub(crate) use self::codec::GrainInflater;
 pub use self::{
     decode::{Grain, StreamDecoder, StreamEnd},

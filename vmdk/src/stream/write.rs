@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::{
     PackedGrains, Packer, StreamEncoder, StreamSpec,
+    assemble::{Assembler, Piece},
     crew::{Crew, default_threads},
     spec::Packing,
 };
@@ -19,11 +20,7 @@ pub struct StreamWriter<W> {
     sink: Sink<W>,
     packing: Packing,
     crew: Crew<'static, Piece, Result<Piece>>,
-    /// The piece being filled.
-    piece: Piece,
-    /// Nothing below this offset may come any more.
-    next: u64,
-    spare: Vec<Piece>,
+    assembler: Assembler,
 }
 
 impl<W: Write> StreamWriter<W> {
@@ -36,9 +33,7 @@ impl<W: Write> StreamWriter<W> {
         Ok(Self {
             sink: Sink::new(sink, spec)?,
             crew: Crew::alone(packing_worker(packing)),
-            piece: Piece::default(),
-            next: 0,
-            spare: Vec::new(),
+            assembler: Assembler::new(packing),
             packing,
         })
     }
@@ -67,27 +62,10 @@ impl<W: Write> StreamWriter<W> {
     /// [`Error::OutOfRange`] beyond the disk's end, [`Error::InvalidInput`] when `offset` lies before the end of what
     /// was written, [`Error::NotSupported`] when the stream grows beyond 2 TiB, and the sink's errors.
     pub fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        let (capacity, len) = (self.packing.capacity, data.len() as u64);
-        let end = offset.checked_add(len).filter(|end| *end <= capacity);
-        let Some(end) = end else {
-            return Err(Error::OutOfRange { operation: "write", offset, len, capacity });
-        };
-        if offset < self.next {
-            let problem = format!("{offset} lies before {}, and a stream cannot go back", self.next);
-            return Err(Error::invalid("offset", problem));
+        let mut put = self.assembler.put(offset, data)?;
+        while let Some(piece) = self.assembler.fill(&mut put) {
+            self.submit(piece)?;
         }
-        let (mut at, mut rest) = (offset, data);
-        while !rest.is_empty() {
-            let piece = self.packing.piece();
-            if at / piece != self.piece.offset / piece || self.piece.data.is_empty() {
-                self.close_piece()?;
-                self.piece.offset = at - at % self.packing.grain;
-            }
-            let (now, later) = rest.split_at(rest.len().min((piece - at % piece) as usize));
-            self.piece.fill(at, now);
-            (at, rest) = (at + now.len() as u64, later);
-        }
-        self.next = end;
         Ok(())
     }
 
@@ -96,7 +74,9 @@ impl<W: Write> StreamWriter<W> {
     /// # Errors
     /// Those of the sink, and [`Error::NotSupported`] when the stream grows beyond 2 TiB.
     pub fn finish(mut self) -> Result<W> {
-        self.close_piece()?;
+        if let Some(piece) = self.assembler.close() {
+            self.submit(piece)?;
+        }
         self.drain()?;
         self.sink.finish().map(|(sink, _)| sink)
     }
@@ -116,47 +96,21 @@ impl<W: Write> StreamWriter<W> {
         &mut self.sink.out.inner
     }
 
-    /// Hands the piece being filled to the packers, and writes what is ready.
-    fn close_piece(&mut self) -> Result<()> {
-        if self.piece.data.is_empty() {
-            return Ok(());
-        }
-        let mut piece = std::mem::replace(&mut self.piece, self.spare.pop().unwrap_or_default());
-        let end = piece.offset + piece.data.len() as u64;
-        let end = end.next_multiple_of(self.packing.grain).min(self.packing.capacity);
-        piece.data.resize((end - piece.offset) as usize, 0);
-        self.crew.submit(piece, |packed| self.sink.take(packed, &mut self.spare))
+    /// Hands a piece to the packers, and writes what is ready.
+    fn submit(&mut self, piece: Piece) -> Result<()> {
+        self.crew.submit(piece, |packed| self.sink.take(packed, &mut self.assembler))
     }
 
     /// Writes all that the packers have.
     fn drain(&mut self) -> Result<()> {
-        self.crew.finish(|packed| self.sink.take(packed, &mut self.spare))
-    }
-}
-
-/// Some grains of one table: their data, then also their packed form.
-#[derive(Debug, Default)]
-struct Piece {
-    /// Of a grain.
-    offset: u64,
-    data: Vec<u8>,
-    packed: PackedGrains,
-}
-
-impl Piece {
-    /// Puts `data` at `at` of the disk, which lies behind all that was put.
-    fn fill(&mut self, at: u64, data: &[u8]) {
-        self.data.resize((at - self.offset) as usize, 0);
-        self.data.extend_from_slice(data);
+        self.crew.finish(|packed| self.sink.take(packed, &mut self.assembler))
     }
 }
 
 fn packing_worker(packing: Packing) -> impl FnMut(Piece) -> Result<Piece> + Send + 'static {
     let mut packer = Packer::with(packing);
     move |mut piece| {
-        piece.packed.clear();
-        packer.pack(piece.offset, &piece.data, &mut piece.packed)?;
-        piece.data.clear();
+        piece.pack(&mut packer)?;
         Ok(piece)
     }
 }
@@ -197,10 +151,11 @@ impl<W: Write> Sink<W> {
         self.out.at
     }
 
-    fn take(&mut self, packed: Result<Piece>, spare: &mut Vec<Piece>) -> Result<()> {
+    /// Writes a packed piece, and gives it back.
+    fn take(&mut self, packed: Result<Piece>, assembler: &mut Assembler) -> Result<()> {
         let piece = packed?;
         self.push(&piece.packed)?;
-        spare.push(piece);
+        assembler.take_back(piece);
         Ok(())
     }
 }

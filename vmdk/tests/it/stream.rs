@@ -1,5 +1,7 @@
 //! `streamOptimized`: our writer and reader against each other, qemu-img and damage.
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod damage;
 mod parallel;
 

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -173,6 +173,19 @@ fn an_image_that_fails_ends_all_with_its_error() {
         let outcome = Import::new().threads(threads).run(&mut reader, &image);
         assert!(matches!(outcome, Err(Error::Io { offset: Some(5_242_880), .. })), "{outcome:?}");
     }
+}
+
+#[test]
+fn a_flag_ends_both_ways() {
+    let cancel = AtomicBool::new(false);
+    let image = MemImage::new(vec![7; ODD]);
+    let mut stop = |step: Progress| cancel.store(step.disk > 4 << 20, Ordering::Release);
+    let outcome = Export::new(&spec(ODD)).threads(3).cancel(&cancel).on_progress(&mut stop).run(&image, Vec::new());
+    assert!(matches!(outcome, Err(Error::Cancelled { operation: "export" })));
+    let stream = export(&image, Vec::new(), &spec(ODD)).unwrap();
+    let mut reader = StreamReader::open(stream.as_slice(), "stream").unwrap();
+    let outcome = Import::new().cancel(&cancel).run(&mut reader, &image);
+    assert!(matches!(outcome, Err(Error::Cancelled { operation: "import" })));
 }
 
 #[test]
