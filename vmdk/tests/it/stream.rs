@@ -3,6 +3,7 @@
 #[cfg(feature = "async")]
 mod asynchronous;
 mod damage;
+mod foreign;
 mod parallel;
 
 use std::{fs, io, path::Path};
