@@ -99,6 +99,23 @@ fn qemu_writes_into_our_child_and_we_into_qemus() {
 }
 
 #[test]
+fn a_compressed_parent_takes_a_child() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let mut content = base(dir.path(), "b.vmdk", CreateKind::MonolithicSparse);
+    let source = Disk::open(at("b.vmdk"), &OpenOptions::new()).unwrap();
+    let stream = vmdk::stream::export(&source, Vec::new(), &vmdk::stream::StreamSpec::new(CAPACITY as u64)).unwrap();
+    fs::write(at("s.vmdk"), stream).unwrap();
+    let child = create_child(at("s.vmdk"), at("c.vmdk"), &ChildSpec::new()).unwrap();
+    change(&child, &mut content, 17);
+    assert_is(&child, &content);
+    child.close().unwrap();
+    if peer("qemu-img") {
+        compare(dir.path(), &content, "c.vmdk");
+    }
+}
+
+#[test]
 fn a_larger_child_reads_zero_behind_its_parent() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);

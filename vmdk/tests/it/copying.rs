@@ -57,6 +57,29 @@ fn every_kind_becomes_every_kind() {
 }
 
 #[test]
+fn compressed_disks_of_both_makers_are_copied_by_many_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = holey(LEN, 34);
+    fs::write(dir.path().join("raw"), &content).unwrap();
+    let raw = Disk::open(dir.path().join("raw"), &OpenOptions::new()).unwrap();
+    let spec = vmdk::stream::StreamSpec::new(LEN as u64);
+    fs::write(dir.path().join("ours.vmdk"), vmdk::stream::export(&raw, Vec::new(), &spec).unwrap()).unwrap();
+    let mut names = vec!["ours.vmdk"];
+    if peer("qemu-img") {
+        let option = "subformat=streamOptimized";
+        run("qemu-img", dir.path(), &["convert", "-f", "raw", "-O", "vmdk", "-o", option, "raw", "qemus.vmdk"]);
+        names.push("qemus.vmdk");
+    }
+    for name in names {
+        let source = Disk::open(dir.path().join(name), &OpenOptions::new()).unwrap();
+        let path = dir.path().join(format!("{name}.raw"));
+        let spec = CreateSpec::new(LEN as u64, CreateKind::Raw);
+        convert(&source, &path, &spec, &CopyOptions::new().threads(4)).unwrap().close().unwrap();
+        assert!(fs::read(path).unwrap() == content, "{name}");
+    }
+}
+
+#[test]
 fn zeros_in_the_data_become_holes_unless_told_otherwise() {
     let dir = tempfile::tempdir().unwrap();
     let mut content = vec![0; 4 << 20];
