@@ -53,7 +53,9 @@ fn simulate() -> Result<(), Box<dyn Error>> {
     child.close()?;
     describe(&at("child.vmdk"))?;
     let original = Disk::open(at("child.vmdk"), &OpenOptions::new())?;
-    for (format, name) in [("stream", "stream.vmdk"), ("sparse", "flattened.vmdk"), ("raw", "disk.raw"), ("ova", "vm.ova")] {
+    for (format, name) in
+        [("stream", "stream.vmdk"), ("sparse", "flattened.vmdk"), ("raw", "disk.raw"), ("ova", "vm.ova")]
+    {
         write_copy(&at("child.vmdk"), &at(name), format)?;
         let copy = match format {
             "ova" => vmdk::ova::OvfPackage::open(at(name))?.open_disk("vmdisk1")?,
