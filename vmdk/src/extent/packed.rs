@@ -13,8 +13,15 @@ use crate::{
 /// The inflaters of a disk, and the grains that they have made, bounded in bytes.
 #[derive(Debug)]
 pub(crate) struct Unpacker {
-    grains: Cache<Arc<Vec<u8>>>,
+    grains: Cache<Arc<Kept>>,
     idle: Mutex<Vec<Tools>>,
+}
+
+/// A grain that was inflated, for the table entry that its marker fits: another one may lead to the same marker.
+#[derive(Debug)]
+struct Kept {
+    sector: u64,
+    bytes: Vec<u8>,
 }
 
 /// What inflating a grain needs.
@@ -73,9 +80,9 @@ impl Unpacker {
 
     /// Fills `out` from a grain that is still there; whether it was.
     pub(crate) fn read_kept(&self, file: FileId, packed: &Packed, out: &mut [u8]) -> bool {
-        let kept = self.grains.get(file, packed.key());
+        let kept = self.grains.get(file, packed.key()).filter(|grain| grain.sector == packed.sector);
         kept.is_some_and(|grain| {
-            out.copy_from_slice(&grain[packed.within as usize..packed.within as usize + out.len()]);
+            out.copy_from_slice(&grain.bytes[packed.within as usize..packed.within as usize + out.len()]);
             true
         })
     }
@@ -98,7 +105,7 @@ impl Unpacker {
         let mut grain = vec![0; packed.grain_bytes as usize];
         inflater.unpack_whole(data, &mut grain, wanted).map_err(damaged)?;
         out.copy_from_slice(&grain[packed.within as usize..packed.within as usize + out.len()]);
-        self.grains.insert(file, packed.key(), Arc::new(grain));
+        self.grains.insert(file, packed.key(), Arc::new(Kept { sector: packed.sector, bytes: grain }));
         Ok(())
     }
 
@@ -178,9 +185,9 @@ impl Packed {
     }
 }
 
-impl Weight for Arc<Vec<u8>> {
+impl Weight for Arc<Kept> {
     fn weight(&self) -> usize {
-        self.len()
+        self.bytes.len()
     }
 }
 

@@ -8,7 +8,7 @@ use vmdk::{
     stream::{StreamSpec, StreamWriter},
 };
 
-use crate::support::{MemFiles, assert_is, content, holey, peer, run};
+use crate::support::{MemFiles, Random, assert_is, content, holey, peer, run};
 
 fn packed(content: &[u8]) -> Vec<u8> {
     let mut writer = StreamWriter::new(Vec::new(), &StreamSpec::new(content.len() as u64)).unwrap();
@@ -122,4 +122,29 @@ fn a_stream_that_was_cut_says_so() {
         let error = open(&whole[..len / 512 * 512]).unwrap_err();
         assert!(matches!(error, Error::Malformed { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_grain_that_two_entries_name_is_refused_for_the_wrong_one_whatever_was_read_before() {
+    let content = Random::new(10).bytes(4 * 65536);
+    let mut bytes = packed(&content);
+    // The table is the one metadata sector before the directory's marker with entries of four grains.
+    let entries: Vec<u32> =
+        bytes.chunks(512).zip(0..).filter(|(sector, _)| starts_grain(sector)).map(|(_, n)| n).collect();
+    let table: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    let at = bytes.chunks(512).position(|sector| sector.starts_with(&table)).unwrap() * 512;
+    bytes.copy_within(at..at + 4, at + 4);
+    let disk = open(&bytes).unwrap();
+    let mut buf = [0; 100];
+    for _ in 0..2 {
+        assert!(disk.read_at(65536 + 7, &mut buf).is_err());
+        disk.read_at(7, &mut buf).unwrap();
+        assert!(buf == content[7..107]);
+    }
+}
+
+/// Whether a sector starts with the marker of one of the first four grains.
+fn starts_grain(sector: &[u8]) -> bool {
+    let word = |at: usize| u32::from_le_bytes(sector[at..at + 4].try_into().unwrap());
+    word(4) == 0 && word(0) % 128 == 0 && word(0) < 512 && (60_000..70_000).contains(&word(8))
 }
