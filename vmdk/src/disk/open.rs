@@ -166,6 +166,9 @@ impl<'a, F: Files> Opener<'a, F> {
         let mut written = HashSet::new();
         for line in &lines {
             let writable = access == Access::ReadWrite && line.access == ExtentAccess::ReadWrite;
+            if line.kind != ExtentType::Zero {
+                refuse_out_of_reach(&link.path, line)?;
+            }
             if writable && !matches!(line.kind, ExtentType::Flat | ExtentType::Vmfs | ExtentType::Zero) {
                 let name = line.file_name.as_deref().unwrap_or_default();
                 let path = self.paths.locate(&link.path, name)?;
@@ -186,7 +189,6 @@ impl<'a, F: Files> Opener<'a, F> {
         if line.kind == ExtentType::Zero {
             return Ok(Shape::Zero);
         }
-        refuse_out_of_reach(descriptor, line)?;
         let path = self.paths.locate(descriptor, line.file_name.as_deref().unwrap_or_default())?;
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
         if matches!(line.kind, ExtentType::Flat | ExtentType::Vmfs) {

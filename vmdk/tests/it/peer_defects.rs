@@ -119,8 +119,12 @@ fn devices_and_objects_are_refused_with_the_reason() {
         ("vsanSparse", "RW 1 VSANSPARSE \"vsan://52a5\"", "not published"),
     ] {
         let text = format!("version=1\nCID=1\ncreateType=\"{kind}\"\n{line}\n");
-        let error = open(&[("d.vmdk", text.as_bytes())]).unwrap_err();
-        assert!(matches!(error, Error::NotSupported { .. }) && error.to_string().contains(reason), "{kind}: {error}");
+        let options = OpenOptions::new().resolver(MemFiles::with(&[("d.vmdk", text.as_bytes())]));
+        for options in [options.clone(), options.writable()] {
+            let error = Disk::open("d.vmdk", &options).unwrap_err();
+            assert!(matches!(error, Error::NotSupported { .. }), "{kind}: {error}");
+            assert!(error.to_string().contains(reason), "{kind}: {error}");
+        }
     }
     // A device of this machine is a file like others, where the caller trusts the descriptor.
     let text = b"version=1\nCID=1\ncreateType=\"fullDevice\"\nRW 1 FLAT \"/dev/fake\" 0\n";
