@@ -83,8 +83,8 @@ impl Disk {
         Ok(stripped)
     }
 
-    /// Gives the disk a new content id before its first change, so that no crash can leave changed bytes
-    /// under the old one.
+    /// Gives the disk a new content id before its first change, on stable storage, so that no crash can leave
+    /// changed bytes under the old one.
     pub(super) fn note_change(&self) -> Result<()> {
         if self.cid_updated.load(Ordering::Acquire) {
             return Ok(());
@@ -93,6 +93,7 @@ impl Disk {
         if !self.cid_updated.load(Ordering::Acquire) {
             if let Some(file) = &self.descriptor {
                 file.edit(|descriptor| descriptor.set_cid(Cid::random()))?;
+                file.sync()?;
             }
             self.cid_updated.store(true, Ordering::Release);
         }

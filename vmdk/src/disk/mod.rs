@@ -170,19 +170,23 @@ impl Disk {
     /// bytes may have been written.
     #[doc(alias = "VixDiskLib_Write")]
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.change("write", offset..offset.saturating_add(data.len() as u64), |number, slot, part, under| {
+        let of_part = |slot: &Slot, part: &Range<u64>| {
             let from = (slot.range.start + part.start - offset) as usize;
-            let data = &data[from..from + (part.end - part.start) as usize];
+            &data[from..from + (part.end - part.start) as usize]
+        };
+        let range = offset..offset.saturating_add(data.len() as u64);
+        // Writing zeros to zeros is what a restore of such a disk does.
+        let takes =
+            |slot: &Slot, part| slot.shape.file().is_some() || of_part(slot, &part).iter().all(|&byte| byte == 0);
+        self.change("write", range, takes, |number, slot, part, under| {
+            let data = of_part(slot, &part);
             match (&slot.shape, &self.writers[number]) {
                 (Shape::Flat { file, offset }, _) => self.files.backing(*file).write(offset + part.start, data),
                 (Shape::Sparse { .. }, Some(sparse)) => sparse.write(part.start, data, under),
-                // Writing zeros to zeros is what a restore of such a disk does.
-                (Shape::Zero, _) if data.iter().all(|&byte| byte == 0) => Ok(()),
-                (Shape::Zero | Shape::Sparse { .. }, _) => Err(Error::ReadOnly {
-                    operation: "write",
-                    object: "a ZERO extent".to_owned(),
-                    reason: "it has no file to hold data",
-                }),
+                (Shape::Sparse { .. }, None) => {
+                    Err(Error::ReadOnly { operation: "write", object: self.name(), reason: OPEN_READ_ONLY })
+                }
+                (Shape::Zero, _) => Ok(()),
             }
         })
     }
@@ -194,7 +198,8 @@ impl Disk {
     pub fn zero_at(&self, range: Range<u64>) -> Result<()> {
         // Whether or not the parent is open: with a single link it must not come back either.
         let has_parent = self.chain.links[0].content_ids()?.1 != Cid::NONE;
-        self.change("zero", range, |number, slot, part, under| match (&slot.shape, &self.writers[number]) {
+        let takes = |_: &Slot, _| true;
+        self.change("zero", range, takes, |number, slot, part, under| match (&slot.shape, &self.writers[number]) {
             (Shape::Flat { file, offset }, _) => {
                 self.files.backing(*file).punch(offset + part.start..offset + part.end)
             }
@@ -217,7 +222,9 @@ impl Disk {
         self.descriptor.as_ref().map_or(Ok(()), DescriptorFile::sync)
     }
 
-    /// Flushes, marks sparse extents as cleanly closed, and closes the disk.
+    /// Flushes, marks sparse extents as cleanly closed, and closes the disk. The mark of an unclean shutdown stays after
+    /// a write that failed, and where an earlier writer left it: [`check`](mod@crate::check) and
+    /// [`repair`](mod@crate::repair) tell what is wrong and clear it.
     ///
     /// # Errors
     /// [`Error::Io`]; the files are closed all the same.
@@ -259,12 +266,13 @@ impl Disk {
         gather.read(&self.files)
     }
 
-    /// Checks, prepares and applies a change extent by extent. `apply` gets number and extent, the part of the range
-    /// in it, and a reader of the parents.
+    /// Checks, prepares and applies a change extent by extent. `takes` says whether an extent can hold its part of the
+    /// change; `apply` gets number and extent, the part of the range in it, and a reader of the parents.
     fn change(
         &self,
         operation: &'static str,
         range: Range<u64>,
+        takes: impl Fn(&Slot, Range<u64>) -> bool,
         apply: impl Fn(usize, &Slot, Range<u64>, Underlay<'_>) -> Result<()>,
     ) -> Result<()> {
         self.check_writable(operation)?;
@@ -280,6 +288,10 @@ impl Disk {
             if let (false, Some(file)) = (slot.writable, slot.shape.file()) {
                 let object = self.files.backing(file).name.to_string();
                 return Err(Error::ReadOnly { operation, object, reason: "its descriptor says RDONLY" });
+            }
+            if !takes(slot, slot.part(&range)) {
+                let (object, reason) = (format!("a ZERO extent of {}", self.name()), "it has no file to hold data");
+                return Err(Error::ReadOnly { operation, object, reason });
             }
         }
         self.note_change()?;

@@ -245,3 +245,48 @@ fn more_holes_than_one_answer_holds_are_all_found() {
     assert_eq!(entries.len(), 3000);
     assert!(entries.iter().all(|entry| (entry.kind == MapKind::Data) == (entry.range.start % 131_072 == 0)));
 }
+
+#[test]
+fn an_extent_file_that_cannot_grow_refuses_new_grains_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.vmdk");
+    let disk = create(&path, &CreateSpec::new(MIB, CreateKind::MonolithicSparse)).unwrap();
+    disk.write_at(0, b"stored").unwrap();
+    disk.close().unwrap();
+    // The last whole grain that sector numbers of 32 bits can name is taken.
+    fs::File::options().write(true).open(&path).unwrap().set_len((1 << 41) - 65536).unwrap();
+    let disk = Disk::open(&path, &OpenOptions::new().writable()).unwrap();
+    for (at, len) in [(2 * 65536, 65536), (3 * 65536 + 5, 10), (2 * 65536, 2)] {
+        let error = disk.write_at(at, &vec![1; len]).unwrap_err();
+        assert!(matches!(error, Error::NotSupported { .. }), "{error}");
+    }
+    disk.write_at(0, b"STORED").unwrap();
+    let mut buf = [1; 6];
+    disk.read_at(0, &mut buf).unwrap();
+    assert_eq!(&buf, b"STORED");
+}
+
+#[test]
+fn data_for_an_extent_without_a_file_are_refused_before_anything_is_changed() {
+    let text = b"version=1\nCID=12345678\nparentCID=ffffffff\nRW 8 FLAT \"f\" 0\nRW 8 ZERO\n";
+    let files = MemFiles::with(&[("d.vmdk", text), ("f", &[7; 4096])]);
+    let disk = Disk::open("d.vmdk", &OpenOptions::new().resolver(files.clone()).writable()).unwrap();
+    let error = disk.write_at(0, &[1; 8192]).unwrap_err();
+    assert!(matches!(error, Error::ReadOnly { .. }), "{error}");
+    assert!(files.bytes("f") == [7; 4096] && files.bytes("d.vmdk") == text);
+    disk.write_at(0, &[[1; 4096], [0; 4096]].concat()).unwrap();
+    assert!(files.bytes("f") == [1; 4096]);
+}
+
+#[test]
+fn a_clean_close_says_nothing_about_an_earlier_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.vmdk");
+    let disk = create(&path, &CreateSpec::new(MIB, CreateKind::MonolithicSparse)).unwrap();
+    disk.write_at(0, b"x").unwrap();
+    std::mem::forget(disk);
+    let disk = Disk::open(&path, &OpenOptions::new().writable()).unwrap();
+    disk.write_at(9, b"y").unwrap();
+    disk.close().unwrap();
+    assert!(header(&path).unclean_shutdown);
+}

@@ -244,6 +244,30 @@ fn what_was_flushed_survives_a_power_failure() {
 }
 
 #[test]
+fn no_changed_byte_survives_a_power_failure_without_its_content_id_and_the_flag() {
+    let (parent, image, model) = chain(1 << 21, true);
+    let cid = |disk: &Disk| disk.descriptor().unwrap().cid().unwrap();
+    let mut random = Random::new(44);
+    let old = cid(&open(&parent, &Frail::new(image.clone())));
+    let mut changed = 0;
+    for _ in 0..40 {
+        let file = Frail::new(image.clone());
+        let disk = open(&parent, &file);
+        disk.write_at(100, &[0xcc; 512]).unwrap();
+        let after = Frail::new(file.after_power_failure(&mut random));
+        std::mem::forget(disk);
+        let disk = open(&parent, &after);
+        if content(&disk) != model {
+            changed += 1;
+            assert_ne!(cid(&disk), old);
+            let bytes = after.file.to_vec();
+            assert!(SparseHeader::parse(bytes[..512].try_into().unwrap(), "child").unwrap().unclean_shutdown);
+        }
+    }
+    assert!(changed > 10, "{changed}");
+}
+
+#[test]
 fn a_flush_that_failed_is_not_forgotten() {
     let (parent, image, _) = chain(1 << 21, false);
     let file = Frail::new(image);

@@ -23,7 +23,7 @@ pub(super) struct Allocator {
     /// Copy of `State::end` for checks without the lock.
     end: AtomicU64,
     marked_unclean: AtomicBool,
-    /// A write failed: the flag must stay set.
+    /// A write failed, or an earlier writer died: the flag must stay set.
     failed: AtomicBool,
 }
 
@@ -47,14 +47,14 @@ pub(super) struct Claim<'a> {
 pub(super) type Locked<'a> = MutexGuard<'a, State>;
 
 impl Allocator {
-    pub(super) fn new(file_len: u64, grain_bytes: u64) -> Self {
+    pub(super) fn new(file_len: u64, grain_bytes: u64, was_unclean: bool) -> Self {
         let end = free_end(file_len, grain_bytes);
         Self {
             state: Mutex::new(State { end, claimed: Vec::new() }),
             released: Condvar::new(),
             end: AtomicU64::new(end),
             marked_unclean: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
+            failed: AtomicBool::new(was_unclean),
         }
     }
 
@@ -66,12 +66,17 @@ impl Allocator {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims `grains`, the first of which was waited for, up to the next one that somebody else has.
-    pub(super) fn claim(&self, grains: Range<u64>, locked: &mut Locked<'_>) -> (Claim<'_>, Range<u64>) {
+    /// The first of `grains`, which was waited for, and those behind it up to the next one that somebody else has.
+    pub(super) fn unclaimed(grains: Range<u64>, locked: &Locked<'_>) -> Range<u64> {
         let next = locked.claimed.iter().map(|claimed| claimed.start).filter(|start| grains.contains(start)).min();
-        let grains = grains.start..next.unwrap_or(grains.end);
+        grains.start..next.unwrap_or(grains.end)
+    }
+
+    /// Claims [unclaimed](Self::unclaimed) grains. This takes the guard, because a claim is given back under the lock:
+    /// whoever failed while holding both would wait for itself.
+    pub(super) fn claim(&self, grains: Range<u64>, mut locked: Locked<'_>) -> Claim<'_> {
         locked.claimed.push(grains.clone());
-        (Claim { allocator: self, grains: grains.clone() }, grains)
+        Claim { allocator: self, grains }
     }
 
     /// Takes `len` bytes at the end of the file, at a multiple of `unit`; returns where.

@@ -2,9 +2,10 @@
 //!
 //! Order of every allocation: the grain's bytes, then the entry in the redundant table, then that in the table. A
 //! process that dies between any two of them leaves a file in which the grain is either absent or whole; at worst its
-//! space is lost. The unclean-shutdown flag is set before the first change and taken back by a clean close.
+//! space is lost. The unclean-shutdown flag is on stable storage before the first change and taken back by a clean close,
+//! unless it was set already when the extent was opened: what an earlier writer left undone, only a check can tell.
 //!
-//! There is no barrier between these writes: after a power failure, what was written since the last flush is whole,
+//! There is no other barrier between these writes: after a power failure, what was written since the last flush is whole,
 //! old or garbage, grain by grain, and the flag says that the extent was not closed. What was flushed before stays,
 //! unless its grain was written again.
 //!
@@ -71,7 +72,7 @@ impl SparseExtent {
         }
         let paged = Directory { offset: directory, len: header.directory_entries() };
         let grains = header.extent_grains(Arc::clone(&backing.name), paged, Entries::Hosted);
-        let allocator = Allocator::new(file_len, grains.grain_bytes);
+        let allocator = Allocator::new(file_len, grains.grain_bytes, header.unclean_shutdown);
         Ok(Self { backing, header, grains, directory, redundant, allocator, tables })
     }
 
@@ -80,7 +81,7 @@ impl SparseExtent {
         &self.grains
     }
 
-    /// Flushes, and takes the unclean flag back unless a write had failed.
+    /// Flushes, and takes the unclean flag back unless a write had failed or the flag was set before.
     pub(crate) fn close(&self) -> Result<()> {
         self.backing.sync()?;
         self.allocator.mark_clean(|| {
@@ -91,7 +92,10 @@ impl SparseExtent {
 
     /// Makes a change: sets the flag before, and remembers a failure.
     fn changing(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.allocator.mark_unclean(|| self.backing.write(SparseHeader::UNCLEAN_OFFSET, &[1]))?;
+        self.allocator.mark_unclean(|| {
+            self.backing.write(SparseHeader::UNCLEAN_OFFSET, &[1])?;
+            self.backing.sync()
+        })?;
         change().inspect_err(|_| self.allocator.note_failure())
     }
 

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{SparseExtent, allocator::Claim};
+use super::{
+    SparseExtent,
+    allocator::{Allocator, Claim},
+};
 use crate::{SECTOR, error::Result, extent::Underlay, grains::Place};
 
 impl SparseExtent {
@@ -51,10 +54,10 @@ impl SparseExtent {
             0
         };
         self.add_table(first, &mut locked)?;
-        let (claim, grains) = self.allocator.claim(first..first + whole.max(1), &mut locked);
+        let grains = Allocator::unclaimed(first..first + whole.max(1), &locked);
         let len = (grains.end - grains.start) * grain_bytes;
         let at = self.allocator.reserve(len, grain_bytes, &self.backing.name, &mut locked)?;
-        drop(locked);
+        let claim = self.allocator.claim(grains.clone(), locked);
         let taken = if whole > 0 {
             self.backing.write(at, &data[..len as usize])?;
             len as usize

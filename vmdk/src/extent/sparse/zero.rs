@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::SparseExtent;
+use super::{SparseExtent, allocator::Allocator};
 use crate::{
     error::Result,
     extent::Underlay,
@@ -62,8 +62,8 @@ impl SparseExtent {
         }
         let count = run.len.div_ceil(self.grains.grain_bytes);
         self.add_table(grains.start, &mut locked)?;
-        let (claim, grains) = self.allocator.claim(grains.start..grains.start + count, &mut locked);
-        drop(locked);
+        let grains = Allocator::unclaimed(grains.start..grains.start + count, &locked);
+        let claim = self.allocator.claim(grains.clone(), locked);
         let entries = vec![ZERO_GRAIN; (grains.end - grains.start) as usize];
         self.store_entries(grains.start, &entries, &claim)?;
         Ok(self.grains.grain_range(grains.end - 1).end - span.start)
