@@ -1,76 +1,13 @@
 //! Storage that stops taking writes at any moment: what was there before stays readable.
 
-use std::{
-    io,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::Arc;
+
+use vmdk::{CreateKind, CreateSpec, Disk, Error, OpenOptions, create, layout::SparseHeader};
+
+use crate::support::{
+    Random, content,
+    dying::{Dying, One},
 };
-
-use vmdk::{
-    Access, CreateKind, CreateSpec, Disk, Error, Handle, MemSource, OpenOptions, ReadAt, Resolver, WriteAt, create,
-    layout::SparseHeader,
-};
-
-use crate::support::{Random, content};
-
-/// A file in memory that fails every change after the first few.
-#[derive(Debug)]
-struct Dying {
-    file: MemSource,
-    left: AtomicUsize,
-}
-
-impl Dying {
-    fn step(&self) -> io::Result<()> {
-        let spent = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        spent.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
-    }
-}
-
-impl ReadAt for Dying {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
-    }
-}
-
-impl WriteAt for Dying {
-    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.step()?;
-        self.file.write_all_at(data, offset)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.step()?;
-        self.file.set_len(len)
-    }
-    fn punch(&self, range: Range<u64>) -> io::Result<()> {
-        self.step()?;
-        self.file.punch(range)
-    }
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-struct One(Arc<Dying>);
-
-impl Resolver for One {
-    fn open(&self, _: &Path, _: Access) -> io::Result<Handle> {
-        Ok(Handle::ReadWrite(Arc::clone(&self.0) as Arc<dyn WriteAt>))
-    }
-    fn identity(&self, path: &Path) -> io::Result<PathBuf> {
-        Ok(path.to_owned())
-    }
-}
 
 #[test]
 fn a_sparse_disk_survives_the_end_of_its_storage_at_every_write() {
@@ -91,7 +28,7 @@ fn a_sparse_disk_survives_the_end_of_its_storage_at_every_write() {
     let changes = [(50_000_usize, 300_000_usize), ((32 << 20) - 100_000, 1_300_000), (CAPACITY - 777, 777)];
     let mut completed_runs = 0;
     for budget in 0.. {
-        let file = Arc::new(Dying { file: MemSource::new(image.clone()), left: AtomicUsize::new(budget) });
+        let file = Dying::after(budget, &image);
         let options = OpenOptions::new().writable().resolver(Arc::new(One(Arc::clone(&file))));
         let disk = Disk::open("s.vmdk", &options).unwrap();
         let mut expected = old.clone();
@@ -108,8 +45,7 @@ fn a_sparse_disk_survives_the_end_of_its_storage_at_every_write() {
         }
         drop(disk);
         let died = !doubtful.is_empty();
-        // The storage comes back.
-        file.left.store(usize::MAX, Ordering::SeqCst);
+        file.revive();
         let header = SparseHeader::parse(file.file.to_vec()[..512].try_into().unwrap(), "test").unwrap();
         assert!(!died || budget < 2 || header.unclean_shutdown, "the flag says clean after {budget} writes");
         let disk = Disk::open("s.vmdk", &options).unwrap();

@@ -1,5 +1,6 @@
 //! What the tests share: random content, files in memory, the peers' tools.
 
+pub(crate) mod dying;
 pub(crate) mod snapshot;
 
 use std::{

@@ -1,77 +1,18 @@
 //! Storage that dies at any write of a repair in place: nothing that could be read is lost, and the next repair ends
 //! the work.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::sync::Arc;
 
 use vmdk::{
-    Access, Disk, Handle, MemSource, OpenOptions, ReadAt, Resolver, WriteAt,
+    Disk, OpenOptions, Resolver,
     check::{CheckOptions, Severity},
     repair::Repair,
 };
 
-use crate::check::{Patch, damage, streams};
-
-/// A file in memory that takes a number of changes and no more.
-#[derive(Debug)]
-struct Dying {
-    file: MemSource,
-    left: AtomicUsize,
-}
-
-impl Dying {
-    fn step(&self) -> io::Result<()> {
-        let spent = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        spent.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
-    }
-}
-
-impl ReadAt for Dying {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
-    }
-}
-
-impl WriteAt for Dying {
-    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.step()?;
-        self.file.write_all_at(data, offset)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.step()?;
-        self.file.set_len(len)
-    }
-    fn punch(&self, range: std::ops::Range<u64>) -> io::Result<()> {
-        self.step()?;
-        self.file.punch(range)
-    }
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-struct One(Arc<Dying>);
-
-impl Resolver for One {
-    fn open(&self, _: &Path, _: Access) -> io::Result<Handle> {
-        Ok(Handle::ReadWrite(Arc::clone(&self.0) as Arc<dyn WriteAt>))
-    }
-    fn identity(&self, path: &Path) -> io::Result<PathBuf> {
-        Ok(path.to_owned())
-    }
-}
+use crate::{
+    check::{Patch, damage, streams},
+    support::dying::{Dying, One},
+};
 
 /// Grains that can be read; all `None` when the disk cannot be opened.
 fn grains(resolver: &Arc<One>, count: u64) -> Vec<Option<Vec<u8>>> {
@@ -92,13 +33,13 @@ fn grains(resolver: &Arc<One>, count: u64) -> Vec<Option<Vec<u8>>> {
 /// in between, too.
 fn die_everywhere(image: &[u8], count: u64, keeps: bool) {
     for budget in 0..10_000 {
-        let file = Arc::new(Dying { file: MemSource::new(image.to_vec()), left: AtomicUsize::new(budget) });
+        let file = Dying::after(budget, image);
         let resolver = Arc::new(One(Arc::clone(&file)));
         let options = CheckOptions::new().resolver(Arc::clone(&resolver) as Arc<dyn Resolver>);
         let before = grains(&resolver, count);
         let plan = || Repair::plan("s.vmdk", &options).unwrap();
         let died = plan().apply_in_place().is_err();
-        file.left.store(usize::MAX, Ordering::SeqCst);
+        file.revive();
         let kept =
             |after: &[Option<Vec<u8>>]| before.iter().zip(after).position(|(was, is)| was.is_some() && was != is);
         if keeps {
