@@ -29,9 +29,15 @@ pub(super) struct FileFacts {
 pub(super) fn compose(spec: &OvfSpec, facts: &[FileFacts]) -> Result<Vec<u8>> {
     spec.check()?;
     let networks = spec.networks.iter().flat_map(|network| [&network.network, &network.adapter]);
-    let texts = [&spec.name, &spec.os.1, &spec.hardware].into_iter().chain(networks).chain(&spec.annotation);
-    for text in texts {
-        if text.chars().any(|found| found.is_control() && !matches!(found, '\n' | '\t')) {
+    let names = [&spec.name, &spec.os.1, &spec.hardware].into_iter().chain(networks);
+    // Lines in notes are welcome; in attributes, they would come back as blanks.
+    let texts = names.map(|name| (name, false)).chain(spec.annotation.iter().map(|text| (text, true)));
+    for (text, has_lines) in texts {
+        let is_impossible = |found: char| {
+            (found.is_control() && !(has_lines && matches!(found, '\n' | '\t')))
+                || matches!(found, '\u{fffe}' | '\u{ffff}')
+        };
+        if text.contains(is_impossible) {
             return Err(Error::invalid("text of the descriptor", format!("{text:?} holds control characters")));
         }
     }

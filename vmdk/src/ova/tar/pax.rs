@@ -15,14 +15,18 @@ impl Records {
         while !bytes.is_empty() {
             let (record, rest) = first(bytes).ok_or("it has a record of a wrong length")?;
             bytes = rest;
-            let (key, value) = record.split_once('=').ok_or("it has a record without a value")?;
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or("it has a record without a value")?;
+            let (key, value) = (&record[..equals], &record[equals + 1..]);
+            // Of others the value may be anything.
+            let text = || std::str::from_utf8(value).map_err(|_| "it has a name or size that is no UTF-8");
             match key {
-                "path" => records.path = Some(value.to_owned()),
-                "size" => {
+                b"path" => records.path = Some(text()?.to_owned()),
+                b"size" => {
+                    let value = text()?;
                     let size = value.parse().ok().filter(|size| *size <= super::header::MAX_SIZE);
                     records.size = Some(size.ok_or_else(|| format!("it has a size of {value:?}"))?);
                 }
-                _ if key.starts_with("GNU.sparse.") => return Err("it announces a sparse member".to_owned()),
+                _ if key.starts_with(b"GNU.sparse.") => return Err("it announces a sparse member".to_owned()),
                 _ => {}
             }
         }
@@ -44,11 +48,11 @@ pub(super) fn record(key: &str, value: &str) -> Vec<u8> {
 }
 
 /// The first record without its length and line end, and what follows.
-fn first(bytes: &[u8]) -> Option<(&str, &[u8])> {
+fn first(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let digits = bytes.iter().position(|byte| *byte == b' ')?;
     let len: usize = std::str::from_utf8(&bytes[..digits]).ok()?.parse().ok()?;
     let record = bytes.get(digits + 1..len)?.strip_suffix(b"\n")?;
-    Some((std::str::from_utf8(record).ok()?, &bytes[len..]))
+    Some((record, &bytes[len..]))
 }
 
 #[cfg(test)]

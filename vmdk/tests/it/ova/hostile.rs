@@ -181,3 +181,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_other_records_say_may_be_any_bytes() {
+    let xml = descriptor(&[]);
+    let record = b"25 SCHILY.xattr.a=\xff\xfe\0\n=\x80\n";
+    let mut archive = header("PaxHeader/x.ovf", record.len() as u64, b'x');
+    archive.extend(record);
+    archive.resize(1024, 0);
+    archive.extend(tar(&[("x.ovf", &xml)]));
+    assert!(forward(archive.as_slice()).is_ok() && random(&archive).is_ok());
+}

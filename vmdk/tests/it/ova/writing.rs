@@ -269,3 +269,17 @@ fn a_disk_inside_an_archive_opens_without_unpacking() {
     let handle = Handle::ReadOnly(Arc::new(file.clone()));
     assert_eq!(handle.reader().len().unwrap(), file.len().unwrap());
 }
+
+#[test]
+fn names_that_a_descriptor_would_change_are_refused() {
+    let write = |spec: OvfSpec| Packing::new(spec).write_ova(Vec::new(), &OvaOptions::new());
+    assert!(write(OvfSpec::new("web").annotation("two\nlines")).is_ok());
+    for spec in [
+        OvfSpec::new("two\nlines"),
+        OvfSpec::new("web").network(vmdk::ova::NetworkSpec::new("a\tb")),
+        OvfSpec::new("web").annotation("a\u{1}b"),
+        OvfSpec::new("web").annotation("a\u{ffff}b"),
+    ] {
+        assert!(matches!(write(spec), Err(Error::InvalidInput { .. })));
+    }
+}
