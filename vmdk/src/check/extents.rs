@@ -107,12 +107,17 @@ impl Checker<'_> {
             self.extent(path, &name, line, &mut flat)?;
         }
         flat.sort_by(|(file, range), (other, next)| (file, range.start).cmp(&(other, next.start)));
-        for pair in flat.windows(2) {
-            let ((file, range), (other, next)) = (&pair[0], &pair[1]);
-            if file == other && next.start < range.end {
-                let detail = format!("bytes from {} on of {} are used twice", next.start, file.display());
+        // The extent before that reaches farthest: a long one may lie under many.
+        let mut farthest: Option<(&Path, u64)> = None;
+        for (file, range) in &flat {
+            let before = farthest.filter(|(other, _)| file == other);
+            if let Some((_, end)) = before
+                && range.start < end
+            {
+                let detail = format!("bytes from {} on of {} are used twice", range.start, file.display());
                 self.found(Problem::ExtentsOverlap, &name, detail);
             }
+            farthest = Some((file, before.map_or(range.end, |(_, end)| end.max(range.end))));
         }
         Ok(facts)
     }

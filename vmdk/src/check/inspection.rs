@@ -106,6 +106,16 @@ impl Lost {
         self.redundant.get(number as usize)
     }
 
+    /// A table has a place of its own now.
+    pub(crate) fn found_first(&mut self, number: u64) {
+        self.first.clear(number as usize);
+    }
+
+    /// The same of a redundant table.
+    pub(crate) fn found_redundant(&mut self, number: u64) {
+        self.redundant.clear(number as usize);
+    }
+
     /// Those of the first directory.
     pub(crate) fn into_first(self) -> Bits {
         self.first

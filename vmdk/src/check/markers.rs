@@ -62,7 +62,7 @@ impl Markers {
     /// The markers of the stream that `header` describes, from the first grain on.
     pub(crate) fn new(backing: &Backing, header: &SparseHeader) -> Result<Self> {
         let len = backing.len()?;
-        Ok(Self {
+        let mut markers = Self {
             backing: backing.clone(),
             len,
             capacity_sectors: header.capacity_sectors,
@@ -70,7 +70,23 @@ impl Markers {
             directory_sectors: (header.directory_entries() * 4).div_ceil(SECTOR),
             next: header.overhead_sectors.max(1).min(len / SECTOR),
             ended: false,
-        })
+        };
+        markers.next = markers.first(header)?;
+        Ok(markers)
+    }
+
+    /// Where the first marker is: where the header says, unless that is inside of the descriptor, or is no marker while
+    /// there is one before it.
+    fn first(&self, header: &SparseHeader) -> Result<u64> {
+        let said = self.next;
+        let descriptor = header.descriptor_range(self.len, &self.backing.name).ok().flatten();
+        let least = descriptor.map_or(1, |range| range.end.div_ceil(SECTOR));
+        let is_right = said >= least && matches!(self.at(said)?, Some(Piece::Grain(_) | Piece::Metadata { .. }));
+        if is_right {
+            return Ok(said);
+        }
+        let end = if said < least { self.sectors() } else { said };
+        Ok(self.resume(least, end)?.unwrap_or(said))
     }
 
     /// What stands at the next place, `None` at the end of the file or behind the end marker.
@@ -81,7 +97,7 @@ impl Markers {
         }
         let piece = match self.at(sector)? {
             // Zeros are an end marker; in the middle of a file they are damage.
-            Some(Piece::End { .. }) | None => match self.resume(sector + 1)? {
+            Some(Piece::End { .. }) | None => match self.resume(sector + 1, self.sectors())? {
                 Some(resume) => Piece::Damage(sector..resume),
                 None if self.at(sector)?.is_some() => Piece::End { sector },
                 None => Piece::Damage(sector..self.sectors()),
@@ -140,6 +156,21 @@ impl Markers {
         self.next
     }
 
+    /// Goes on at another sector.
+    pub(crate) fn go_to(&mut self, sector: u64) {
+        self.next = sector;
+    }
+
+    /// The first marker of a grain inside of the sectors that `grain` claims: one of the two is wrong.
+    pub(crate) fn hidden(&self, grain: &PackedGrain) -> Result<Option<PackedGrain>> {
+        let sectors = grain.sectors();
+        let Some(sector) = self.resume(sectors.start + 1, sectors.end)? else { return Ok(None) };
+        match self.at(sector)? {
+            Some(Piece::Grain(found)) => Ok(Some(found)),
+            _ => Ok(None),
+        }
+    }
+
     /// Bytes behind the end marker up to the last one that is not zero. Writers that allocate whole grains leave zeros.
     pub(crate) fn rest(&self) -> Result<u64> {
         if !self.ended {
@@ -170,13 +201,14 @@ impl Markers {
             && grain.data().end <= self.len
     }
 
-    /// The first sector from `sector` on where the stream goes on: a marker of a grain with zlib data behind it, or of
+    /// The first sector of `sector..end` where the stream goes on: a marker of a grain with zlib data behind it, or of
     /// metadata that are known.
-    fn resume(&self, sector: u64) -> Result<Option<u64>> {
-        let mut bytes = vec![0; (BLOCK * SECTOR) as usize];
-        let mut start = sector;
-        while start < self.sectors() {
-            let len = (self.len - start * SECTOR).min(BLOCK * SECTOR) as usize;
+    fn resume(&self, sector: u64, end: u64) -> Result<Option<u64>> {
+        let mut bytes = Vec::new();
+        let (mut start, mut block) = (sector, FIRST_BLOCK);
+        while start < end.min(self.sectors()) {
+            let len = (self.len - start * SECTOR).min((end - start).min(block) * SECTOR) as usize;
+            bytes.resize(len, 0);
             self.backing.read(start * SECTOR, &mut bytes[..len])?;
             for (index, block) in bytes[..len].chunks(SECTOR as usize).enumerate() {
                 // Most sectors can be told from a marker by their first bytes.
@@ -187,7 +219,9 @@ impl Markers {
                     return Ok(Some(candidate));
                 }
             }
-            start += BLOCK;
+            start += block;
+            // The next marker is near, mostly: crafted damage must not make every search read much.
+            block = (block * 2).min(BLOCK);
         }
         Ok(None)
     }
@@ -219,3 +253,6 @@ const MAX_UNKNOWN_SECTORS: u64 = 1 << 16;
 
 /// Sectors that are read at once.
 const BLOCK: u64 = 256;
+
+/// Sectors that a search reads first.
+const FIRST_BLOCK: u64 = 8;

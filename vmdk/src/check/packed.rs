@@ -32,14 +32,21 @@ impl Packed {
 
     /// Judges the grain that starts at `disk_sector` and should stand at `sector`.
     pub(crate) fn judge(&mut self, sector: u64, disk_sector: u64) -> Result<Verdict> {
-        let Some(Piece::Grain(grain)) = self.markers.at(sector)? else { return Ok(Verdict::NoMarker) };
-        if grain.disk_sector != disk_sector {
-            return Ok(Verdict::Other(grain));
-        }
-        let Some(inflater) = &mut self.inflater else { return Ok(Verdict::Sound(grain)) };
+        let verdict = self.judge_marker(sector, disk_sector)?;
+        let (Verdict::Sound(grain), Some(inflater)) = (&verdict, &mut self.inflater) else { return Ok(verdict) };
+        let grain = *grain;
         Ok(match inflater.problem(&self.backing, &grain)? {
             None => Verdict::Sound(grain),
             Some(problem) => Verdict::Damaged(grain, problem),
+        })
+    }
+
+    /// As [`judge`](Self::judge), by the marker alone.
+    pub(crate) fn judge_marker(&self, sector: u64, disk_sector: u64) -> Result<Verdict> {
+        Ok(match self.markers.at(sector)? {
+            Some(Piece::Grain(grain)) if grain.disk_sector == disk_sector => Verdict::Sound(grain),
+            Some(Piece::Grain(grain)) => Verdict::Other(grain),
+            _ => Verdict::NoMarker,
         })
     }
 }

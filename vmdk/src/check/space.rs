@@ -104,6 +104,13 @@ impl Bits {
         }
     }
 
+    /// Takes one out.
+    pub(crate) fn clear(&mut self, index: usize) {
+        if let Some(word) = self.words.get_mut(index / 64) {
+            *word &= !(1 << (index % 64));
+        }
+    }
+
     fn word(&self, index: usize) -> u64 {
         self.words.get(index).copied().unwrap_or(0)
     }

@@ -36,6 +36,10 @@ pub(super) fn check_stream(
         false => Some(header.clone()),
     };
     let markers = Markers::new(backing, header)?;
+    if markers.position() != header.overhead_sectors.max(1) {
+        let detail = format!("the header says that grains begin at sector {}", header.overhead_sectors);
+        report.add(Problem::MarkerDamaged, name, Place::sector(markers.position()), detail);
+    }
     let lookup = match tables {
         Some(tables) => check_tables(backing, header, &tables, &markers, options, report)?,
         None => None,

@@ -115,6 +115,15 @@ impl TableFile {
         Ok(Self { backing, len, shape, real_len: len, holes: [0..0, 0..0], worth_asking: false, bytes })
     }
 
+    /// The file has become longer.
+    pub(crate) fn has_grown(&mut self) -> Result<()> {
+        self.real_len = self.backing.len()?;
+        self.len = self.len.max(self.real_len);
+        // What was a hole may be a table now.
+        self.holes = [0..0, 0..0];
+        Ok(())
+    }
+
     /// Sectors of the file; a last part of one does not count.
     pub(crate) fn sectors(&self) -> u64 {
         self.len / SECTOR
@@ -228,6 +237,11 @@ impl TableLookup {
     /// `lost` are the tables that cannot be read.
     pub(crate) fn new(file: TableFile, directory: Directory, lost: Bits) -> Self {
         Self { file, directory, lost, table: Vec::new(), number: None }
+    }
+
+    /// Whether there is a table with this number that can be read.
+    pub(crate) fn has_table(&mut self, number: u64) -> Result<bool> {
+        Ok(!self.lost.get(number as usize) && self.directory.get(&self.file.backing, number)? != 0)
     }
 
     /// The entry of a grain of the disk; `None` when its table is lost.

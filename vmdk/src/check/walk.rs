@@ -291,7 +291,11 @@ impl Walk<'_> {
         let name = self.name();
         let (shape, grain) = (self.found.file.shape, place.grain.unwrap_or(0));
         let Some(packed) = &mut self.packed else { return Ok(sector..sector) };
-        let (problem, detail, sectors) = match packed.judge(sector, grain * shape.grain_sectors)? {
+        let disk_sector = grain * shape.grain_sectors;
+        // What was inflated for the first window need not be for the others.
+        let verdict =
+            if judge { packed.judge(sector, disk_sector)? } else { packed.judge_marker(sector, disk_sector)? };
+        let (problem, detail, sectors) = match verdict {
             Verdict::Sound(found) => return Ok(found.sectors()),
             Verdict::NoMarker => {
                 let detail = "the tables have a grain here, but there is no marker of one";

@@ -65,10 +65,12 @@ actions! {
     MakeRedundantDirectory: "make the redundant grain directory again";
     /// The mark of a file that was not closed is taken away.
     ClearUnclean: "clear the mark of an unclean shutdown";
-    /// The header of a stream is made again from its footer.
-    RestoreHeader: "make the header again from the footer";
+    /// The header of a stream is made again from its footer, or told where the grains begin.
+    RestoreHeader: "make the header again from the footer and the markers";
     /// Tables, directory, footer and end marker of a stream are made again from the markers.
     RebuildTail: "make tables, footer and end marker again from the markers";
+    /// Grains of a stream that claim the place of others are told to end before them.
+    TrimGrains: "end grains of a stream where the next one begins";
     /// Damaged places of a stream are covered by markers, so that forward readers get over them.
     BridgeDamage: "cover damaged places with markers that readers skip";
     /// The end of a stream that holds no whole grain is cut off.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -31,7 +31,7 @@ pub(super) fn copy_link<T>(
     let mut made = NewFiles::default();
     for file in link_files(path, options)? {
         // A file that the descriptor names somewhere else has no place in the copy.
-        let relative = file.strip_prefix(base).map_err(|_| {
+        let relative = file.strip_prefix(base).ok().filter(|relative| stays_below(relative)).ok_or_else(|| {
             let reason = "the copy could not name it: repair it in place";
             Error::not_supported(path.display().to_string(), format!("the extent {}", file.display()), reason)
         })?;
@@ -45,7 +45,11 @@ pub(super) fn copy_link<T>(
     made.keep(|| then(&target), &target)
 }
 
-/// All files of a link that are there, its own first.
+fn stays_below(relative: &Path) -> bool {
+    relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+/// All files of a link, its own first.
 fn link_files(path: &Path, options: &CheckOptions) -> Result<Vec<PathBuf>> {
     let backing = open(path, options, Access::ReadOnly)?;
     let mut files = vec![path.to_owned()];

@@ -55,9 +55,7 @@ impl Relink {
         while link.is_child()? {
             let broken = |problem| Error::Chain { object: link.path.display().to_string(), problem };
             let wanted = link.descriptor.parent_cid()?;
-            let hint = link.descriptor.parent_file_name_hint()?;
-            let hint = hint.ok_or_else(|| broken(ChainProblem::NoParentHint { wanted }))?;
-            let parent = paths.locate(&link.path, &hint)?;
+            let parent = named_parent(&link, paths)?;
             if !seen.insert(identity(&parent)?) {
                 return Err(broken(ChainProblem::Cycle { file: parent }));
             }
@@ -79,7 +77,8 @@ impl Relink {
     /// Plans to give the disk at `child` the parent at `parent`, which need not be the one it names now.
     ///
     /// # Errors
-    /// As [`Relink::plan`], and [`Error::InvalidInput`] when `child` is no child, or smaller than `parent`.
+    /// As [`Relink::plan`], and [`Error::InvalidInput`] when `child` is no child, or smaller than `parent`;
+    /// [`Error::Chain`] when it is an ancestor of `parent`, or the chain under that is broken.
     pub fn to_parent(child: impl AsRef<Path>, parent: impl AsRef<Path>, paths: PathPolicy) -> Result<Self> {
         let child = OwnFiles::read(child.as_ref(), paths)?;
         let parent = OwnFiles::read(parent.as_ref(), paths)?;
@@ -94,6 +93,7 @@ impl Relink {
         if parent_size > size {
             return Err(Error::invalid("parent", format!("it has {parent_size} bytes, the child {size}")));
         }
+        refuse_ancestor(&child, &parent, paths)?;
         let (wanted, found) = (child.descriptor.parent_cid()?, parent.descriptor.cid()?);
         let hint = parent_hint(&parent.path, &child.path, paths)?;
         let is_same = child.descriptor.parent_file_name_hint()?.as_deref() == Some(&*hint);
@@ -127,6 +127,34 @@ impl Relink {
         }
         Ok(())
     }
+}
+
+/// The file that a child names as its parent.
+fn named_parent(link: &OwnFiles, paths: PathPolicy) -> Result<PathBuf> {
+    let wanted = link.descriptor.parent_cid()?;
+    let hint = link.descriptor.parent_file_name_hint()?.ok_or_else(|| Error::Chain {
+        object: link.path.display().to_string(),
+        problem: ChainProblem::NoParentHint { wanted },
+    })?;
+    paths.locate(&link.path, &hint)
+}
+
+/// Refuses a parent whose chain leads back to the child.
+fn refuse_ancestor(child: &OwnFiles, parent: &OwnFiles, paths: PathPolicy) -> Result<()> {
+    let broken = |problem| Error::Chain { object: child.path.display().to_string(), problem };
+    let mut seen = HashSet::from([identity(&child.path)?, identity(&parent.path)?]);
+    let mut next = if parent.is_child()? { Some(named_parent(parent, paths)?) } else { None };
+    while let Some(file) = next {
+        if !seen.insert(identity(&file)?) {
+            return Err(broken(ChainProblem::Cycle { file }));
+        }
+        if seen.len() > MAX_LINKS {
+            return Err(broken(ChainProblem::TooDeep { limit: MAX_LINKS }));
+        }
+        let link = OwnFiles::read(&file, paths)?;
+        next = if link.is_child()? { Some(named_parent(&link, paths)?) } else { None };
+    }
+    Ok(())
 }
 
 fn identity(path: &Path) -> Result<PathBuf> {

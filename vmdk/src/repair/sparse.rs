@@ -105,6 +105,10 @@ impl<'a> Mender<'a> {
     pub(super) fn mend_plain(&mut self) -> Result<()> {
         for window in Space::windows(self.found.sectors(), self.memory) {
             let is_first = window.start == 0;
+            if !is_first && !self.medium.is_dry {
+                // With what was moved behind its end for the windows before.
+                self.found.file.has_grown()?;
+            }
             let mut space = Space::new(window);
             self.claim_metadata(&mut space)?;
             for number in 0..self.found.file.shape.tables {
@@ -209,7 +213,19 @@ impl<'a> Mender<'a> {
         if let Some(sector) = places.first.filter(|_| old != entries) {
             self.medium.write(u64::from(sector) * SECTOR, &bytes)?;
         }
-        self.set_directories(number, new_first, new_copy)
+        self.set_directories(number, new_first, new_copy)?;
+        if !self.medium.is_dry {
+            // In the windows to come they are tables like others.
+            if new_first.is_some() {
+                self.found.lost.found_first(number);
+                self.unsafe_first.clear(number as usize);
+            }
+            if new_copy.is_some() {
+                self.found.lost.found_redundant(number);
+                self.unsafe_copy.clear(number as usize);
+            }
+        }
+        Ok(())
     }
 
     fn append_table(&mut self, bytes: &[u8]) -> Result<u32> {
@@ -306,13 +322,15 @@ impl<'a> Mender<'a> {
             if grain >= shape.grains() || space.claim(sectors.range(), Use::Grain).is_none() {
                 continue;
             }
-            let mut bytes = vec![0; grain_bytes as usize];
-            if !self.medium.is_dry {
-                let len = ((sectors.end - sectors.start) * SECTOR) as usize;
-                self.medium.backing.read(sectors.start * SECTOR, &mut bytes[..len])?;
-            }
             let place = Place { table: Some(number), ..Place::grain(grain).at((*entry).into()) };
             self.medium.note(ActionKind::MoveGrains, place);
+            if self.medium.is_dry {
+                *entry = self.medium.reserve(grain_bytes, grain_bytes)?;
+                continue;
+            }
+            let mut bytes = vec![0; grain_bytes as usize];
+            let len = ((sectors.end - sectors.start) * SECTOR) as usize;
+            self.medium.backing.read(sectors.start * SECTOR, &mut bytes[..len])?;
             *entry = self.medium.append(&bytes, grain_bytes)?;
         }
         Ok(())

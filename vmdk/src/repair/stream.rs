@@ -18,7 +18,7 @@ use crate::{
     },
     error::{Error, Result},
     extent::Backing,
-    layout::{ENTRIES_PER_TABLE, Marker, MetadataKind, SparseFlags, SparseHeader},
+    layout::{ENTRIES_PER_TABLE, GRAIN_MARKER_BYTES, Marker, MetadataKind, SparseFlags, SparseHeader},
 };
 
 /// Makes the header of a stream again from its footer; `None` when that is no footer of a stream.
@@ -45,8 +45,7 @@ pub(super) fn mend_stream(medium: &mut Medium, mut header: SparseHeader, options
     if !is_stream(&header) {
         return Ok(());
     }
-    let report = stream_report(&medium.backing, &header, options)?;
-    if report.worst() < Some(Severity::Damaged) && report.count(Problem::EndMarkerMissing) == 0 {
+    if is_sound(&medium.backing, &header, options)? {
         return Ok(());
     }
     if header.directory_sector == SparseHeader::DIRECTORY_AT_END {
@@ -59,12 +58,68 @@ pub(super) fn mend_stream(medium: &mut Medium, mut header: SparseHeader, options
             medium.note(ActionKind::RestoreHeader, Place::sector(0));
             medium.write(0, &header.encode())?;
         }
-        let chosen = Chosen::of(&medium.backing, &header, options)?;
-        let survey = survey(medium, &header, chosen)?;
+        if restore_beginning(medium, &mut header, options)? {
+            return Ok(());
+        }
+        let tables = read_footer(&medium.backing)?.ok().filter(|footer| is_same_disk(&header, footer));
+        // First only to see whether anything would be lost.
+        let found = Surveyor::new(medium, &header, tables.as_ref(), options)?.run(medium, false)?;
+        if let Some(tables) = &tables {
+            let in_tables = Chosen::of(&medium.backing, &header, tables, options)?.map_or(Ok(0), Chosen::count)?;
+            if in_tables > found.in_tables {
+                let what = format!("{} grains that only the tables lead to", in_tables - found.in_tables);
+                let reason = "making them again from the markers would lose these: copy the disk to a new stream";
+                return Err(Error::not_supported(&*medium.backing.name, what, reason));
+            }
+        }
+        let survey = Surveyor::new(medium, &header, tables.as_ref(), options)?.run(medium, true)?;
         return rebuild_tail(medium, &header, survey);
     }
-    let survey = survey(medium, &header, None)?;
+    if restore_beginning(medium, &mut header, options)? {
+        return Ok(());
+    }
+    refuse_tables_among_grains(medium, &header, options)?;
+    let tables = header.clone();
+    let survey = Surveyor::new(medium, &header, Some(&tables), options)?.run(medium, true)?;
     mend_front(medium, header, survey, options)
+}
+
+fn is_sound(backing: &Backing, header: &SparseHeader, options: &CheckOptions) -> Result<bool> {
+    let report = stream_report(backing, header, options)?;
+    Ok(report.worst() < Some(Severity::Damaged) && report.count(Problem::EndMarkerMissing) == 0)
+}
+
+/// Lets the header say where the first grain is; tells whether the stream is sound then.
+fn restore_beginning(medium: &mut Medium, header: &mut SparseHeader, options: &CheckOptions) -> Result<bool> {
+    let first = Markers::new(&medium.backing, header)?.position();
+    if first == header.overhead_sectors.max(1) {
+        return Ok(false);
+    }
+    header.overhead_sectors = first;
+    medium.note(ActionKind::RestoreHeader, Place::sector(0));
+    medium.write(OVERHEAD_FIELD, &first.to_le_bytes())?;
+    is_sound(&medium.backing, header, options)
+}
+
+/// What is covered between grains, or cut behind them, must not be a table: those among grains have markers.
+fn refuse_tables_among_grains(medium: &Medium, header: &SparseHeader, options: &CheckOptions) -> Result<()> {
+    let mut found = inspect(&medium.backing, header, header, options.memory_bytes)?;
+    let markers = Markers::new(&medium.backing, header)?;
+    let first_grain = markers.position();
+    let directories = [&found.first, &found.redundant].into_iter().flatten().map(|found| found.sectors().start);
+    let mut places: Vec<u64> = directories.collect();
+    for number in 0..found.file.shape.tables {
+        let both = [found.first_entry(number)?, found.redundant_entry(number)?];
+        places.extend(both.into_iter().flatten().filter(|sector| found.file.holds_table(*sector)).map(u64::from));
+        for sector in places.drain(..).filter(|sector| *sector >= first_grain) {
+            if !matches!(markers.at(sector - 1)?, Some(Piece::Metadata { .. })) {
+                let what = format!("a table among the grains, at sector {sector}, without a marker");
+                let reason = "a repair might cover it: copy the disk to a new stream instead";
+                return Err(Error::not_supported(&*medium.backing.name, what, reason));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a walk over the markers tells.
@@ -76,66 +131,150 @@ struct Survey {
     damaged_end: Option<u64>,
     /// Sectors of grains that come twice, and that the old tables do not use.
     unused: HashSet<u64>,
+    /// How many grains are where the old tables say.
+    in_tables: u64,
 }
 
 /// The grains that the old tables use, where these can be read.
 struct Chosen {
     lookup: TableLookup,
     packed: Packed,
+    grains: u64,
+    grain_sectors: u64,
 }
 
 impl Chosen {
-    fn of(backing: &Backing, header: &SparseHeader, options: &CheckOptions) -> Result<Option<Self>> {
-        let Ok(footer) = read_footer(backing)? else { return Ok(None) };
-        if !is_same_disk(header, &footer) {
-            return Ok(None);
-        }
-        let found = inspect(backing, header, &footer, options.memory_bytes)?;
+    /// The grains of the tables that `tables` names: the header itself, or a footer.
+    fn of(
+        backing: &Backing,
+        header: &SparseHeader,
+        tables: &SparseHeader,
+        options: &CheckOptions,
+    ) -> Result<Option<Self>> {
+        let found = inspect(backing, header, tables, options.memory_bytes)?;
         let packed = Packed::new(backing, Markers::new(backing, header)?, true);
+        let (grains, grain_sectors) = (header.grain_count(), header.grain_sectors);
         let lookup = |first| TableLookup::new(found.file, first, found.lost.into_first());
-        Ok(found.first.map(lookup).map(|lookup| Self { lookup, packed }))
+        Ok(found.first.map(lookup).map(|lookup| Self { lookup, packed, grains, grain_sectors }))
+    }
+
+    /// Where the tables have a grain of the disk; 0 for nowhere.
+    fn place(&mut self, disk_sector: u64) -> Result<u64> {
+        Ok(self.lookup.entry(disk_sector / self.grain_sectors)?.unwrap_or(0).into())
     }
 
     /// Whether readers use another whole grain for the same place.
-    fn is_other(&mut self, grain: &PackedGrain, grain_sectors: u64) -> Result<bool> {
-        let entry = self.lookup.entry(grain.disk_sector / grain_sectors)?.unwrap_or(0);
-        Ok(entry != 0
-            && u64::from(entry) != grain.sector
-            && matches!(self.packed.judge(entry.into(), grain.disk_sector)?, Verdict::Sound(_)))
+    fn is_other(&mut self, grain: &PackedGrain) -> Result<bool> {
+        let sector = self.place(grain.disk_sector)?;
+        Ok(sector != 0
+            && sector != grain.sector
+            && matches!(self.packed.judge(sector, grain.disk_sector)?, Verdict::Sound(_)))
+    }
+
+    /// How many grains the tables lead to.
+    fn count(mut self) -> Result<u64> {
+        let mut count = 0;
+        let per_table = u64::from(ENTRIES_PER_TABLE);
+        for table in 0..self.grains.div_ceil(per_table) {
+            if !self.lookup.has_table(table)? {
+                continue;
+            }
+            for grain in table * per_table..((table + 1) * per_table).min(self.grains) {
+                let disk_sector = grain * self.grain_sectors;
+                let sector = self.place(disk_sector)?;
+                if sector > 1 && matches!(self.packed.judge_marker(sector, disk_sector)?, Verdict::Sound(_)) {
+                    count += 1;
+                }
+            }
+        }
+        Ok(count)
     }
 }
 
 /// Walks over the markers; covers what is damaged between grains, so that forward readers get over it.
-fn survey(medium: &mut Medium, header: &SparseHeader, mut chosen: Option<Chosen>) -> Result<Survey> {
-    let mut markers = Markers::new(&medium.backing, header)?;
-    let mut found = Survey { end: markers.position(), ascending: true, damaged_end: None, unused: HashSet::new() };
-    let (mut next, mut holes) = (0, Vec::new());
-    while let Some(piece) = markers.next()? {
-        match piece {
-            Piece::Grain(grain) => {
-                found.ascending &= grain.disk_sector >= next;
-                next = grain.disk_sector + header.grain_sectors;
-                // Only what lies between whole grains has to be passed.
-                holes.drain(..).try_for_each(|hole| bridge(medium, hole))?;
-                found.end = grain.sectors().end;
-                if let Some(chosen) = &mut chosen
-                    && chosen.is_other(&grain, header.grain_sectors)?
-                {
-                    found.unused.insert(grain.sector);
-                    if found.unused.len() > MOST_UNUSED {
-                        let reason = "copy the disk to a new stream instead";
-                        let what = "a stream with more than a million grains that come twice";
-                        return Err(Error::not_supported(&*medium.backing.name, what, reason));
-                    }
-                }
-            }
-            Piece::Damage(range) => holes.push(range),
-            Piece::Metadata { .. } | Piece::End { .. } => {}
-        }
+struct Surveyor {
+    markers: Markers,
+    inflater: Inflater,
+    chosen: Option<Chosen>,
+    grain_sectors: u64,
+}
+
+impl Surveyor {
+    fn new(
+        medium: &Medium,
+        header: &SparseHeader,
+        tables: Option<&SparseHeader>,
+        options: &CheckOptions,
+    ) -> Result<Self> {
+        let markers = Markers::new(&medium.backing, header)?;
+        let chosen = tables.map(|tables| Chosen::of(&medium.backing, header, tables, options)).transpose()?;
+        let (inflater, grain_sectors) = (Inflater::new(&markers), header.grain_sectors);
+        Ok(Self { inflater, markers, chosen: chosen.flatten(), grain_sectors })
     }
-    let end = markers.position();
-    found.damaged_end = holes.iter().find(|hole: &&Range<u64>| hole.end == end).map(|hole| hole.start);
-    Ok(found)
+
+    /// Walks; with `acts` it covers and corrects too.
+    fn run(mut self, medium: &mut Medium, acts: bool) -> Result<Survey> {
+        let end = self.markers.position();
+        let mut found = Survey { end, ascending: true, damaged_end: None, unused: HashSet::new(), in_tables: 0 };
+        let (mut next, mut holes) = (0, Vec::new());
+        let mut grains = 0_u64;
+        while let Some(piece) = self.markers.next()? {
+            match piece {
+                Piece::Grain(grain) => {
+                    let grain = self.trim(medium, grain, acts)?;
+                    found.ascending &= grain.disk_sector >= next;
+                    next = grain.disk_sector + self.grain_sectors;
+                    // Only what lies between whole grains has to be passed.
+                    let between = holes.drain(..).filter(|_| acts && grains > 0);
+                    between.into_iter().try_for_each(|hole| bridge(medium, hole))?;
+                    grains += 1;
+                    found.end = grain.sectors().end;
+                    self.compare(medium, &grain, &mut found)?;
+                }
+                Piece::Damage(range) => holes.push(range),
+                Piece::Metadata { .. } | Piece::End { .. } => {}
+            }
+        }
+        let end = self.markers.position();
+        found.damaged_end = holes.iter().find(|hole: &&Range<u64>| hole.end == end).map(|hole| hole.start);
+        Ok(found)
+    }
+
+    /// A grain whose size is damaged may claim the place of the next: what the tables lead to, and what follows data
+    /// that cannot be inflated, is believed.
+    fn trim(&mut self, medium: &mut Medium, grain: PackedGrain, acts: bool) -> Result<PackedGrain> {
+        let Some(hidden) = self.markers.hidden(&grain)? else { return Ok(grain) };
+        let is_known = match &mut self.chosen {
+            Some(chosen) => chosen.place(hidden.disk_sector)? == hidden.sector,
+            None => false,
+        };
+        if !is_known && self.inflater.problem(&medium.backing, &grain)?.is_none() {
+            return Ok(grain);
+        }
+        self.markers.go_to(hidden.sector);
+        let bytes = (hidden.sector - grain.sector) * SECTOR - GRAIN_MARKER_BYTES as u64;
+        // Less than what the grain claimed, which has 32 bits.
+        let trimmed = PackedGrain { bytes: bytes as u32, ..grain };
+        if acts {
+            medium.note(ActionKind::TrimGrains, Place::sector(grain.sector));
+            medium.write(grain.sector * SECTOR + SIZE_FIELD, &trimmed.bytes.to_le_bytes())?;
+        }
+        Ok(trimmed)
+    }
+
+    fn compare(&mut self, medium: &Medium, grain: &PackedGrain, found: &mut Survey) -> Result<()> {
+        let Some(chosen) = &mut self.chosen else { return Ok(()) };
+        found.in_tables += u64::from(chosen.place(grain.disk_sector)? == grain.sector);
+        if chosen.is_other(grain)? {
+            found.unused.insert(grain.sector);
+            if found.unused.len() > MOST_UNUSED {
+                let reason = "copy the disk to a new stream instead";
+                let what = "a stream with more than a million grains that come twice";
+                return Err(Error::not_supported(&*medium.backing.name, what, reason));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Covers damaged sectors with progress markers, which every forward reader skips; each announces few sectors, as
@@ -331,6 +470,10 @@ const WINDOW_TABLES: u64 = 4096;
 
 /// Sectors that a covering marker announces; every reader takes those of a grain table.
 const MOST_SECTORS: u64 = 4;
+
+/// Where the header says where grains begin, and a marker how long its grain is.
+const OVERHEAD_FIELD: u64 = 64;
+const SIZE_FIELD: u64 = 8;
 
 /// Bounds the memory for grains that come twice.
 const MOST_UNUSED: usize = 1 << 20;

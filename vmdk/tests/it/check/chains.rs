@@ -63,6 +63,8 @@ fn extents_must_be_there_and_long_enough() {
     assert_eq!(with("RW 4 FLAT \"flat\" 4\nRW 4 FLAT \"flat\" 0"), []);
     assert_eq!(with("RW 9 FLAT \"flat\" 0"), [(Problem::ExtentTooShort, 1)]);
     assert_eq!(with("RW 5 FLAT \"flat\" 0\nRW 4 FLAT \"flat\" 4"), [(Problem::ExtentsOverlap, 1)]);
+    let under_two = "RW 8 FLAT \"flat\" 0\nRW 1 FLAT \"flat\" 1\nRW 1 FLAT \"flat\" 5";
+    assert_eq!(with(under_two), [(Problem::ExtentsOverlap, 2)]);
     assert_eq!(with("RW 8 VMFS \"gone\""), [(Problem::FileMissing, 1)]);
     assert_eq!(with("RW 8 SPARSE \"flat\""), [(Problem::NotAnImage, 1)]);
     assert_eq!(with("RW 8 FLAT \"../flat\" 0"), [(Problem::PathRefused, 1)]);

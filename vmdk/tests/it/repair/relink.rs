@@ -80,10 +80,12 @@ fn a_child_is_given_a_parent_that_moved() {
 fn what_makes_no_chain_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     chain(dir.path());
-    let (base, mid) = (dir.path().join("base.vmdk"), dir.path().join("mid.vmdk"));
+    let [base, mid, top] = ["base.vmdk", "mid.vmdk", "top.vmdk"].map(|name| dir.path().join(name));
     let to = |child, parent| Relink::to_parent(child, parent, PathPolicy::SameDirectory);
     assert!(matches!(to(&base, &mid), Err(Error::InvalidInput { .. })));
     assert!(matches!(to(&mid, &mid), Err(Error::InvalidInput { .. })));
+    // Its own descendant.
+    assert!(matches!(to(&mid, &top), Err(Error::Chain { .. })));
     let large = dir.path().join("large.vmdk");
     create(&large, &CreateSpec::new(2 << 20, CreateKind::Flat).cid(Cid(7))).unwrap().close().unwrap();
     assert!(matches!(to(&mid, &large), Err(Error::InvalidInput { .. })));

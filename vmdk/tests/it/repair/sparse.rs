@@ -9,7 +9,7 @@ use vmdk::{
     repair::{ActionKind, Repair},
 };
 
-use super::{different, options, repair, whole};
+use super::{different, options, readable, repair, whole};
 use crate::{
     check::{Patch, damage::image},
     support::{Random, peer, run},
@@ -158,6 +158,47 @@ fn a_copy_overwrites_nothing_and_leaves_nothing_when_it_fails() {
     assert!(plan.apply_to_copy(copies.path().join("not there").join("\0")).is_err());
     assert_eq!(fs::read(copies.path().join("s.vmdk")).unwrap(), b"mine");
     assert_eq!(fs::read_dir(copies.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_of_several_windows_keeps_what_was_moved_in_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    let mut patch = Patch::of(&path);
+    let shared = patch.word(patch.grain_entry(0, 1));
+    patch.set_grain(513, shared);
+    // Two of table 0, whose first copy is lost, are in the second window.
+    let behind = (2 << 30) / 512 + 128;
+    (4..6).for_each(|grain| patch.set_grain(grain, behind));
+    let first = patch.directory_entry(0, 0);
+    patch.set(first, 0x7fff_ffff);
+    patch.save();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len((2 << 30) + (2 << 20)).unwrap();
+    let before = readable(&path);
+    let options = options().memory_bytes(0);
+    let left = Repair::plan(&path, &options).unwrap().apply_in_place().unwrap();
+    assert_eq!(left.counts().filter(|(kind, _)| *kind != Problem::Leaked).count(), 0, "{left}");
+    let after = whole(&path);
+    let lost = |grain: &usize| before[*grain].as_ref().is_some_and(|was| *was != after[*grain]);
+    assert_eq!((512..after.len()).filter(lost).count(), 0);
+    assert!(after[513] == after[1] && after[513].iter().any(|byte| *byte != 0));
+    assert!(Repair::plan(&path, &options).unwrap().actions().is_empty());
+}
+
+#[test]
+fn a_copy_never_leaves_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inner, copies) = (dir.path().join("a/b"), dir.path().join("c/d"));
+    [&inner, &copies].into_iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+    fs::write(dir.path().join("a/outside.bin"), [1; 512]).unwrap();
+    let text = "# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\ncreateType=\"custom\"\n\
+                RW 1 FLAT \"../outside.bin\" 0\n";
+    fs::write(inner.join("d.vmdk"), text).unwrap();
+    let any = options().paths(vmdk::PathPolicy::Any);
+    let plan = Repair::plan(inner.join("d.vmdk"), &any).unwrap();
+    assert!(matches!(plan.apply_to_copy(&copies), Err(vmdk::Error::NotSupported { .. })));
+    assert!(!dir.path().join("c/outside.bin").exists());
+    assert_eq!(fs::read_dir(&copies).unwrap().count(), 0);
 }
 
 /// A split disk with data in its second extent.

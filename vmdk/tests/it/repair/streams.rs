@@ -142,3 +142,34 @@ fn tables_in_front_are_repaired_from_markers() {
     assert_eq!(lost, [544]);
     qemu_agrees(&path);
 }
+
+/// Damage to one place of a stream must not cost grains that tables still lead to.
+fn loses_at_most(lost: &[usize], damage: impl FnOnce(&mut Patch)) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    let sound = readable(&path);
+    let start = fs::read(&path).unwrap()[512..1536].to_vec();
+    let mut patch = Patch::of(&path);
+    damage(&mut patch);
+    patch.save();
+    Repair::plan(&path, &options()).unwrap().apply_in_place().unwrap();
+    let after = readable(&path);
+    let different: Vec<_> = (0..sound.len()).filter(|grain| after.get(*grain) != Some(&sound[*grain])).collect();
+    assert_eq!(different, lost);
+    assert!(fs::read(&path).unwrap()[512..1536] == start, "the descriptor was overwritten");
+    let again = Repair::plan(&path, &options()).unwrap();
+    assert!(again.actions().is_empty(), "{:?}", again.actions());
+}
+
+#[test]
+fn a_size_that_swallows_the_next_grain_costs_nothing() {
+    // Each grain has some 65 600 bytes: this one claims half of the next too. Its own data end where they did.
+    loses_at_most(&[], |patch| patch.set(marker_of(patch, 1) * 512 + 8, 100_000));
+}
+
+#[test]
+fn a_header_that_is_wrong_about_the_beginning_of_the_data_costs_nothing() {
+    for overhead in [0, 1, 2, 5, 300, 0x00ff_ffff] {
+        loses_at_most(&[], |patch| patch.set(64, overhead));
+    }
+}
