@@ -1,5 +1,7 @@
 //! What a copy of a disk must not keep: names of files that stay behind.
 
+use std::mem;
+
 use super::{Descriptor, line::Line};
 
 impl Descriptor {
@@ -37,18 +39,19 @@ impl Descriptor {
         let before = self.lines.len();
         let is_entry = |line: &Line| line.entry().is_some_and(|entry| is_of_section(entry.key));
         let is_title = |line: &Line| line.comment().is_some_and(|text| text.eq_ignore_ascii_case(title));
-        while let Some(at) = self.lines.iter().position(is_entry) {
-            self.lines.remove(at);
-            let mut start = at;
-            if at > 0 && is_title(&self.lines[at - 1]) {
-                self.lines.remove(at - 1);
-                start = at - 1;
+        let mut kept: Vec<Line> = Vec::with_capacity(before);
+        let mut lines = mem::take(&mut self.lines).into_iter().peekable();
+        while let Some(line) = lines.next() {
+            if !is_entry(&line) {
+                kept.push(line);
+                continue;
             }
-            let blank = |index: usize| self.lines.get(index).is_some_and(Line::is_blank);
-            if start > 0 && blank(start - 1) && blank(start) {
-                self.lines.remove(start);
+            kept.pop_if(|line| is_title(line));
+            if kept.last().is_some_and(Line::is_blank) {
+                lines.next_if(Line::is_blank);
             }
         }
+        self.lines = kept;
         self.lines.len() != before
     }
 }
@@ -57,4 +60,19 @@ impl Descriptor {
 fn is_or_is_under(key: &[u8], parent: &[u8]) -> bool {
     key.split_at_checked(parent.len())
         .is_some_and(|(start, rest)| start.eq_ignore_ascii_case(parent) && (rest.is_empty() || rest[0] == b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_sections_are_dropped_in_one_pass() {
+        let mut text = "version=3\n".to_owned();
+        text.extend((0..60_000).map(|_| "\n# Change Tracking File\nchangeTrackPath=\"a\"\n"));
+        text += "\nend=1\n";
+        let mut descriptor = Descriptor::parse(text.as_bytes()).unwrap();
+        assert!(descriptor.strip_change_tracking());
+        assert_eq!(descriptor.to_string(), "version=1\n\nend=1\n");
+    }
 }

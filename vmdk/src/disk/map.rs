@@ -28,6 +28,10 @@ pub struct MapIter<'a> {
 /// So many pieces are found at a time.
 const STEP: usize = 512;
 
+/// So many bytes are walked at a time: where a child has nothing and its parent many pieces, every step finds out again
+/// how far the child's nothing goes.
+pub(super) const WINDOW: u64 = 256 << 30;
+
 impl<'a> MapIter<'a> {
     /// `range` lies in the disk.
     pub(super) fn new(disk: &'a Disk, range: Range<u64>) -> Self {
@@ -37,7 +41,8 @@ impl<'a> MapIter<'a> {
     /// Walks on until there are pieces.
     fn fill(&mut self) -> Result<()> {
         let Self { disk, range, pieces, .. } = self;
-        let walked = disk.chain.walk(0, range.clone(), &disk.files, &mut |piece| {
+        let window = range.start..range.end.min(range.start.saturating_add(WINDOW));
+        let walked = disk.chain.walk(0, window, &disk.files, &mut |piece| {
             push(pieces, piece);
             Ok(if pieces.len() < STEP { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         });

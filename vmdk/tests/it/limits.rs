@@ -3,8 +3,8 @@
 use std::{fs, path::Path, process::Command};
 
 use vmdk::{
-    CopyOptions, CreateKind, CreateSpec, Disk, Error, GrowOptions, MAX_CAPACITY, MapKind, OpenOptions, convert, copy,
-    create, grow,
+    ChildSpec, CopyOptions, CreateKind, CreateSpec, Disk, Error, GrowOptions, MAX_CAPACITY, MapKind, OpenOptions,
+    convert, copy, create, create_child, grow,
     stream::{StreamReader, StreamSpec, export},
 };
 
@@ -107,4 +107,16 @@ fn work_with_62_tb(dir: &Path) {
     assert_eq!(buf, [0; 13]);
     let status = fs::read_to_string("/proc/self/status").unwrap();
     println!("{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
+}
+
+#[test]
+fn zeros_over_all_of_a_large_child_take_time_once_for_each_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    const CAPACITY: u64 = 512 << 30;
+    create(at("p.vmdk"), &CreateSpec::new(CAPACITY, CreateKind::MonolithicSparse)).unwrap().close().unwrap();
+    let child = create_child(at("p.vmdk"), at("c.vmdk"), &ChildSpec::new().zeroed_grains(true)).unwrap();
+    child.zero_at(0..CAPACITY).unwrap();
+    let map: Vec<_> = child.map(0..CAPACITY).map(|entry| entry.unwrap()).collect();
+    assert!(map.len() == 1 && map[0].kind == MapKind::Zero && map[0].range == (0..CAPACITY), "{map:?}");
 }

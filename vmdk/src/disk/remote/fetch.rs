@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     future::{Future, poll_fn},
     io,
+    iter::successors,
     ops::Range,
     pin::Pin,
     task::Poll,
@@ -188,8 +189,9 @@ pub(super) fn coalesce(ascending: impl Iterator<Item = Range<u64>> + Clone, hint
     }
     let longest = hint.longest.max(crate::SECTOR);
     let cut = |range: Range<u64>| {
-        let starts = (0..).map(move |part| range.start + part * longest).take_while(move |start| *start < range.end);
-        starts.map(move |start| start..range.end.min(start + longest))
+        let starts = successors(Some(range.start), move |start| start.checked_add(longest));
+        let starts = starts.take_while(move |start| *start < range.end);
+        starts.map(move |start| start..range.end.min(start.saturating_add(longest)))
     };
     joined.into_iter().flat_map(cut).collect()
 }
@@ -243,6 +245,8 @@ mod tests {
         assert_eq!(joined(&[0..100, 20..50, 90..120, 131..132]), [0..120, 131..132]);
         assert_eq!(joined(&[7..2500, 9..20]), [7..1007, 1007..2007, 2007..2500]);
         assert_eq!(joined(&[]), []);
+        let whole = SourceHint::default().gap(u64::MAX).longest(u64::MAX);
+        assert_eq!(coalesce([5..6, 1 << 40..1 << 41].into_iter(), whole), [5..6, 1 << 40..1 << 41]);
     }
 
     #[test]

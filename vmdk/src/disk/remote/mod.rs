@@ -16,6 +16,7 @@ use super::{
     LinkInfo, OpenOptions,
     chain::{Chain, Piece},
     holes::Holes,
+    map::WINDOW,
     open::Opener,
 };
 use crate::{
@@ -136,7 +137,8 @@ impl<S: AsyncReadAt> AsyncDisk<S> {
         let mut holes = Holes::default();
         let mut rest = range.start.min(self.capacity())..range.end.min(self.capacity());
         while !rest.is_empty() {
-            let Plan { pieces, missing } = self.plan(rest.clone(), &blocks, true)?;
+            let window = rest.start..rest.end.min(rest.start.saturating_add(WINDOW));
+            let Plan { pieces, missing } = self.plan(window, &blocks, true)?;
             if let Some(last) = pieces.last() {
                 rest.start = last.range.end;
                 blocks.trim();

@@ -17,7 +17,10 @@ impl SparseExtent {
         self.changing(|| {
             let mut offset = range.start;
             while offset < range.end {
-                let run = self.run(offset..range.end)?;
+                // What is hidden is hidden table by table: looking further each time would take the square of the time.
+                let (_, table_end) = self.grains.table(offset);
+                let end = if has_parent { range.end.min(table_end) } else { range.end };
+                let run = self.run(offset..end)?;
                 offset += match run.place {
                     Place::At(at) => {
                         self.check_grain(at, run.len)?;
