@@ -147,7 +147,7 @@ impl<W: Write> OvaWriter<W> {
         manifest.insert(name, Hasher::digest(options.digest, xml));
         let promised = files.map(|files| promise(&manifest, files, &descriptor)).transpose()?;
         let mut writer = Self {
-            sink: Sink { inner: sink, at: 0 },
+            sink: Sink { inner: sink, at: 0, failed: false },
             options: *options,
             descriptor,
             manifest_name,
@@ -309,11 +309,18 @@ fn promise(start: &Manifest, files: &Manifest, descriptor: &OvfDescriptor) -> Re
 struct Sink<W> {
     inner: W,
     at: u64,
+    /// A write failed: nothing that follows can be at its place.
+    failed: bool,
 }
 
 impl<W: Write> Sink<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.failed {
+            return Err(io::Error::other("an earlier write failed, and a part of it may be in the archive"));
+        }
+        self.failed = true;
         self.inner.write_all(bytes)?;
+        self.failed = false;
         self.at += bytes.len() as u64;
         Ok(())
     }

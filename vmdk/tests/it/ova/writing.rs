@@ -283,3 +283,32 @@ fn names_that_a_descriptor_would_change_are_refused() {
         assert!(matches!(write(spec), Err(Error::InvalidInput { .. })));
     }
 }
+
+/// Takes a part of the write with this number, and fails once; all is well before and after.
+struct Hiccup(u32);
+
+impl Write for Hiccup {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_sub(1);
+        match self.0 {
+            2 => Ok(bytes.len() / 2),
+            1 => Err(std::io::ErrorKind::TimedOut.into()),
+            _ => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_archive_is_not_continued_behind_a_write_that_failed() {
+    let xml = descriptor(&[("f", "a.vmdk", "o:size='0'")]);
+    // Descriptor with header and padding are three writes: the file's header fails in its middle.
+    let mut writer = OvaWriter::new(Hiccup(6), "x.ovf", &xml, &OvaOptions::new()).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(writer.file("a.vmdk", 0).map(drop), Err(Error::Io { .. })));
+    }
+    assert!(writer.finish().is_err());
+}
