@@ -35,9 +35,10 @@ impl<'a> CopyOptions<'a> {
         Self { threads, skip_zeros: true, progress: None, cancel: None }
     }
 
-    /// Sets how many threads read and write, at least one. Each has a buffer of 256 KiB.
+    /// Sets how many threads read and write, at least one and at most 64; fewer where the system refuses them. Each has
+    /// a buffer of 256 KiB.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
+        self.threads = threads.clamp(1, MAX_THREADS);
         self
     }
 
@@ -116,7 +117,8 @@ pub fn copy(source: &dyn Image, target: &dyn Image, options: &CopyOptions<'_>) -
     };
     thread::scope(|scope| {
         for _ in 1..options.threads {
-            scope.spawn(|| job.work());
+            // One thread less is only slower.
+            let _ = thread::Builder::new().name("vmdk-copy".to_owned()).spawn_scoped(scope, || job.work());
         }
         job.work();
     });
@@ -323,3 +325,6 @@ const PIECE: u64 = 256 << 10;
 const BLOCK: u64 = 64 << 10;
 
 const MAX_DEFAULT_THREADS: usize = 8;
+
+/// Bounds memory.
+const MAX_THREADS: usize = 64;

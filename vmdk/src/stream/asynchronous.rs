@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{
     Grain, GrainOrder, Packer, StreamDecoder, StreamEncoder, StreamEnd, StreamSpec,
     assemble::{Assembler, Piece},
+    write::torn,
 };
 use crate::{
     descriptor::Descriptor,
@@ -55,7 +56,7 @@ pub struct AsyncStreamWriter<S> {
     packer: Packer,
     encoder: StreamEncoder,
     at: u64,
-    /// A write has begun and not ended: the sink's state is not known.
+    /// A write has begun and not ended: some of the stream is missing.
     is_torn: bool,
 }
 
@@ -109,6 +110,7 @@ impl<S: AsyncSink> AsyncStreamWriter<S> {
         if let Some(piece) = self.assembler.close() {
             self.push(piece).await?;
         }
+        self.tear()?;
         let tail = self.encoder.end()?;
         self.write(tail).await?;
         self.sink.flush().await.map_err(|error| Error::io("flush", &self.name, None, error))?;
@@ -121,27 +123,29 @@ impl<S: AsyncSink> AsyncStreamWriter<S> {
     }
 
     async fn push(&mut self, mut piece: Piece) -> Result<()> {
+        self.tear()?;
         piece.pack(&mut self.packer)?;
         let lead = self.encoder.push(&piece.packed)?;
         let grains = std::mem::take(&mut piece.packed).into_bytes();
         self.assembler.take_back(piece);
         self.write(lead).await?;
-        self.write(grains).await
+        self.write(grains).await?;
+        self.is_torn = false;
+        Ok(())
+    }
+
+    /// Says that the stream is torn, unless what begins now comes to its end.
+    fn tear(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.is_torn, true) { Err(torn(&self.name, self.at)) } else { Ok(()) }
     }
 
     async fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
-        let failed = |at, error| Error::io("write", &self.name, Some(at), error);
-        if self.is_torn {
-            let torn = io::Error::other("an earlier write failed or was dropped before its end");
-            return Err(failed(self.at, torn));
-        }
         if bytes.is_empty() {
             return Ok(());
         }
         let len = bytes.len() as u64;
-        self.is_torn = true;
-        self.sink.write(bytes.into()).await.map_err(|error| failed(self.at, error))?;
-        self.is_torn = false;
+        let written = self.sink.write(bytes.into()).await;
+        written.map_err(|error| Error::io("write", &self.name, Some(self.at), error))?;
         self.at += len;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Writing a stream to a blocking sink, front to back.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use super::{
     PackedGrains, Packer, StreamEncoder, StreamSpec,
@@ -21,6 +21,8 @@ pub struct StreamWriter<W> {
     packing: Packing,
     crew: Crew<'static, Piece, Result<Piece>>,
     assembler: Assembler,
+    /// Some of the stream is missing: nothing may follow, least of all its end.
+    is_torn: bool,
 }
 
 impl<W: Write> StreamWriter<W> {
@@ -35,6 +37,7 @@ impl<W: Write> StreamWriter<W> {
             crew: Crew::alone(packing_worker(packing)),
             assembler: Assembler::new(packing),
             packing,
+            is_torn: false,
         })
     }
 
@@ -60,7 +63,8 @@ impl<W: Write> StreamWriter<W> {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] beyond the disk's end, [`Error::InvalidInput`] when `offset` lies before the end of what
-    /// was written, [`Error::NotSupported`] when the stream grows beyond 2 TiB, and the sink's errors.
+    /// was written, [`Error::NotSupported`] when the stream grows beyond 2 TiB, and the sink's errors. After one of the
+    /// last two the stream cannot go on: what was given is gone, and [`finish`](Self::finish) fails too.
     pub fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         let mut put = self.assembler.put(offset, data)?;
         while let Some(piece) = self.assembler.fill(&mut put) {
@@ -72,7 +76,8 @@ impl<W: Write> StreamWriter<W> {
     /// Writes the tables and the end marker, flushes the sink and gives it back.
     ///
     /// # Errors
-    /// Those of the sink, and [`Error::NotSupported`] when the stream grows beyond 2 TiB.
+    /// Those of the sink, [`Error::NotSupported`] when the stream grows beyond 2 TiB, and [`Error::Io`] after a write
+    /// that failed.
     pub fn finish(mut self) -> Result<W> {
         if let Some(piece) = self.assembler.close() {
             self.submit(piece)?;
@@ -98,13 +103,31 @@ impl<W: Write> StreamWriter<W> {
 
     /// Hands a piece to the packers, and writes what is ready.
     fn submit(&mut self, piece: Piece) -> Result<()> {
-        self.crew.submit(piece, |packed| self.sink.take(packed, &mut self.assembler))
+        self.tear()?;
+        self.crew.submit(piece, |packed| self.sink.take(packed, &mut self.assembler))?;
+        self.is_torn = false;
+        Ok(())
     }
 
     /// Writes all that the packers have.
     fn drain(&mut self) -> Result<()> {
-        self.crew.finish(|packed| self.sink.take(packed, &mut self.assembler))
+        self.tear()?;
+        self.crew.finish(|packed| self.sink.take(packed, &mut self.assembler))?;
+        self.is_torn = false;
+        Ok(())
     }
+
+    /// Says that the stream is torn, unless what begins now comes to its end.
+    fn tear(&mut self) -> Result<()> {
+        let was_torn = std::mem::replace(&mut self.is_torn, true);
+        if was_torn { Err(torn(&self.sink.out.name, self.sink.position())) } else { Ok(()) }
+    }
+}
+
+/// What to say to those who go on after a failure.
+pub(super) fn torn(name: &str, at: u64) -> Error {
+    let torn = io::Error::other("an earlier write failed or was dropped before its end: begin a new stream");
+    Error::io("write", name, Some(at), torn)
 }
 
 fn packing_worker(packing: Packing) -> impl FnMut(Piece) -> Result<Piece> + Send + 'static {

@@ -1,6 +1,6 @@
 //! Growing a disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     hosted::grow_hosted,
@@ -53,14 +53,16 @@ impl Default for GrowOptions {
 /// Makes the disk at `path`, which nobody has open, larger; what is added reads as zero and takes no space.
 ///
 /// The data are made ready first, then the descriptor says so: after a crash in between the disk has its old size, or
-/// its new one, and growing it again completes the work. A split disk gets new files after its last. Grain tables of a
+/// its new one, and growing it again completes the work. A split disk gets new files after its last; those that a crash
+/// left without a line in the descriptor must be removed before that. Grain tables of a
 /// sparse disk stay; directories that become too short move to the end of the file, and the header changes from the
 /// old to the new ones in one write of a sector. The content id stays, so children still fit; those keep their size.
 ///
 /// # Errors
 /// [`Error::InvalidInput`] for a size that is smaller than the disk's, no multiple of 512 or larger than 62 TB;
 /// [`Error::NotSupported`] for what cannot grow: children of other disks, compressed and snapshot extents, devices, a
-/// sparse file that would reach 2 TiB. Nothing is changed then. [`Error::Io`] also when a new file exists already.
+/// sparse file that would reach 2 TiB. Nothing is changed then, and neither where a sparse file has no room for the
+/// changed descriptor ([`Error::InvalidInput`]). [`Error::Io`] also when a new file exists already.
 #[doc(alias = "VixDiskLib_Grow")]
 pub fn grow(path: impl AsRef<Path>, capacity: u64, options: &GrowOptions) -> Result<()> {
     let path = path.as_ref();
@@ -78,12 +80,14 @@ pub fn grow(path: impl AsRef<Path>, capacity: u64, options: &GrowOptions) -> Res
     let own = OwnFiles::read(path, options.paths)?;
     let mut growth = Growth { own: &own, lines: own.descriptor.extents()?, new_files: NewFiles::default() };
     growth.check()?;
-    growth.extents(capacity / SECTOR)?;
+    growth.plan(capacity / SECTOR)?;
     let mut descriptor = own.descriptor.clone();
     descriptor.set_extents(&growth.lines)?;
     if options.update_geometry {
         update_geometry(&mut descriptor, capacity)?;
     }
+    own.check_room(&descriptor)?;
+    growth.extents()?;
     let Growth { new_files, .. } = growth;
     new_files.keep(|| if descriptor == own.descriptor { Ok(()) } else { own.store(&descriptor) }, path)
 }
@@ -125,34 +129,45 @@ impl Growth<'_> {
         match last.kind {
             ExtentType::Zero | ExtentType::Sparse => Ok(()),
             ExtentType::Flat | ExtentType::Vmfs => {
-                let shared = self.own.extents.iter().filter(|(_, other)| other == file).count() > 1;
+                // By the file itself: it may have several names.
+                let identity = |file: &Option<PathBuf>| file.as_ref().and_then(|file| file.canonicalize().ok());
+                let own = identity(file);
+                let shared = self.own.extents.iter().filter(|(_, other)| identity(other) == own).count() > 1;
                 if shared { refuse("another extent is in the same file") } else { Ok(()) }
             }
             _ => refuse("extents of this type are only read"),
         }
     }
 
-    /// Grows the last extent, and adds more to a split disk.
-    fn extents(&mut self, sectors: u64) -> Result<()> {
-        let Some((last, file)) = self.own.extents.last() else { return Ok(()) };
+    /// Makes the last line larger, and adds more to a split disk.
+    fn plan(&mut self, sectors: u64) -> Result<()> {
+        let Some((last, _)) = self.own.extents.last() else { return Ok(()) };
         let before: u64 = self.lines.iter().rev().skip(1).map(|line| line.size_sectors).sum();
         let wanted = sectors - before;
         let create_type = self.own.descriptor.create_type();
         let is_split = matches!(create_type, Some(CreateType::TwoGbMaxExtentFlat | CreateType::TwoGbMaxExtentSparse));
         // QEMU's files are larger than VMware's.
         let size = if is_split { wanted.min(SPLIT_SECTORS.max(last.size_sectors)) } else { wanted };
-        if let Some(file) = file {
-            let file = open(file, true)?;
-            match last.kind {
-                ExtentType::Sparse => grow_hosted(&file, size)?,
-                _ => grow_flat(&file, last.offset() + last.len(), last.offset() + size * SECTOR)?,
-            }
-        }
         if let Some(line) = self.lines.last_mut() {
             line.size_sectors = size;
         }
-        let more = split(file_name(&self.own.path)?, last.kind.clone(), wanted - size, self.lines.len());
-        for line in more {
+        let name = file_name(&self.own.path)?;
+        self.lines.extend(split(name, last.kind.clone(), wanted - size, self.lines.len()));
+        Ok(())
+    }
+
+    /// Grows the last extent to its new line, and makes the files of those that were added.
+    fn extents(&mut self) -> Result<()> {
+        let old = self.own.extents.len();
+        let Some(((last, file), line)) = self.own.extents.last().zip(self.lines.get(old - 1)) else { return Ok(()) };
+        if let Some(file) = file {
+            let file = open(file, true)?;
+            match last.kind {
+                ExtentType::Sparse => grow_hosted(&file, line.size_sectors)?,
+                _ => grow_flat(&file, last.offset() + last.len(), last.offset() + line.len())?,
+            }
+        }
+        for line in &self.lines[old..] {
             let name = line.file_name.as_deref().unwrap_or_default();
             let file = self.new_files.create(&self.own.path.with_file_name(name))?;
             if last.kind == ExtentType::Sparse {
@@ -162,7 +177,6 @@ impl Growth<'_> {
                 file.set_len(line.len())?;
             }
             file.sync()?;
-            self.lines.push(line);
         }
         Ok(())
     }

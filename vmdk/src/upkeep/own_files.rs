@@ -84,6 +84,17 @@ impl OwnFiles {
         files
     }
 
+    /// Whether [`store`](Self::store) has room for a changed descriptor.
+    pub(super) fn check_room(&self, descriptor: &Descriptor) -> Result<()> {
+        let Some(range) = &self.embedded else { return Ok(()) };
+        let (len, room) = (descriptor.to_bytes().len() as u64, range.end - range.start);
+        if len > room {
+            let problem = format!("{len} bytes do not fit in the {room} bytes kept for it");
+            return Err(Error::invalid("descriptor", problem));
+        }
+        Ok(())
+    }
+
     /// Writes a changed descriptor back. A text file is replaced as a whole: after a crash it has the old or the new
     /// text. An embedded one is written over in one piece.
     pub(crate) fn store(&self, descriptor: &Descriptor) -> Result<()> {
@@ -94,12 +105,8 @@ impl OwnFiles {
                 .map(drop)
                 .map_err(|error| Error::io("replace", self.path.display().to_string(), None, error));
         };
-        let room = (range.end - range.start) as usize;
-        if bytes.len() > room {
-            let problem = format!("{} bytes do not fit in the {room} bytes kept for it", bytes.len());
-            return Err(Error::invalid("descriptor", problem));
-        }
-        bytes.resize(room, 0);
+        self.check_room(descriptor)?;
+        bytes.resize((range.end - range.start) as usize, 0);
         let file = open(&self.path, true)?;
         file.write(range.start, &bytes)?;
         file.sync()

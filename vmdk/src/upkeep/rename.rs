@@ -52,8 +52,9 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>, paths: PathPolicy) -
         moves.write(to, &descriptor.to_bytes())?;
         moves.old.push(from.to_owned());
     }
-    moves.finish();
+    // On stable storage too, before the old names go.
     sync_directory(to);
+    moves.finish();
     sync_directory(from);
     Ok(())
 }

@@ -193,6 +193,42 @@ fn what_cannot_grow_is_refused_and_stays_as_it_is() {
     assert!(fs::read(at("b.vmdk")).unwrap() == before.0);
 }
 
+#[test]
+fn a_descriptor_without_room_keeps_its_disk_from_growing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vmdk");
+    create(&path, &CreateSpec::new(MIB, CreateKind::MonolithicSparse)).unwrap().close().unwrap();
+    let mut before = fs::read(&path).unwrap();
+    let room = 512..21 * 512;
+    let text = before[room.clone()].iter().position(|byte| *byte == 0).unwrap();
+    before[512 + text..room.end].fill(b'#');
+    before[room.end - 1] = b'\n';
+    fs::write(&path, &before).unwrap();
+    // One digit more than 2048 sectors.
+    let error = grow(&path, 16 * MIB, &GrowOptions::new()).unwrap_err();
+    assert!(matches!(error, Error::InvalidInput { what: "descriptor", .. }), "{error}");
+    assert!(fs::read(&path).unwrap() == before);
+}
+
+#[test]
+fn a_file_of_two_extents_does_not_grow_whatever_its_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vmdk");
+    create(&path, &CreateSpec::new(MIB, CreateKind::Flat)).unwrap().close().unwrap();
+    let flat = Random::new(91).bytes(MIB as usize);
+    fs::write(dir.path().join("d-flat.vmdk"), &flat).unwrap();
+    std::os::unix::fs::symlink("d-flat.vmdk", dir.path().join("e-flat.vmdk")).unwrap();
+    for name in ["d-flat.vmdk", "./d-flat.vmdk", "e-flat.vmdk"] {
+        let lines = format!("RW 1024 FLAT \"d-flat.vmdk\" 1024\nRW 1024 FLAT \"{name}\" 0");
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.lines().filter(|line| !line.starts_with("RW")).collect::<Vec<_>>().join("\n");
+        fs::write(&path, text.replace("# Extent description", &format!("# Extent description\n{lines}"))).unwrap();
+        let error = grow(&path, 2 * MIB, &GrowOptions::new()).unwrap_err();
+        assert!(matches!(error, Error::NotSupported { .. } | Error::PathRefused { .. }), "{name}: {error}");
+        assert!(fs::read(dir.path().join("d-flat.vmdk")).unwrap() == flat, "{name}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 

@@ -1,14 +1,16 @@
 //! Getting out of a damaged or truncated stream whatever is whole in it.
 
+mod account;
+mod reader;
 mod report;
 
-use std::{
-    collections::VecDeque,
-    io::{ErrorKind, Read},
-};
+use std::collections::VecDeque;
 
-use self::report::{MOST_ENTRIES, add, remove};
-pub use self::report::{Misplaced, SalvageReport};
+use self::report::add;
+pub use self::{
+    reader::SalvageReader,
+    report::{Misplaced, SalvageReport},
+};
 use super::{
     Grain,
     buffer::Buffer,
@@ -18,11 +20,7 @@ use super::{
 use crate::{
     MAX_CAPACITY, SECTOR,
     descriptor::Descriptor,
-    error::{Error, Result},
-    layout::{
-        ENTRIES_PER_TABLE, GRAIN_MARKER_BYTES, HEADER_BYTES, Marker, MetadataKind, SparseFlags, SparseHeader,
-        TABLE_BYTES,
-    },
+    layout::{GRAIN_MARKER_BYTES, HEADER_BYTES, Marker, MetadataKind, SparseFlags, SparseHeader, TABLE_BYTES},
 };
 
 /// Finds the whole grains of a stream, whatever happened to the rest. Sans I/O.
@@ -293,61 +291,6 @@ impl Salvager {
         Found::Other
     }
 
-    /// Judges grains by the table that follows them: which were lost, which are not where they should be.
-    fn judge(&mut self, table: &[u32]) {
-        let entries = u64::from(ENTRIES_PER_TABLE);
-        let named = |sector: u64| table.iter().position(|entry| u64::from(*entry) == sector).map(|entry| entry as u64);
-        // A table does not say which it is; the grains that agree with it do.
-        let agrees = |(number, sector): &&(u64, u64)| named(*sector) == Some(number % entries);
-        let Some((number, _)) = self.recent.iter().rev().find(agrees) else { return };
-        let first = number - number % entries;
-        let recent = std::mem::take(&mut self.recent);
-        // A table has no checksum. It must name all grains that came before it, and none that cannot have.
-        let place = self.at / SECTOR;
-        let of_it = |number: &u64| (first..first + entries).contains(number);
-        let is_sound = table.iter().all(|entry| *entry == 0 || u64::from(*entry) < place)
-            && recent.iter().all(|(number, sector)| !of_it(number) || named(*sector).is_some());
-        if !is_sound {
-            self.report.damages += 1;
-            return;
-        }
-        for (given, sector) in &recent {
-            if let Some(entry) = named(*sector).filter(|entry| first + entry != *given)
-                && self.report.misplaced.len() < MOST_ENTRIES
-            {
-                let [given, named] = [*given, first + entry].map(|number| number * self.grain_bytes);
-                self.report.misplaced.push(Misplaced { given, named });
-            }
-        }
-        let capacity = self.report.capacity.unwrap_or(MAX_CAPACITY);
-        let bytes = |number: u64| (number * self.grain_bytes).min(capacity);
-        remove(&mut self.report.unknown, &(bytes(first)..bytes(first + entries)));
-        for (number, entry) in (first..).zip(table).filter(|(_, entry)| **entry > 1) {
-            if !recent.iter().any(|(_, sector)| *sector == u64::from(*entry)) {
-                add(&mut self.report.lost, bytes(number)..bytes(number + 1));
-            }
-        }
-        // All that the table covers is known now.
-        self.gap_from = self.gap_from.max(bytes(first + entries));
-        self.is_hurt = false;
-    }
-
-    fn note_grain(&mut self, number: u64, sector: u64) {
-        let offset = number * self.grain_bytes;
-        if offset < self.gap_from {
-            self.report.is_ordered = false;
-        } else if self.is_hurt {
-            add(&mut self.report.unknown, self.gap_from..offset);
-        }
-        self.is_hurt = false;
-        self.gap_from = self.gap_from.max(offset + self.grain_bytes);
-        self.report.grains += 1;
-        if self.recent.len() >= ENTRIES_PER_TABLE as usize {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((number, sector));
-    }
-
     /// Passes a sector that is nothing.
     fn pass_damage(&mut self) -> Found {
         if self.at >= self.data_from {
@@ -403,52 +346,6 @@ impl Default for Salvager {
     }
 }
 
-/// Reads the whole grains of a damaged stream from a blocking source; see [`Salvager`].
-#[derive(Debug)]
-pub struct SalvageReader<R> {
-    source: R,
-    name: String,
-    salvager: Salvager,
-}
-
-impl<R: Read> SalvageReader<R> {
-    /// Scans `source` with `salvager`; `name` names the stream in errors.
-    pub fn new(source: R, name: impl Into<String>, salvager: Salvager) -> Self {
-        Self { source, name: name.into(), salvager }
-    }
-
-    /// The next whole grain; `None` at the source's end.
-    ///
-    /// # Errors
-    /// Those of the source only. Reading may be tried again after an error.
-    pub fn next_grain(&mut self) -> Result<Option<Grain<'_>>> {
-        loop {
-            if let Some(place) = self.salvager.advance() {
-                return Ok(Some(self.salvager.grain_at(place)));
-            }
-            if self.salvager.is_done {
-                return Ok(None);
-            }
-            match self.source.read(self.salvager.buffer.space(PIECE)) {
-                Ok(0) => self.salvager.end(),
-                Ok(read) => self.salvager.buffer.filled(read),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read", &self.name, Some(self.salvager.at), error)),
-            }
-        }
-    }
-
-    /// What is known by now; complete when [`next_grain`](Self::next_grain) gave `None`.
-    pub fn report(&self) -> &SalvageReport {
-        self.salvager.report()
-    }
-
-    /// The embedded descriptor, if it can be read.
-    pub fn descriptor(&self) -> Option<&Descriptor> {
-        self.salvager.descriptor()
-    }
-}
-
 /// Whether the header is that of a stream.
 fn is_stream(header: &SparseHeader) -> bool {
     let needed = SparseFlags::COMPRESSED | SparseFlags::MARKERS;
@@ -465,6 +362,3 @@ const TABLE_SECTORS: u64 = TABLE_BYTES / SECTOR;
 /// Bytes that may be inflated in vain: so many, and so many for each byte of the stream.
 const VAIN_AT_LEAST: u64 = 64 << 20;
 const VAIN_FOR_A_BYTE: u64 = 8;
-
-/// Bytes asked of the source at once.
-const PIECE: usize = 128 << 10;

@@ -67,6 +67,20 @@ pub(super) fn add(list: &mut Vec<Range<u64>>, range: Range<u64>) {
     }
 }
 
+/// Adds ascending ranges wherever they belong among the others.
+pub(super) fn insert(list: &mut Vec<Range<u64>>, ranges: Vec<Range<u64>>) {
+    let goes_back = list.last().zip(ranges.first()).is_some_and(|(last, first)| first.start < last.start);
+    if !goes_back {
+        ranges.into_iter().for_each(|range| add(list, range));
+        return;
+    }
+    let mut all = std::mem::take(list);
+    all.extend(ranges);
+    // Two runs that ascend: sorting them only merges.
+    all.sort_by_key(|range| range.start);
+    all.into_iter().for_each(|range| add(list, range));
+}
+
 /// Takes `range` out of ascending ranges, at whose end it lies.
 pub(super) fn remove(list: &mut Vec<Range<u64>>, range: &Range<u64>) {
     let mut behind = Vec::new();
@@ -102,5 +116,17 @@ mod tests {
         assert_eq!(list, [0..7, 10..15, 35..36, 37..40]);
         remove(&mut list, &(0..100));
         assert_eq!(list, []);
+    }
+
+    #[test]
+    fn ranges_of_a_table_that_comes_late_are_kept() {
+        let mut list = Vec::new();
+        insert(&mut list, vec![50..60, 70..80]);
+        insert(&mut list, vec![0..5, 10..20]);
+        assert_eq!(list, [0..5, 10..20, 50..60, 70..80]);
+        insert(&mut list, vec![55..65, 80..90]);
+        assert_eq!(list, [0..5, 10..20, 50..65, 70..90]);
+        insert(&mut list, vec![]);
+        assert_eq!(list.len(), 4);
     }
 }

@@ -266,3 +266,37 @@ fn grains_of_other_sizes_are_read_by_us_and_by_qemu_img() {
         assert!(matches!(refused, Err(Error::InvalidInput { what: "grain size", .. })));
     }
 }
+
+/// Fails once, and then goes on as if nothing had been.
+struct Hiccup(Vec<u8>, usize);
+
+impl Write for Hiccup {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1 = self.1.wrapping_sub(1);
+        if self.1 == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stream_that_lost_a_piece_is_never_finished() {
+    let content = holey(ODD, 66);
+    for threads in [1, 3] {
+        for fails_at in [2, 3, 5] {
+            let sink = Hiccup(Vec::new(), fails_at);
+            let mut writer = StreamWriter::new(sink, &spec(ODD)).unwrap().threads(threads).unwrap();
+            // A caller that looks at no error but the last.
+            for (at, data) in content.chunks(100_000).enumerate() {
+                let _ = writer.write_at(at as u64 * 100_000, data);
+            }
+            let outcome = writer.finish().map(|sink| sink.0.len());
+            assert!(matches!(outcome, Err(Error::Io { operation: "write", .. })), "{threads} {fails_at} {outcome:?}");
+        }
+    }
+}
