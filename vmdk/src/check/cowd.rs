@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     SECTOR,
-    error::{Error, Result},
+    error::Result,
     extent::Backing,
     layout::{COWD_ENTRIES_PER_TABLE, COWD_HEADER_BYTES, CowdHeader},
 };
@@ -29,9 +29,7 @@ pub(super) fn check_cowd(backing: &Backing, options: &CheckOptions, report: &mut
     let header = match CowdHeader::parse(&bytes, name) {
         Ok(header) => header,
         Err(error) => {
-            let unknown = matches!(error, Error::NotSupported { .. });
-            let problem = if unknown { Problem::NotSupported } else { Problem::HeaderDamaged };
-            report.add(problem, name, Place::sector(0), error.to_string());
+            report.add_refused_header(name, &error);
             return Ok(ExtentFacts::default());
         }
     };

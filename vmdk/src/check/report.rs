@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::problem::{Problem, Severity};
+use crate::error::Error;
 
 /// What a check found.
 ///
@@ -95,6 +96,13 @@ impl Report {
 
     pub(super) fn add(&mut self, problem: Problem, file: &str, place: Place, detail: impl Into<String>) {
         self.add_many(1, problem, file, place, || detail.into());
+    }
+
+    /// A header that was refused: of a kind that is not known, or damaged.
+    pub(super) fn add_refused_header(&mut self, file: &str, error: &Error) {
+        let unknown = matches!(error, Error::NotSupported { .. });
+        let problem = if unknown { Problem::NotSupported } else { Problem::HeaderDamaged };
+        self.add(problem, file, Place::sector(0), error.to_string());
     }
 
     /// Counts `count` findings of one kind and keeps one of them.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     SECTOR,
-    error::{Error, Result},
+    error::Result,
     extent::Backing,
     layout::{
         MAX_DIRECTORY_ENTRIES, SESPARSE_ENTRIES_PER_TABLE, SESPARSE_GRAIN_SECTORS, SESPARSE_HEADER_BYTES,
@@ -28,9 +28,7 @@ pub(super) fn check_sesparse(backing: &Backing, options: &CheckOptions, report: 
     let header = match SeSparseHeader::parse(&bytes, name) {
         Ok(header) => header,
         Err(error) => {
-            let unknown = matches!(error, Error::NotSupported { .. });
-            let problem = if unknown { Problem::NotSupported } else { Problem::HeaderDamaged };
-            report.add(problem, name, Place::sector(0), error.to_string());
+            report.add_refused_header(name, &error);
             return Ok(ExtentFacts::default());
         }
     };

@@ -17,7 +17,10 @@ use vmdk::{
     repair::{ActionKind, Repair},
 };
 
-use crate::support::{peer, run};
+use crate::{
+    check::Patch,
+    support::{peer, run},
+};
 
 pub(crate) fn options() -> CheckOptions {
     CheckOptions::new().deep(true)
@@ -58,6 +61,22 @@ pub(crate) fn qemu_agrees(path: &Path) {
     let text = run("qemu-img", dir, &["compare", "-f", "raw", "-F", "vmdk", "raw", name]);
     assert!(text.contains("identical"), "{text}");
     fs::remove_file(dir.join("raw")).unwrap();
+}
+
+/// Damages a sound image and repairs it; returns what was done and which grains do not read as in the sound one.
+pub(crate) fn mended(
+    image: impl FnOnce(&Path) -> PathBuf,
+    believed_wrong: &[usize],
+    damage: impl FnOnce(&mut Patch),
+) -> (Vec<(ActionKind, u64)>, Vec<usize>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    let sound = whole(&path);
+    let mut patch = Patch::of(&path);
+    damage(&mut patch);
+    patch.save();
+    let (actions, after) = repair(&path, believed_wrong);
+    (actions, different(&sound, &after))
 }
 
 /// Repairs a damaged image in a copy and in place, which must come to the same; returns what was done, and the disk as

@@ -15,16 +15,8 @@ use crate::{
     support::{Random, peer, run},
 };
 
-/// Damages the image and repairs it; returns what was done and which grains do not read as in the sound image.
 fn mended(believed_wrong: &[usize], damage: impl FnOnce(&mut Patch)) -> (Vec<(ActionKind, u64)>, Vec<usize>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = image(dir.path());
-    let sound = whole(&path);
-    let mut patch = Patch::of(&path);
-    damage(&mut patch);
-    patch.save();
-    let (actions, after) = repair(&path, believed_wrong);
-    (actions, different(&sound, &after))
+    super::mended(image, believed_wrong, damage)
 }
 
 #[test]

@@ -17,14 +17,7 @@ use crate::{
 };
 
 fn mended(damage: impl FnOnce(&mut Patch)) -> (Vec<(ActionKind, u64)>, Vec<usize>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = image(dir.path());
-    let sound = whole(&path);
-    let mut patch = Patch::of(&path);
-    damage(&mut patch);
-    patch.save();
-    let (actions, after) = repair(&path, &[]);
-    (actions, different(&sound, &after))
+    super::mended(image, &[], damage)
 }
 
 #[test]
@@ -118,17 +111,8 @@ fn tables_in_front_are_repaired_from_markers() {
     }
     let dir = tempfile::tempdir().unwrap();
     let path = front_image(dir.path());
-    let sound = whole(&path);
-    let bytes = fs::read(&path).unwrap();
-    let mended = |damage: &dyn Fn(&mut Patch)| {
-        let mut patch = Patch::of(&path);
-        damage(&mut patch);
-        patch.save();
-        // An entry of zero reads as zeros, until it is found that there is a grain.
-        let (actions, after) = repair(&path, &[3, 512]);
-        fs::write(&path, &bytes).unwrap();
-        (actions, different(&sound, &after))
-    };
+    // An entry of zero reads as zeros, until it is found that there is a grain.
+    let mended = |damage: &dyn Fn(&mut Patch)| super::mended(front_image, &[3, 512], damage);
     assert_eq!(mended(&|_| {}), (vec![], vec![]));
     assert_eq!(mended(&|patch| patch.set_grain(3, 0)), (vec![(ActionKind::RestoreEntries, 1)], vec![]));
     assert_eq!(mended(&|patch| patch.set_grain(3, 0x00ff_ffff)), (vec![(ActionKind::RestoreEntries, 1)], vec![]));
