@@ -17,16 +17,51 @@
 //! ```
 //!
 //! # Formats
-//! | Format | Read, map | Write in place | Create |
-//! |---|---|---|---|
-//! | raw | yes | yes | yes |
-//! | `monolithicFlat`, `twoGbMaxExtentFlat`, `vmfs` and its variants | yes | yes | all but the old names |
-//! | `monolithicSparse`, `twoGbMaxExtentSparse` (KDMV) | yes | yes | yes |
-//! | `custom` with flat, sparse and `ZERO` extents | yes | yes, but not into `ZERO` | no |
-//! | children of the above (snapshot chains) | yes | yes, flat excepted | sparse ([`create_child`]) |
-//! | `streamOptimized` | yes, by position; and as a stream ([`stream`]) | no | as a stream |
-//! | `vmfsSparse` (COWD), `seSparse` | yes; with a journal to replay only if asked | no: ESXi alone does | no |
-//! | raw device mappings, devices of a host, `vsanSparse` | refused, saying where the bytes are | | |
+//! Formats are told by their content: `createType` in a descriptor is only a hint, as other programs write it freely.
+//!
+//! | Format | Read, map | Write in place | Create | Grow | Check | Repair |
+//! |---|---|---|---|---|---|---|
+//! | raw | yes | yes | yes | yes | - | - |
+//! | `monolithicFlat`, `vmfs` | yes; holes by `SEEK_HOLE` | yes | yes | yes | yes | chains |
+//! | `vmfsThin`, `vmfsPreallocated`, `vmfsEagerZeroedThick` and other old names | as `vmfs` | as `vmfs` | as `vmfs` | as `vmfs` | yes | chains |
+//! | `twoGbMaxExtentFlat` | yes | yes | yes | yes | yes | chains |
+//! | `monolithicSparse`, `twoGbMaxExtentSparse` (`KDMV`, versions 1 to 3) | yes | yes | yes | yes | yes | yes |
+//! | `custom`: flat, sparse and `ZERO` extents | yes | yes, but not into `ZERO` | no | its last extent | yes | sparse extents |
+//! | `streamOptimized`, tables behind or in front | yes, by position; forward and damaged ones by [`stream`] | no | by [`stream`] | no | yes, with checksums | yes, from markers |
+//! | `vmfsSparse` (`COWD`) | yes | no: ESXi alone does | no | no | yes | no second copy to repair from |
+//! | `seSparse` 2.1 | yes; with a waiting journal only if asked | no: ESXi alone does | no | no | yes | no second copy to repair from |
+//! | `vmfsRDM`, `vmfsRDMP`, `vmfsRaw`, `fullDevice`, `partitionedDevice`, `vsanSparse` | refused, saying where the bytes are and what to do | | | | | |
+//!
+//! All of them stand in chains: a child may lie over any other kind. New children are `KDMV` ([`create_child`]).
+//! Disks have up to 62 TB; metadata in memory is bounded by [`OpenOptions::cache_bytes`], whatever the size.
+//!
+//! # What goes wrong with other readers
+//! `ZERO` extents are not skipped, zeroed grains hide the parent, unmapped grains of `seSparse` are zero and not the
+//! parent's, content ids are compared when a chain is opened and not at the first read through it, keys are found
+//! without regard to case and never inside of comments. Reading past the end of a file is an error: a truncated disk
+//! never looks like an empty one.
+//!
+//! # From one format to another
+//! ```no_run
+//! use vmdk::{ChildSpec, Disk, OpenOptions, check, create_child, stream};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Any chain as one stream, for an OVA or a lease; packed on all processors, to a sink that cannot seek.
+//! let chain = Disk::open("web-000002.vmdk", &OpenOptions::new())?;
+//! let sink = std::fs::File::create("web-export.vmdk")?;
+//! stream::export(&chain, sink, &stream::StreamSpec::new(chain.capacity()))?;
+//!
+//! // Is it sound? Deep: every grain is inflated and its checksum compared.
+//! let report = check::check("web-export.vmdk", &check::CheckOptions::new().deep(true))?;
+//! assert!(report.is_clean(), "{report}");
+//!
+//! // Something to write into, while the export stays as it is.
+//! let scratch = create_child("web-export.vmdk", "scratch.vmdk", &ChildSpec::new())?;
+//! scratch.write_at(0, &[0; 512])?;
+//! scratch.close()?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Modules
 //! - [`descriptor`]: the text descriptor, edited without loss
