@@ -74,8 +74,8 @@ impl CowdHeader {
             directory_sector: u32_at(bytes, 20),
             directory_capacity: u32_at(bytes, 24),
             free_sector: u32_at(bytes, 28),
-            // A disk without a parent has its geometry there, binary: no name starts with what is no character.
-            parent_file_name: name.split(|&byte| byte == 0).next().filter(|name| is_text(name)).unwrap_or(&[]).to_vec(),
+            // A disk without a parent has its geometry there, binary: that is no text. A name ends with a NUL.
+            parent_file_name: text_before_nul(name).unwrap_or_default().to_vec(),
             generation: u32_at(bytes, GENERATION),
             unclean_shutdown: u32_at(bytes, UNCLEAN) != 0,
         };
@@ -165,6 +165,11 @@ const PARENT_NAME: Range<usize> = 32..32 + 1024;
 const GENERATION: usize = 1060;
 const UNCLEAN: usize = 1648;
 
+fn text_before_nul(field: &[u8]) -> Option<&[u8]> {
+    let end = field.iter().position(|&byte| byte == 0)?;
+    Some(&field[..end]).filter(|name| is_text(name))
+}
+
 fn is_text(name: &[u8]) -> bool {
     name.iter().all(|&byte| byte >= b' ' && byte != 0x7f)
 }
@@ -203,6 +208,15 @@ mod tests {
         bytes[32] = 10;
         bytes[36] = 255;
         assert!(CowdHeader::parse(&bytes, "x").unwrap().parent_file_name.is_empty());
+    }
+
+    #[test]
+    fn a_name_without_an_end_is_no_name() {
+        let mut bytes = header().encode().unwrap();
+        bytes[PARENT_NAME].fill(b'-');
+        let read = CowdHeader::parse(&bytes, "x").unwrap();
+        assert!(read.parent_file_name.is_empty());
+        assert_eq!(CowdHeader::parse(&read.encode().unwrap(), "x").unwrap(), read);
     }
 
     #[test]
