@@ -163,27 +163,6 @@ fn a_changed_parent_is_noticed_at_open() {
     show_in("the same, read", dir, "qemu-io", &["-f", "vmdk", "-c", "read 0 512", "child.vmdk"]);
 }
 
-/// vmdk-core returns the parent's bytes.
-#[test]
-fn a_zeroed_grain_hides_the_parent() {
-    if !peer("qemu-img") || !peer("qemu-io") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    run("qemu-img", dir, &["create", "-q", "-f", "vmdk", "base.vmdk", "1M"]);
-    run("qemu-io", dir, &["-f", "vmdk", "-c", "write -P 0xaa 0 1M", "base.vmdk"]);
-    let zeroed = ["create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "-o", "zeroed_grain=on", "child.vmdk"];
-    run("qemu-img", dir, &zeroed);
-    run("qemu-io", dir, &["-f", "vmdk", "-c", "write -z 0 128k", "-c", "write -P 0x55 256k 64k", "child.vmdk"]);
-    let mut expected = vec![0xaa; 1 << 20];
-    expected[..128 << 10].fill(0);
-    expected[256 << 10..320 << 10].fill(0x55);
-    let disk = Disk::open(dir.join("child.vmdk"), &OpenOptions::new()).unwrap();
-    assert_is(&disk, &expected);
-    assert_eq!(disk.map(0..1 << 20).next().unwrap().unwrap().kind, MapKind::Zero);
-}
-
 fn over_flat(snapshot: &Snapshot, base: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let line = |kind, name| vec![ExtentLine::new(kind, snapshot.sectors, name)];
     let bottom = NewDescriptor::new(CreateType::Vmfs, line(ExtentType::Vmfs, "base-flat.vmdk")).cid(Cid(1));
