@@ -4,6 +4,7 @@
 //! times on a loaded machine mean little; the ratios hold better.
 
 mod backup;
+mod nfc;
 mod process;
 mod retrieve;
 mod vmdk;
@@ -18,9 +19,11 @@ fn main() -> ExitCode {
         "vim-retrieve" => retrieve::run(),
         "backup" => backup::run(),
         "vmdk" => vmdk::run(),
+        "nfc" => nfc::run(),
         _ => {
             Err("questions: vim-retrieve (a large inventory through the public API, against a bare scan and pyVmomi), \
-                  backup (full over nbdssl and its limit), vmdk (conversions, reads and maps of disks, against qemu-img)"
+                  backup (full over nbdssl and its limit), vmdk (conversions, reads and maps of disks, against qemu-img), nfc (disks over port \
+                  902, near and far, against bare streams)"
                 .into())
         }
     };

@@ -1,0 +1,111 @@
+//! Our client, with many requests in flight or one.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use vsphere_nfc::{Mode, NfcDisk, NfcOptions, Pin, SessionId, Ticket, TicketError};
+
+use super::peer::{Peer, pattern};
+use super::{BUFFER, BUFFERS, Channel, Options, Rate};
+use crate::process;
+
+/// Calls under way: what the session's buffers take, and as many waiting.
+pub(super) const DEPTH: u64 = 2 * BUFFERS;
+
+/// Which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Read,
+    Write,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Read { "read" } else { "write" })
+    }
+}
+
+/// Opens a disk of the peer.
+pub(super) async fn open(peer: &Peer, channel: Channel, way: Way) -> Result<NfcDisk, Box<dyn Error>> {
+    let ticket = Ticket {
+        host: peer.nfc.ip().to_string(),
+        port: peer.nfc.port(),
+        pin: Some(Pin::sha256_of(&peer.certificate)),
+        service: "nfc".to_owned(),
+        session_id: SessionId::new("any"),
+    };
+    let tickets = Arc::new(move || {
+        let ticket = ticket.clone();
+        async move { Ok::<_, TicketError>(ticket) }
+    });
+    let channel = match channel {
+        Channel::Tls => vsphere_nfc::Channel::Tls,
+        Channel::Clear => vsphere_nfc::Channel::Clear,
+    };
+    let mode = if way == Way::Read { Mode::ReadOnly } else { Mode::ReadWrite };
+    let size = u32::try_from(BUFFER)?;
+    let options = NfcOptions::default().channel(channel).buffers(size, u32::try_from(BUFFERS)?);
+    Ok(NfcDisk::open(tickets, "[ds] disk.vmdk", mode, options).await?)
+}
+
+/// Moves a part of the disk from its start on, in calls of a buffer each, `depth` of them at a time.
+pub(super) async fn run(
+    peer: &Peer,
+    channel: Channel,
+    way: Way,
+    depth: u64,
+    options: &Options,
+) -> Result<Rate, Box<dyn Error>> {
+    let disk = open(peer, channel, way).await?;
+    let (begun, before) = (Instant::now(), process::own_time()?);
+    let bytes = match way {
+        Way::Read => read(&disk, depth, options, begun).await?,
+        Way::Write => write(&disk, depth, options, begun).await?,
+    };
+    let rate = Rate { bytes, wall: begun.elapsed(), cpu: process::own_time()?.saturating_sub(before) };
+    disk.close().await?;
+    Ok(rate)
+}
+
+async fn read(disk: &NfcDisk, depth: u64, options: &Options, begun: Instant) -> Result<u64, Box<dyn Error>> {
+    let len = usize::try_from(BUFFER)?;
+    let mut calls = FuturesUnordered::new();
+    let mut next = 0;
+    for _ in 0..depth {
+        calls.push(disk.read_into(next, len, BytesMut::new()));
+        next += BUFFER;
+    }
+    while let Some(read) = calls.next().await {
+        let buffer = read?;
+        if buffer.first() != pattern().first() || buffer.len() != len {
+            return Err("wrong bytes".into());
+        }
+        if next < options.bytes && begun.elapsed() < options.patience {
+            calls.push(disk.read_into(next, len, buffer));
+            next += BUFFER;
+        }
+    }
+    Ok(next)
+}
+
+async fn write(disk: &NfcDisk, depth: u64, options: &Options, begun: Instant) -> Result<u64, Box<dyn Error>> {
+    let data = Bytes::from_static(pattern());
+    let mut calls = FuturesUnordered::new();
+    let mut next = 0;
+    for _ in 0..depth {
+        calls.push(disk.write_at(next, data.clone()));
+        next += BUFFER;
+    }
+    while let Some(written) = calls.next().await {
+        written?;
+        if next < options.bytes && begun.elapsed() < options.patience {
+            calls.push(disk.write_at(next, data.clone()));
+            next += BUFFER;
+        }
+    }
+    Ok(next)
+}
