@@ -46,6 +46,7 @@ mod options;
 mod start;
 mod ticket;
 mod tls;
+pub mod trace;
 pub mod wire;
 
 pub use disk::{Mode, NfcDisk, SessionInfo};

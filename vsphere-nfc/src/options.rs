@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::trace::Recorder;
 use crate::wire::authd;
 use crate::wire::classic;
 use crate::wire::compress::Compression;
@@ -34,6 +35,8 @@ pub struct NfcOptions {
     /// Whether a disk that was opened for reading connects again, with a new ticket, after its
     /// connection was lost. Default: yes.
     pub reconnect: bool,
+    /// Keeps what is said on every connection, scrubbed. Default: nobody listens.
+    pub trace: Option<Recorder>,
     /// Doubtful facts about the servers.
     pub quirks: Quirks,
 }
@@ -51,6 +54,7 @@ impl Default for NfcOptions {
             socket_buffer: None,
             allocation_page: 16384,
             reconnect: true,
+            trace: None,
             quirks: Quirks::default(),
         }
     }
@@ -82,6 +86,13 @@ impl NfcOptions {
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
+        self
+    }
+
+    /// Has `recorder` listen to every connection.
+    #[must_use]
+    pub fn trace(mut self, recorder: &Recorder) -> Self {
+        self.trace = Some(recorder.clone());
         self
     }
 

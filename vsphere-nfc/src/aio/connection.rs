@@ -51,6 +51,9 @@ impl Connection {
     ) -> Result<Self> {
         let blame = Blame::new(&ticket.host, ticket.port, path);
         let mut stream = dial::dial(&blame, ticket, options).await?;
+        if let Some(recorder) = &options.trace {
+            (stream.reader, stream.writer) = recorder.listen(stream.reader, stream.writer);
+        }
         let limit = options.timeouts.session;
         let version = blame.within(Phase::SessionStart, limit, start::start(&blame, &mut stream, options)).await?;
         let mut this = Self::spawn(blame, stream, version, buffers, options);

@@ -1,9 +1,10 @@
 //! What the server is, and how it misbehaves.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use vsphere_nfc::trace::Trace;
 use vsphere_nfc::wire::fault::{CODE_OUT_OF_MEMORY, Layout};
 
 use super::server::NfcIdentity;
@@ -44,6 +45,9 @@ pub struct NfcServerConfig {
     pub reset_on_cut: bool,
     /// Whether the server answers the last classic message. Default: yes.
     pub answer_session_complete: bool,
+    /// A recorded conversation that is played behind the hand-over, to a client that says what one said then. No file
+    /// is opened for it.
+    pub replay: Option<Arc<Trace>>,
 }
 
 impl Default for NfcServerConfig {
@@ -65,6 +69,7 @@ impl Default for NfcServerConfig {
             cut: None,
             reset_on_cut: false,
             answer_session_complete: true,
+            replay: None,
         }
     }
 }

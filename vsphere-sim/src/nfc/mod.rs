@@ -12,6 +12,7 @@ mod buffers;
 mod config;
 mod counters;
 mod metered;
+mod replay;
 mod requests;
 mod server;
 mod session;

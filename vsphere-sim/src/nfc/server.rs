@@ -15,7 +15,7 @@ use super::backend::NfcBackend;
 use super::config::{FaultAction, Injected, NfcServerConfig, Step};
 use super::counters::NfcCounters;
 use super::metered::Metered;
-use super::{authd, session, start};
+use super::{authd, replay, session, start};
 
 /// A certificate and the TLS configuration that presents it.
 #[derive(Debug, Clone)]
@@ -194,6 +194,9 @@ async fn serve(tcp: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     let work = async {
         let handed = authd::serve(stream, shared, &config).await?;
         let (mut reader, mut writer) = handed.stream;
+        if let Some(trace) = &config.replay {
+            return replay::serve(reader, writer, trace).await;
+        }
         start::serve(&mut reader, &mut writer, shared, &config, handed.expect_client_random).await?;
         session::serve(reader, writer, shared, &config, handed.grant).await
     };
