@@ -245,7 +245,7 @@ impl SimulatorBuilder {
             task_delay: self.task_delay,
             default_page: self.page_size,
             answer_first: self.answer_first,
-            nfc_lib_version: self.nfc.version.library_version().cast_signed(),
+            nfc_lib_version: self.nfc.gates().library_version,
             ticket_lifetime: self.ticket_lifetime,
             tracking: self.tracking,
             files: self.files,

@@ -42,7 +42,7 @@ pub(crate) struct Settings {
     /// Whether the first wait of a filter that selects nothing is answered at once.
     pub(crate) answer_first: bool,
     /// What `NfcGetServerNfcLibVersion` says.
-    pub(crate) nfc_lib_version: i32,
+    pub(crate) nfc_lib_version: Option<u32>,
     /// A ticket not used for this long is worthless.
     pub(crate) ticket_lifetime: Duration,
     /// How disks track changes.

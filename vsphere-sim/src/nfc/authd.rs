@@ -36,7 +36,7 @@ pub(super) async fn serve(
     shared: &Arc<Shared>,
     config: &Arc<NfcServerConfig>,
 ) -> io::Result<HandedOver> {
-    let banner = format!("{}\r\n", config.version.banner());
+    let banner = format!("{}\r\n", config.gates().banner());
     match shared.injected.take(Step::Banner) {
         None => tcp.write_all(banner.as_bytes()).await?,
         Some(action) => answer_with(&mut tcp, action).await?,
@@ -83,11 +83,11 @@ impl Daemon<'_> {
             match Command::parse(&self.line().await?) {
                 // No reply, whatever the id is.
                 Command::Session(id) => session = Some(id.to_string()),
-                Command::Banner => self.say(self.config.version.banner()).await?,
+                Command::Banner => self.say(&self.config.gates().banner()).await?,
                 Command::ThumbprintSha2(word) => {
                     if let Some(action) = self.shared.injected.take(Step::ThumbprintSha2) {
                         answer_with(&mut self.tls, action).await?;
-                    } else if !self.config.version.has_thumbprint_sha2() {
+                    } else if !self.config.gates().thumbprint_sha2 {
                         self.say(PLEASE_LOG_IN).await?;
                     } else if word.contains(':') {
                         self.say("501 Invalid arguments").await?;

@@ -8,6 +8,7 @@ use vsphere_nfc::trace::Trace;
 use vsphere_nfc::wire::fault::{CODE_OUT_OF_MEMORY, Layout};
 
 use super::server::NfcIdentity;
+use super::version::{Gates, HostVersion};
 
 /// The server's behaviour. Connections take it as it is when they are accepted.
 #[derive(Debug, Clone)]
@@ -15,6 +16,11 @@ use super::server::NfcIdentity;
 pub struct NfcServerConfig {
     /// Which release to be. Default: ESXi 8.0.
     pub version: HostVersion,
+    /// Other gates than the release has.
+    pub gates: Option<Gates>,
+    /// Numbers of classic messages, all zero else, that are sent before every answer of the session
+    /// start: PING (8) and RATE_CONTROL (6) have unknown uses. Default: none.
+    pub interjections: Vec<u32>,
     /// What a client sees whose ticket is not redeemed. Real hosts: unknown. Default: a line.
     pub ticket_refusal: TicketRefusal,
     /// Another certificate for the second TLS session; the daemon announces it where it can.
@@ -54,6 +60,8 @@ impl Default for NfcServerConfig {
     fn default() -> Self {
         Self {
             version: HostVersion::Esxi80,
+            gates: None,
+            interjections: Vec::new(),
             ticket_refusal: TicketRefusal::Line,
             service_identity: None,
             announce_wrong_thumbprint: false,
@@ -74,43 +82,15 @@ impl Default for NfcServerConfig {
     }
 }
 
-/// Which release the server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum HostVersion {
-    /// ESXi 7.0: library version 7, no `THUMBPRINT_SHA2`, no message 43.
-    Esxi70,
-    /// ESXi 8.0: library version 11.
-    #[default]
-    Esxi80,
-}
-
-impl HostVersion {
-    /// The daemon's first line, without its end.
-    pub fn banner(self) -> &'static str {
-        match self {
-            Self::Esxi70 => {
-                "220 VMware Authentication Daemon Version 1.10: SSL Required, ServerDaemonProtocol:SOAP, \
-                 MKSDisplayProtocol:VNC , VMXARGS supported, NFCSSL supported/t"
-            }
-            Self::Esxi80 => {
-                "220 VMware Authentication Daemon Version 1.10: SSL Required, ServerDaemonProtocol:SOAP, \
-                 MKSDisplayProtocol:VNC , VMXARGS supported, NFCSSL supported/t, SHA256 supported"
-            }
-        }
+impl NfcServerConfig {
+    /// The default behaviour of a release.
+    pub fn of(version: HostVersion) -> Self {
+        Self { version, ..Self::default() }
     }
 
-    /// The NFC library version of message 51, and of `NfcGetServerNfcLibVersion`.
-    pub fn library_version(self) -> u32 {
-        match self {
-            Self::Esxi70 => 7,
-            Self::Esxi80 => 11,
-        }
-    }
-
-    /// Whether the daemon knows `THUMBPRINT_SHA2`, and the service message 43.
-    pub fn has_thumbprint_sha2(self) -> bool {
-        self == Self::Esxi80
+    /// What the server understands of the way to a session.
+    pub fn gates(&self) -> Gates {
+        self.gates.unwrap_or_else(|| self.version.gates())
     }
 }
 

@@ -18,10 +18,10 @@ mod server;
 mod session;
 mod start;
 mod transfer;
+mod version;
 
 pub use backend::{Geometry, Grant, NfcBackend, NfcFile, OpenRefused, RedeemError};
-pub use config::{
-    AllocationAnswers, Cut, FaultAction, FragmentOrder, HostVersion, NfcServerConfig, Step, TicketRefusal,
-};
+pub use config::{AllocationAnswers, Cut, FaultAction, FragmentOrder, NfcServerConfig, Step, TicketRefusal};
 pub use counters::{FileTraffic, NfcCounters};
 pub use server::{NfcIdentity, NfcServer};
+pub use version::{Gates, HostVersion};

@@ -23,6 +23,7 @@ pub(super) async fn serve(
     config: &NfcServerConfig,
     expect_client_random: bool,
 ) -> io::Result<()> {
+    let gates = config.gates();
     let mut started = false;
     let mut versioned = false;
     loop {
@@ -30,19 +31,25 @@ pub(super) async fn serve(
         reader.read_exact(&mut bytes).await?;
         let (step, answer) = match Message::decode(&bytes) {
             Message::ClientRandom(_) if expect_client_random && !started => continue,
-            Message::ClientRandom(_) => {
-                // As 6.7 and 6.0 do.
-                send(writer, &Message::SessionComplete).await?;
-                return Err(ended("message 43 was not expected"));
-            }
+            // As 6.7 and 6.0 do.
+            Message::ClientRandom(_) => return unknown(writer, "message 43 was not expected").await,
             Message::SessionParameters => {
                 started = true;
-                (Step::SessionStart, Message::SessionReady { version_follows: 1 })
+                let version_follows = u32::from(gates.announces_version);
+                (Step::SessionStart, Message::SessionReady { version_follows })
             }
-            Message::Version(_) if started => {
-                versioned = true;
-                (Step::Version, Message::Version(config.version.library_version()))
+            Message::Version(_) if started => match gates.library_version {
+                Some(version) if gates.announces_version => {
+                    versioned = true;
+                    (Step::Version, Message::Version(version))
+                }
+                _ => return unknown(writer, "message 51 is not known").await,
+            },
+            Message::ConnectionData { .. } if !gates.connection_data => {
+                return unknown(writer, "message 54 is not known").await;
             }
+            Message::Features(_) if !gates.features => return unknown(writer, "message 55 is not known").await,
+            Message::AioOpen if !gates.asynchronous => return unknown(writer, "message 52 is not known").await,
             Message::ConnectionData { name_len, operation_id_len } if versioned => {
                 if name_len > MAX_STRING || operation_id_len > MAX_STRING {
                     return Err(violation("the strings of message 54 are too long"));
@@ -66,6 +73,11 @@ pub(super) async fn serve(
                 return Err(violation(format!("an unexpected classic message {}", other.number())));
             }
         };
+        for number in &config.interjections {
+            let mut bytes = Box::new([0; MESSAGE_LEN]);
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            send(writer, &Message::Other(bytes)).await?;
+        }
         match shared.injected.take(step) {
             None => send(writer, &answer).await?,
             Some(FaultAction::Error { code, text }) => {
@@ -87,6 +99,12 @@ pub(super) async fn serve(
             return Ok(());
         }
     }
+}
+
+/// Ends the session as a host does that does not know the message.
+async fn unknown(writer: &mut WriteHalf, why: &'static str) -> io::Result<()> {
+    send(writer, &Message::SessionComplete).await?;
+    Err(ended(why))
 }
 
 /// Sends a classic message.

@@ -38,12 +38,15 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             )?))
         }
         "NfcGetServerNfcLibVersion" => {
+            // Releases without it name the method in an InvalidRequest.
+            let version = call.world.settings.nfc_lib_version;
+            let version = version.ok_or_else(|| Fault::new("InvalidRequest", UNKNOWN_METHOD))?;
             let args: NfcGetServerNfcLibVersion = call.args()?;
             if args.host_for_access.value().is_empty() {
                 return Err(Fault::invalid_argument("hostForAccess"));
             }
             check_host(call, Some(args.host_for_access.into()))?;
-            Ok(call.reply::<NfcGetServerNfcLibVersion>(&call.world.settings.nfc_lib_version))
+            Ok(call.reply::<NfcGetServerNfcLibVersion>(&version.cast_signed()))
         }
         // File operations belong to the classic layer, which this server does not speak yet.
         other => Err(Fault::method_not_found(call.this(), other)),
@@ -90,3 +93,6 @@ fn ticket(
         ..Default::default()
     })
 }
+
+/// The words of a capture; the release that lacks the method is 6.0.
+const UNKNOWN_METHOD: &str = "Unable to resolve WSDL method name NfcGetServerNfcLibVersion";

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use vsphere_sim::nfc::{HostVersion, NfcServerConfig};
 use vsphere_sim::{DiskSpec, Fault, Personality, Power, Simulator, SimulatorBuilder, VmSpec};
 use vsphere_vim::{
     CreateSnapshotOptions, Credentials, DeviceKey, DiskAccess, Error, MoRef, PowerState, PropertyPath,
@@ -408,6 +409,23 @@ async fn tickets_name_host_port_and_certificate() {
         assert!(!format!("{ticket:?}").contains(ticket.session_id.expose()));
         assert_eq!(sim.leftovers().tickets, 1);
         vim.logout().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_host_without_the_version_method_is_told_from_one_that_fails() {
+    for (version, expected) in
+        [(HostVersion::Esxi67, Some(2)), (HostVersion::Esxi65, Some(0)), (HostVersion::Esxi60, None)]
+    {
+        let sim = one_vm().nfc(NfcServerConfig::of(version)).start().await.unwrap();
+        let vim = connect(&sim).await;
+        let host = vim.host_of(&web(&vim).await).await.unwrap();
+        match (vim.nfc_version(&host).await, expected) {
+            (Ok(told), Some(expected)) => assert_eq!(told, expected),
+            (Err(Error::Unsupported { .. }), None) => {}
+            (other, _) => panic!("{version:?}: {other:?}"),
+        }
+        close(vim, sim).await;
     }
 }
 
