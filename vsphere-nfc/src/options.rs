@@ -165,6 +165,10 @@ pub enum CompressionWish {
     None,
     /// zlib at its fastest level; written data is compressed too.
     Zlib,
+    /// FastLZ: less work and less effect than zlib; written data is compressed too.
+    FastLz,
+    /// Zeros are left out and nothing else is done; in written data too.
+    SkipZ,
 }
 
 impl CompressionWish {
@@ -172,6 +176,8 @@ impl CompressionWish {
         match self {
             Self::None => Compression::None,
             Self::Zlib => Compression::Zlib,
+            Self::FastLz => Compression::FastLz,
+            Self::SkipZ => Compression::SkipZ,
         }
     }
 }

@@ -23,7 +23,7 @@ const BUFFER: usize = 128;
 
 /// Runs until the connection ends or the task is aborted.
 pub(crate) async fn run(reader: ReadHalf, shared: Arc<Shared>) {
-    let mut replies = Replies { reader: BufReader::with_capacity(BUFFER, reader), shared };
+    let mut replies = Replies { reader: BufReader::with_capacity(BUFFER, reader), packed: Vec::new(), shared };
     let failure = loop {
         match replies.next().await {
             Ok(()) => {}
@@ -62,6 +62,8 @@ impl From<WireError> for Stop {
 
 struct Replies {
     reader: BufReader<ReadHalf>,
+    /// Room for a compressed fragment, used again and again.
+    packed: Vec<u8>,
     shared: Arc<Shared>,
 }
 
@@ -133,9 +135,11 @@ impl Replies {
                         }
                     }
                 } else {
-                    let packed = self.bytes(wire_len).await?;
-                    let data = io.compression.decompress(&packed, size(io.fragment_len))?;
-                    slot.put_slice(&data);
+                    self.packed.resize(wire_len, 0);
+                    self.reader.read_exact(&mut self.packed).await?;
+                    let start = slot.len();
+                    slot.resize(start + size(io.fragment_len), 0);
+                    io.compression.decompress_into(&self.packed, &mut slot[start..])?;
                 }
                 if !assembly.is_complete() {
                     return Ok(None);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use vsphere_nfc::trace::Trace;
+use vsphere_nfc::wire::compress::Compression;
 use vsphere_nfc::wire::fault::{CODE_OUT_OF_MEMORY, Layout};
 
 use super::server::NfcIdentity;
@@ -37,8 +38,8 @@ pub struct NfcServerConfig {
     pub fragment_order: FragmentOrder,
     /// The largest fragment of a read in bytes; `None` means the session's buffer.
     pub fragment_size: Option<u32>,
-    /// Whether fragments are compressed when the client wishes for zlib. Default: yes.
-    pub zlib_replies: bool,
+    /// How the fragments of reads are compressed. Default: as the client wishes.
+    pub compression: ReplyCompression,
     /// The layout of AIO errors. Real hosts: unknown.
     pub error_layout: Layout,
     /// Whether allocation queries are answered. Default: yes.
@@ -70,7 +71,7 @@ impl Default for NfcServerConfig {
             session_refusal_code: CODE_OUT_OF_MEMORY,
             fragment_order: FragmentOrder::InOrder,
             fragment_size: None,
-            zlib_replies: true,
+            compression: ReplyCompression::AsWished,
             error_layout: Layout::default(),
             allocation: AllocationAnswers::Bitmap,
             delay: Duration::ZERO,
@@ -116,6 +117,34 @@ pub enum FragmentOrder {
     Reversed,
     /// Any, but the same one for the same operation.
     Shuffled,
+}
+
+/// How the fragments of reads are compressed, where they get smaller by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ReplyCompression {
+    /// As the client wishes.
+    #[default]
+    AsWished,
+    /// In this way, whatever the client wishes.
+    Always(Compression),
+    /// Each fragment in another way: raw, zlib, FastLZ, SkipZ, and again.
+    Mixed,
+}
+
+impl ReplyCompression {
+    /// How to compress the fragment with the number `index` of a read with the wish `wish`.
+    pub(super) fn of(self, wish: Compression, index: usize) -> Compression {
+        match self {
+            Self::AsWished => wish,
+            Self::Always(compression) => compression,
+            Self::Mixed => {
+                const ALL: [Compression; 4] =
+                    [Compression::None, Compression::Zlib, Compression::FastLz, Compression::SkipZ];
+                ALL[index % ALL.len()]
+            }
+        }
+    }
 }
 
 /// Whether allocation queries are answered.

@@ -21,7 +21,9 @@ mod transfer;
 mod version;
 
 pub use backend::{Geometry, Grant, NfcBackend, NfcFile, OpenRefused, RedeemError};
-pub use config::{AllocationAnswers, Cut, FaultAction, FragmentOrder, NfcServerConfig, Step, TicketRefusal};
+pub use config::{
+    AllocationAnswers, Cut, FaultAction, FragmentOrder, NfcServerConfig, ReplyCompression, Step, TicketRefusal,
+};
 pub use counters::{FileTraffic, NfcCounters};
 pub use server::{NfcIdentity, NfcServer};
 pub use version::{Gates, HostVersion};

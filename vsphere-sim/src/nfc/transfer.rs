@@ -17,8 +17,8 @@ pub(super) async fn read(replies: &Replies, op_id: u32, disk: &OpenDisk, io: &Io
     let _working = replies.working();
     let config = replies.config();
     let size = config.fragment_size.unwrap_or(buffer_size).clamp(512, buffer_size);
-    let zlib = config.zlib_replies && io.compression == Compression::Zlib;
-    for (fragment_offset, fragment_len) in fragments(io.total, size, config.fragment_order, op_id) {
+    let fragments = fragments(io.total, size, config.fragment_order, op_id);
+    for (index, (fragment_offset, fragment_len)) in fragments.into_iter().enumerate() {
         let at = io.offset + u64::from(fragment_offset);
         let file = Arc::clone(&disk.file);
         let mut data = replies.buffers().take(fragment_len as usize);
@@ -27,9 +27,9 @@ pub(super) async fn read(replies: &Replies, op_id: u32, disk: &OpenDisk, io: &Io
             Ok(data) => data,
             Err(error) => return replies.error(op_id, CODE_INVALID, error.to_string()).await,
         };
-        let packed = if zlib { Compression::Zlib.compress(&data) } else { None };
-        let (compression, data) = match packed {
-            Some(packed) => (Compression::Zlib, packed),
+        let compression = config.compression.of(io.compression, index);
+        let (compression, data) = match compression.compress(&data) {
+            Some(packed) => (compression, packed),
             None => (Compression::None, data),
         };
         let reply = Io {

@@ -5,6 +5,7 @@
 //! the reader has it in `vsphere-nfc` itself, where bytes can be made up freely.
 
 mod close;
+mod compression;
 mod disconnect;
 mod disk;
 mod errors;
@@ -63,7 +64,16 @@ const ROWS: [Row; 28] = [
         ],
     ),
     row(11, "illegal fragments and headers", &["fragments_that_do_not_belong_to_the_read_end_the_connection"]),
-    row(12, "compression", &["fragments_in_any_order_and_size_are_put_together"]),
+    row(
+        12,
+        "compression",
+        &[
+            "every_compression_and_any_mixture_gives_the_same_bytes",
+            "zlib_fragment_is_taken_although_it_was_not_asked_for",
+            "bomb_and_truncated_data_are_refused",
+            "damage_gives_a_value_or_an_error",
+        ],
+    ),
     row(
         13,
         "disks of odd and huge sizes",

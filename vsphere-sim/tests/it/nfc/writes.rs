@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use vsphere_nfc::{CompressionWish, Error, Mode};
+use vsphere_nfc::{Error, Mode};
 
+use super::compression::WISHES;
 use super::disk::{CHUNK, MIB, MemoryDisk, pattern};
 use super::host::{Host, PATH, patient};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn written_bytes_are_read_back_and_flushed_at_close() {
-    for wish in [CompressionWish::None, CompressionWish::Zlib] {
+    for wish in WISHES {
         let host = Host::writing(MemoryDisk::new(64 * MIB)).await;
         let disk = host.open(Mode::ReadWrite, patient().compression(wish)).await.unwrap();
         let data = Bytes::from([pattern(512, 5 * MIB), vec![7; MIB as usize]].concat());
