@@ -18,12 +18,20 @@
 //! - [`code`]: what [`VixError`] says, whether trying again helps, and what to do
 //! - [`functions`]: the 43 functions as Rust types, and as the table [`FUNCTIONS`]
 //! - [`shape`]: what of a signature matters to a caller in machine code
+#![cfg_attr(feature = "load", doc = "- [`load`]: VMware's library, loaded at run time and kept from misuse")]
+#![cfg_attr(not(feature = "load"), doc = "- `load` (feature): VMware's library, loaded at run time")]
+//!
+//! # Features
+//! - `load` (default): the module of that name. Without it, this crate is declarations and depends on nothing.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 
 pub mod code;
 pub mod constants;
+#[macro_use]
 pub mod functions;
+#[cfg(all(feature = "load", unix))]
+pub mod load;
 pub mod shape;
 pub mod types;
 
