@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// Where data may be; everything else of the range that was asked about reads as zeros.
+/// Where data may be; everything else of the range that was asked about is a hole.
 #[doc(alias = "VixDiskLibBlockList")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -11,6 +11,18 @@ pub struct Allocation {
     pub areas: Vec<Range<u64>>,
     /// Whether that is known.
     pub basis: AllocationBasis,
+    /// What the rest of the range is.
+    pub holes: Holes,
+}
+
+/// What is where an [`Allocation`] has no area.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Holes {
+    /// Zeros.
+    ReadAsZeros,
+    /// Whatever the parent has: the disk was opened [alone](crate::OpenOptions::single_link). Reading gives zeros.
+    AskParent,
 }
 
 /// How an [`Allocation`] came about.
@@ -25,12 +37,18 @@ pub enum AllocationBasis {
 
 impl Allocation {
     pub(crate) fn known(areas: Vec<Range<u64>>) -> Self {
-        Self { areas, basis: AllocationBasis::Known }
+        Self { areas, basis: AllocationBasis::Known, holes: Holes::ReadAsZeros }
     }
 
     pub(crate) fn assumed(range: Range<u64>, reason: impl Into<String>) -> Self {
         let areas = if range.is_empty() { Vec::new() } else { vec![range] };
-        Self { areas, basis: AllocationBasis::Assumed(reason.into()) }
+        Self { areas, basis: AllocationBasis::Assumed(reason.into()), holes: Holes::ReadAsZeros }
+    }
+
+    /// The same for a disk that was opened without its parents.
+    pub(crate) fn of_single_link(self, single_link: bool) -> Self {
+        let holes = if single_link { Holes::AskParent } else { Holes::ReadAsZeros };
+        Self { holes, ..self }
     }
 
     /// True when all of it counts as allocated because nothing is known.
@@ -83,7 +101,7 @@ impl Chunks {
 }
 
 /// The finest chunk that hosts answer for: 128 sectors, as documented for `VixDiskLib_QueryAllocatedBlocks`.
-const MIN_CHUNK: u64 = 64 << 10;
+pub(crate) const MIN_CHUNK: u64 = 64 << 10;
 
 /// Bounds one answer to half as many ranges, 8 MiB of memory. 64 GiB at the finest chunk.
 const MAX_CHUNKS: u64 = 1 << 20;

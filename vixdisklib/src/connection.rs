@@ -2,60 +2,17 @@
 
 use std::{fmt, sync::Arc};
 
-use vsphere_nfc::{Channel, NfcOptions};
-use vsphere_vim::{DiskAccess, MoRef, Vim, mo};
+use vsphere_vim::{MoRef, Vim, mo};
 
 use crate::{
     disk::Disk,
     error::{Attempt, Error, Result},
+    machine::{ListedDisk, Machine},
     mode::{TransportList, TransportMode},
-    transport::{FileTransport, NfcTransport, Transport},
+    open::{Access, OpenOptions},
+    options::ConnectionOptions,
+    transport::{Place, Transport, make},
 };
-
-/// What the disks of a connection are opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// Reading. Several may read at once.
-    #[doc(alias = "VIXDISKLIB_FLAG_OPEN_READ_ONLY")]
-    ReadOnly,
-    /// Reading and writing. The VM has to be powered off.
-    ReadWrite,
-}
-
-impl Access {
-    pub(crate) fn is_writing(self) -> bool {
-        self == Self::ReadWrite
-    }
-}
-
-impl From<Access> for DiskAccess {
-    fn from(access: Access) -> Self {
-        match access {
-            Access::ReadOnly => Self::ReadOnly,
-            Access::ReadWrite => Self::ReadWrite,
-        }
-    }
-}
-
-/// Settings of the transports. The defaults are meant to be right.
-#[derive(Debug, Clone, Default)]
-#[must_use]
-pub struct ConnectionOptions {
-    nfc: NfcOptions,
-    file: vmdk::OpenOptions,
-}
-
-impl ConnectionOptions {
-    /// Buffers, time-outs and doubtful facts of `nbd` and `nbdssl`. The channel is set by the transport's name.
-    pub fn nfc(self, nfc: NfcOptions) -> Self {
-        Self { nfc, ..self }
-    }
-
-    /// Format, path policy and caches of `file`. The access is set by the connection.
-    pub fn file(self, file: vmdk::OpenOptions) -> Self {
-        Self { file, ..self }
-    }
-}
 
 /// The disks of one virtual machine, or of this machine's files.
 ///
@@ -69,6 +26,7 @@ pub struct Connection {
 
 struct Inner {
     access: Access,
+    place: Place,
     list: TransportList,
     /// In the order of the list; what cannot be used stands in its place with the reason.
     transports: Vec<Slot>,
@@ -112,12 +70,8 @@ impl Connection {
         transports: &str,
         options: ConnectionOptions,
     ) -> Result<Self> {
-        let list: TransportList = transports.parse()?;
-        let connection = Self::assemble(list, access, &options, |channel| {
-            let mut nfc = options.nfc.clone();
-            nfc.channel = channel;
-            Some(Box::new(NfcTransport::new(vim.clone(), vm.clone(), access, nfc)))
-        })?;
+        let machine = Machine { vim: vim.clone(), vm: vm.clone(), snapshot: options.snapshot.clone() };
+        let connection = Self::assemble(transports.parse()?, access, Place::Machine(machine), &options)?;
         // Fails here, not at the first disk, when there is no such VM or no right to see it.
         let name = vim.get(vm, mo::VirtualMachine::NAME).await.map_err(|source| Error::Server {
             operation: "reading the name",
@@ -136,34 +90,31 @@ impl Connection {
 
     /// The same with settings.
     pub fn local_with(access: Access, options: ConnectionOptions) -> Self {
-        let transport: Box<dyn Transport> = Box::new(FileTransport::new(access, options.file));
         let list = TransportList::from(TransportMode::File);
-        Self { inner: Arc::new(Inner { access, list, transports: vec![Ok(transport)] }) }
+        let transports = Self::slots_of(&list, &Place::Local, &options);
+        Self { inner: Arc::new(Inner { access, place: Place::Local, list, transports }) }
     }
 
-    fn assemble(
-        list: TransportList,
-        access: Access,
-        options: &ConnectionOptions,
-        nfc: impl Fn(Channel) -> Option<Box<dyn Transport>>,
-    ) -> Result<Self> {
-        let transport = |mode: &TransportMode| {
-            let made: Option<Box<dyn Transport>> = match mode {
-                TransportMode::File => Some(Box::new(FileTransport::new(access, options.file.clone()))),
-                TransportMode::NbdSsl => nfc(Channel::Tls),
-                TransportMode::Nbd => nfc(Channel::Clear),
-                TransportMode::Https | TransportMode::San | TransportMode::HotAdd => None,
-            };
-            let reason = mode.not_offered().unwrap_or("it needs a connection to a server");
-            made.ok_or(NotOffered { mode: *mode, reason })
-        };
-        let transports: Vec<_> = list.modes().iter().map(transport).collect();
+    /// The transports that this version can use, in the order in which they are best tried.
+    #[doc(alias = "VixDiskLib_ListTransportModes")]
+    pub fn list_transport_modes() -> TransportList {
+        TransportList::default()
+    }
+
+    fn assemble(list: TransportList, access: Access, place: Place, options: &ConnectionOptions) -> Result<Self> {
+        let transports = Self::slots_of(&list, &place, options);
         if transports.iter().all(Result::is_err)
             && let Some(Err(first)) = transports.first()
         {
             return Err((*first).into());
         }
-        Ok(Self { inner: Arc::new(Inner { access, list, transports }) })
+        Ok(Self { inner: Arc::new(Inner { access, place, list, transports }) })
+    }
+
+    fn slots_of(list: &TransportList, place: &Place, options: &ConnectionOptions) -> Vec<Slot> {
+        let slot =
+            |mode: &TransportMode| make(*mode, place, options).map_err(|reason| Unavailable { mode: *mode, reason });
+        list.modes().iter().map(slot).collect()
     }
 
     /// Opens a disk by the first transport of the list that can.
@@ -182,15 +133,35 @@ impl Connection {
     /// Dropping the future closes what was opened. A ticket may have been used up.
     #[doc(alias = "VixDiskLib_Open")]
     pub async fn open(&self, path: impl Into<String>) -> Result<Disk> {
+        self.open_with(path, OpenOptions::default()).await
+    }
+
+    /// The same with options for this disk.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), [`Error::ReadOnly`] for more access than the connection has, and
+    /// [`Error::NotOffered`] for what a transport cannot.
+    ///
+    /// # Privileges
+    /// As [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open).
+    #[doc(alias = "VixDiskLib_Open")]
+    pub async fn open_with(&self, path: impl Into<String>, options: OpenOptions) -> Result<Disk> {
         let path = path.into();
+        let access = options.access.unwrap_or(self.inner.access);
+        if access.is_writing() {
+            self.check_writable("open for writing", &path)?;
+        }
         let mut attempts: Vec<Attempt> = Vec::new();
         for transport in &self.inner.transports {
             let (mode, error) = match transport {
-                Err(not_offered) => (not_offered.mode, (*not_offered).into()),
-                Ok(transport) => match transport.open(&path).await {
+                Err(unavailable) => (unavailable.mode, (*unavailable).into()),
+                Ok(transport) => match transport.open(&path, access, &options).await {
                     Ok(handle) => {
                         tracing::debug!(path, transport = %transport.mode(), capacity = handle.capacity(), "disk opened");
-                        return Ok(Disk::new(self.clone(), path, transport.mode(), handle, attempts));
+                        return Ok(Disk::new(self.clone(), path, access, handle, attempts));
                     }
                     Err(error) if error.is_distrust() => return Err(error),
                     Err(error) => (transport.mode(), error),
@@ -199,13 +170,22 @@ impl Connection {
             tracing::debug!(path, transport = %mode, %error, "not opened");
             attempts.push(Attempt { mode, error });
         }
-        Err(match attempts.pop() {
-            Some(only) if attempts.is_empty() => only.error,
-            last => {
-                attempts.extend(last);
-                Error::NoTransport { path, attempts }
-            }
-        })
+        Err(Error::of_attempts(path, attempts))
+    }
+
+    /// The disks that can be opened, as the server lists them: those of the connection's snapshot, or of the VM as it
+    /// is. None for files of this machine.
+    ///
+    /// # Errors
+    /// [`Error::Server`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn disks(&self) -> Result<Vec<ListedDisk>> {
+        match &self.inner.place {
+            Place::Local => Ok(Vec::new()),
+            Place::Machine(machine) => Ok(machine.disks().await?.into_iter().filter_map(ListedDisk::of).collect()),
+        }
     }
 
     /// What disks are opened for.
@@ -216,6 +196,17 @@ impl Connection {
     /// The transports in the order of trying.
     pub fn transports(&self) -> &TransportList {
         &self.inner.list
+    }
+
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.inner.transports
+    }
+
+    pub(crate) fn check_writable(&self, operation: &'static str, path: &str) -> Result<()> {
+        match self.inner.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(Error::ReadOnly { operation, path: path.to_owned() }),
+        }
     }
 }
 
@@ -229,16 +220,16 @@ impl fmt::Debug for Connection {
 }
 
 /// A transport, or why there is none.
-type Slot = Result<Box<dyn Transport>, NotOffered>;
+pub(crate) type Slot = Result<Box<dyn Transport>, Unavailable>;
 
 #[derive(Debug, Clone, Copy)]
-struct NotOffered {
-    mode: TransportMode,
-    reason: &'static str,
+pub(crate) struct Unavailable {
+    pub(crate) mode: TransportMode,
+    pub(crate) reason: &'static str,
 }
 
-impl From<NotOffered> for Error {
-    fn from(NotOffered { mode, reason }: NotOffered) -> Self {
+impl From<Unavailable> for Error {
+    fn from(Unavailable { mode, reason }: Unavailable) -> Self {
         Self::Unavailable { mode, reason }
     }
 }
@@ -258,7 +249,7 @@ mod tests {
 
     fn of(transports: Vec<Slot>) -> Connection {
         let list = "nbdssl:nbd".parse().unwrap();
-        Connection { inner: Arc::new(Inner { access: Access::ReadOnly, list, transports }) }
+        Connection { inner: Arc::new(Inner { access: Access::ReadOnly, place: Place::Local, list, transports }) }
     }
 
     fn refusing(mode: TransportMode, error: fn() -> vsphere_nfc::Error) -> Slot {
@@ -284,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_transport_that_works_wins_and_the_reasons_of_the_others_are_kept() {
-        let san = Err(NotOffered { mode: TransportMode::San, reason: "no" });
+        let san = Err(Unavailable { mode: TransportMode::San, reason: "no" });
         let works: Box<dyn Transport> = Box::new(Scripted::opening(TransportMode::Nbd, 1 << 20));
         let connection = of(vec![san, refusing(TransportMode::NbdSsl, gone), Ok(works)]);
         let disk = connection.open("[ds1] a.vmdk").await.unwrap();
@@ -314,7 +305,8 @@ mod tests {
     #[test]
     fn a_list_without_any_offered_transport_is_refused_at_once() {
         let assemble = |list: &str| {
-            Connection::assemble(list.parse().unwrap(), Access::ReadOnly, &ConnectionOptions::default(), |_| None)
+            let options = ConnectionOptions::default();
+            Connection::assemble(list.parse().unwrap(), Access::ReadOnly, Place::Local, &options)
         };
         let error = assemble("hotadd:san").unwrap_err();
         assert!(matches!(error, Error::Unavailable { mode: TransportMode::HotAdd, .. }), "{error}");

@@ -1,16 +1,18 @@
 //! An open disk.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use tokio::sync::RwLock;
 
 use crate::{
-    allocation::{Allocation, chunk_for},
-    connection::{Access, Connection},
+    allocation::{Allocation, MIN_CHUNK, chunk_for},
+    connection::Connection,
     error::{Attempt, Error, Result},
     info::DiskInfo,
     mode::TransportMode,
-    transport::DiskHandle,
+    open::Access,
+    transport::{DiskHandle, SharedHandle, close},
 };
 
 /// An open virtual disk. All offsets and lengths are bytes.
@@ -20,10 +22,13 @@ use crate::{
 /// [`close`](Self::close) reports what goes wrong then.
 #[doc(alias = "VixDiskLibHandle")]
 pub struct Disk {
-    handle: Box<dyn DiskHandle>,
+    /// A child that is attached to it keeps it as well.
+    handle: SharedHandle,
     path: String,
-    mode: TransportMode,
+    access: Access,
     passed_over: Vec<Attempt>,
+    /// Shared by what is under way; [`wait`](Self::wait) takes it alone.
+    under_way: RwLock<()>,
     /// Disks keep their connection.
     connection: Connection,
 }
@@ -32,11 +37,11 @@ impl Disk {
     pub(crate) fn new(
         connection: Connection,
         path: String,
-        mode: TransportMode,
+        access: Access,
         handle: Box<dyn DiskHandle>,
         passed_over: Vec<Attempt>,
     ) -> Self {
-        Self { handle, path, mode, passed_over, connection }
+        Self { handle: Arc::new(handle), path, access, passed_over, under_way: RwLock::new(()), connection }
     }
 
     /// Size in bytes.
@@ -52,7 +57,12 @@ impl Disk {
     /// The transport that is used.
     #[doc(alias = "VixDiskLib_GetTransportMode")]
     pub fn transport(&self) -> TransportMode {
-        self.mode
+        self.handle.mode()
+    }
+
+    /// What the disk is open for.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// The transports that stood before it in the list, and why they were not used.
@@ -96,6 +106,7 @@ impl Disk {
         if len == 0 {
             return Ok(Bytes::new());
         }
+        let _under_way = self.under_way.read().await;
         self.handle.read_at(offset, len).await
     }
 
@@ -115,6 +126,7 @@ impl Disk {
         if data.is_empty() {
             return Ok(());
         }
+        let _under_way = self.under_way.read().await;
         self.handle.write_at(offset, data).await
     }
 
@@ -131,6 +143,7 @@ impl Disk {
         if range.is_empty() {
             return Ok(());
         }
+        let _under_way = self.under_way.read().await;
         self.handle.zero_range(range).await
     }
 
@@ -152,10 +165,25 @@ impl Disk {
     #[doc(alias = "VixDiskLib_QueryAllocatedBlocks")]
     pub async fn allocated(&self, range: Range<u64>) -> Result<Allocation> {
         let chunk = chunk_for(range.end.saturating_sub(range.start));
+        self.allocated_in_chunks(range, chunk).await
+    }
+
+    /// The same in units of `chunk` bytes, which is rounded up to a power of two of at least 64 KiB. A chunk with a
+    /// byte of data counts as a whole.
+    ///
+    /// # Errors
+    /// As [`allocated`](Self::allocated).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    #[doc(alias = "VixDiskLib_QueryAllocatedBlocks")]
+    pub async fn allocated_in_chunks(&self, range: Range<u64>, chunk: u64) -> Result<Allocation> {
+        let chunk = chunk.max(MIN_CHUNK).checked_next_power_of_two().unwrap_or(1 << 63);
         self.check_bounds("map", range.start, range.end.saturating_sub(range.start))?;
         if range.is_empty() {
             return Ok(Allocation::known(Vec::new()));
         }
+        let _under_way = self.under_way.read().await;
         self.handle.allocated(range, chunk).await
     }
 
@@ -172,6 +200,33 @@ impl Disk {
         self.handle.metadata(key).await
     }
 
+    /// The keys of the disk data base, without the prefix `ddb.`, for [`metadata`](Self::metadata).
+    ///
+    /// # Errors
+    /// [`Error::NotOffered`] on transports that only answer to a key; else those of the transport.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    #[doc(alias = "VixDiskLib_GetMetadataKeys")]
+    pub async fn metadata_keys(&self) -> Result<Vec<String>> {
+        self.handle.metadata_keys().await
+    }
+
+    /// Sets a value of the disk data base, in the file at once.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::NotOffered`] on remote transports, and those of the transport: a value that cannot
+    /// be written, or finds no room.
+    ///
+    /// # Cancel safety
+    /// A dropped future may have set the value.
+    #[doc(alias = "VixDiskLib_WriteMetadata")]
+    pub async fn set_metadata(&self, key: &str, value: &str) -> Result<()> {
+        self.check_writable("write the metadata of")?;
+        let _under_way = self.under_way.read().await;
+        self.handle.set_metadata(key, value).await
+    }
+
     /// Returns when completed writes are as durable as the transport can make them.
     ///
     /// `file` syncs to stable storage. NFC has no known request for it: a write is confirmed by the host when it
@@ -184,10 +239,25 @@ impl Disk {
     /// Cancel safe.
     #[doc(alias = "VixDiskLib_Flush")]
     pub async fn flush(&self) -> Result<()> {
-        if self.connection.access() == Access::ReadOnly {
+        if self.access == Access::ReadOnly {
             return Ok(());
         }
         self.handle.flush().await
+    }
+
+    /// Returns when every read and write has ended that was begun before; those that begin later wait for it.
+    ///
+    /// What a dropped future left under way is waited for over `file`; over NFC only [`close`](Self::close) does that.
+    ///
+    /// # Errors
+    /// Those of the transport.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    #[doc(alias = "VixDiskLib_Wait")]
+    pub async fn wait(&self) -> Result<()> {
+        let _alone = self.under_way.write().await;
+        self.handle.wait().await
     }
 
     /// Waits for what is under way, closes the disk and reports what went wrong.
@@ -201,11 +271,19 @@ impl Disk {
     #[doc(alias = "VixDiskLib_Close")]
     pub async fn close(self) -> Result<()> {
         let Self { handle, .. } = self;
-        handle.close().await
+        close(handle).await
     }
 
-    fn check_writable(&self, operation: &'static str) -> Result<()> {
-        match self.connection.access() {
+    pub(crate) fn handle(&self) -> &SharedHandle {
+        &self.handle
+    }
+
+    pub(crate) fn shared_handle(&self) -> SharedHandle {
+        Arc::clone(&self.handle)
+    }
+
+    pub(crate) fn check_writable(&self, operation: &'static str) -> Result<()> {
+        match self.access {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(Error::ReadOnly { operation, path: self.path.clone() }),
         }
@@ -238,7 +316,7 @@ impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disk")
             .field("path", &self.path)
-            .field("transport", &self.mode)
+            .field("transport", &self.transport())
             .field("capacity", &self.capacity())
             .finish_non_exhaustive()
     }

@@ -30,8 +30,19 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// None of several transports could open a disk.
-    #[error("no transport could open {path}: {}", listed(.attempts))]
+    /// A transport that has a disk, or could, does not do this with it.
+    #[error("transport {mode} does not {operation}")]
+    NotOffered {
+        /// What was asked for, as a verb with its object.
+        operation: &'static str,
+        /// The transport.
+        mode: TransportMode,
+        /// What to do instead.
+        hint: &'static str,
+    },
+
+    /// None of several transports could open a disk, or do with it what was asked for.
+    #[error("no transport could do it with {path}: {}", listed(.attempts))]
     NoTransport {
         /// The disk.
         path: String,
@@ -143,7 +154,7 @@ pub enum Error {
     },
 }
 
-/// A transport that did not open a disk, and why.
+/// A transport that did not open a disk, or did not do what was asked for, and why.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -163,6 +174,7 @@ impl Error {
             Self::NoTransport { attempts, .. } => attempts.iter().any(|attempt| attempt.error.is_retryable()),
             Self::UnknownTransport { .. }
             | Self::Unavailable { .. }
+            | Self::NotOffered { .. }
             | Self::WrongPath { .. }
             | Self::NotOfVm { .. }
             | Self::OutOfRange { .. }
@@ -177,6 +189,7 @@ impl Error {
         let text = match self {
             Self::UnknownTransport { .. } => "name transports as in `nbdssl:nbd:file`",
             Self::Unavailable { .. } => "use `nbdssl`",
+            Self::NotOffered { hint, .. } => hint,
             Self::NotOfVm { .. } => {
                 "take the path from the VM's or its snapshot's present hardware; snapshots and consolidation change it"
             }
@@ -216,6 +229,17 @@ impl Error {
                 source.transport_kind() == Some(vsphere_vim::error::TransportErrorKind::Untrusted)
             }
             _ => false,
+        }
+    }
+
+    /// What to say after transports were tried in vain: the error of the only one, or all of them.
+    pub(crate) fn of_attempts(path: String, mut attempts: Vec<Attempt>) -> Self {
+        match attempts.pop() {
+            Some(only) if attempts.is_empty() => only.error,
+            last => {
+                attempts.extend(last);
+                Self::NoTransport { path, attempts }
+            }
         }
     }
 

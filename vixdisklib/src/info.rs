@@ -9,6 +9,8 @@ pub struct DiskInfo {
     pub capacity: u64,
     /// Bytes of a logical sector.
     pub logical_sector_size: u32,
+    /// Bytes of a physical sector, as the guest is told. The logical size where the disk does not say otherwise.
+    pub physical_sector_size: u32,
     /// The physical geometry.
     pub geometry: Geometry,
     /// The geometry that the guest's BIOS is told, where it differs and is known.
@@ -19,6 +21,9 @@ pub struct DiskInfo {
     pub uuid: Option<String>,
     /// Files that make up the chain, the disk itself included. `None` when the transport cannot tell.
     pub links: Option<usize>,
+    /// The parent's name as the disk has it written; `None` for a disk without a parent, and where it cannot be told.
+    #[doc(alias = "parentFileNameHint")]
+    pub parent_hint: Option<String>,
 }
 
 /// Cylinders, heads and sectors.

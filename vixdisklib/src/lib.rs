@@ -38,18 +38,39 @@
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))] // Lists of one range are what tests expect.
 
 mod allocation;
+mod attach;
+mod clone;
 mod connection;
+mod create;
 mod disk;
 mod error;
 mod info;
+mod machine;
 mod mode;
+mod open;
+mod options;
 mod transport;
+mod upkeep;
+
+use std::sync::Arc;
+
+pub use vsphere_nfc::CompressionWish;
 
 pub use self::{
-    allocation::{Allocation, AllocationBasis},
-    connection::{Access, Connection, ConnectionOptions},
+    allocation::{Allocation, AllocationBasis, Holes},
+    clone::{CloneOptions, clone_disk},
+    connection::Connection,
+    create::{CreateSpec, DiskKind},
     disk::Disk,
     error::{Attempt, Error, Result},
     info::{DiskInfo, Geometry},
+    machine::ListedDisk,
     mode::{TransportList, TransportMode},
+    open::{Access, OpenOptions},
+    options::ConnectionOptions,
+    upkeep::{CheckOutcome, rename},
 };
+
+/// What is told how far long work is, in percent. Called from any thread, never twice at once; it must be quick.
+#[doc(alias = "VixDiskLibProgressFunc")]
+pub type Progress = Arc<dyn Fn(u8) + Send + Sync>;

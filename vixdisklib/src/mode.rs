@@ -89,6 +89,14 @@ impl TransportList {
     }
 }
 
+impl Default for TransportList {
+    /// All that this version can use, in VMware's order: the nearest to the storage first, and clear text only after
+    /// what is encrypted.
+    fn default() -> Self {
+        Self { modes: DEFAULT_ORDER.into_iter().filter(|mode| mode.not_offered().is_none()).collect() }
+    }
+}
+
 impl From<TransportMode> for TransportList {
     fn from(mode: TransportMode) -> Self {
         Self { modes: vec![mode] }
@@ -119,6 +127,16 @@ impl fmt::Display for TransportList {
         Ok(())
     }
 }
+
+/// VMware's default is `file:san:hotadd:nbdssl:nbd`; `https` is ours and reads less.
+const DEFAULT_ORDER: [TransportMode; 6] = [
+    TransportMode::File,
+    TransportMode::San,
+    TransportMode::HotAdd,
+    TransportMode::NbdSsl,
+    TransportMode::Nbd,
+    TransportMode::Https,
+];
 
 #[cfg(test)]
 mod tests {

@@ -9,41 +9,47 @@ use std::{
 
 use bytes::Bytes;
 use vsphere_nfc::{Channel, Mode, NfcDisk, NfcOptions, Phase};
-use vsphere_vim::{MoRef, Vim, mo};
 
 use self::tickets::VmTickets;
-use super::{BoxFuture, DiskHandle, Transport};
+use super::{BoxFuture, DiskHandle, Transport, refuse};
 use crate::{
     allocation::Allocation,
-    connection::Access,
     error::{Error, Result},
     info::{DiskInfo, Geometry, key},
+    machine::Machine,
     mode::TransportMode,
+    open::{Access, OpenOptions},
 };
 
 /// Opens disks of one virtual machine.
 pub(crate) struct NfcTransport {
-    vim: Vim,
-    vm: MoRef<mo::VirtualMachine>,
-    access: Access,
+    machine: Machine,
     options: NfcOptions,
 }
 
 impl NfcTransport {
-    pub(crate) fn new(vim: Vim, vm: MoRef<mo::VirtualMachine>, access: Access, options: NfcOptions) -> Self {
-        Self { vim, vm, access, options }
+    pub(crate) fn new(machine: Machine, options: NfcOptions) -> Self {
+        Self { machine, options }
     }
 
-    async fn open_disk(&self, path: &str) -> Result<NfcHandle> {
+    async fn open_disk(&self, path: &str, access: Access, options: &OpenOptions) -> Result<NfcHandle> {
         if !path.starts_with('[') {
             let expected = "it takes datastore paths, as in `[ds1] web/web.vmdk`";
             return Err(Error::WrongPath { mode: self.mode(), path: path.to_owned(), expected });
         }
-        let tickets = VmTickets::for_disk(&self.vim, &self.vm, path, self.access).await?;
-        let mode = if self.access.is_writing() { Mode::ReadWrite } else { Mode::ReadOnly };
-        let disk = NfcDisk::open(Arc::new(tickets), path, mode, self.options.clone()).await;
+        if options.single_link {
+            return refuse("open a link without its parents", self.mode(), "read it over `https`").await;
+        }
+        if options.unbuffered {
+            tracing::info!(path, mode = %self.mode(), "nothing is buffered here: `unbuffered` changes nothing");
+        }
+        let tickets = VmTickets::for_disk(&self.machine, path, access).await?;
+        let mode = if access.is_writing() { Mode::ReadWrite } else { Mode::ReadOnly };
+        let mut nfc = self.options.clone();
+        nfc.compression = options.compression.unwrap_or(nfc.compression);
+        let disk = NfcDisk::open(Arc::new(tickets), path, mode, nfc).await;
         let disk = disk.map_err(Error::nfc("opening", path))?;
-        Ok(NfcHandle { disk, no_allocation: OnceLock::new() })
+        Ok(NfcHandle { disk, transport: self.mode(), no_allocation: OnceLock::new() })
     }
 }
 
@@ -55,13 +61,19 @@ impl Transport for NfcTransport {
         }
     }
 
-    fn open<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Box<dyn DiskHandle>>> {
-        Box::pin(async move { Ok(Box::new(self.open_disk(path).await?) as Box<dyn DiskHandle>) })
+    fn open<'a>(
+        &'a self,
+        path: &'a str,
+        access: Access,
+        options: &'a OpenOptions,
+    ) -> BoxFuture<'a, Result<Box<dyn DiskHandle>>> {
+        Box::pin(async move { Ok(Box::new(self.open_disk(path, access, options).await?) as Box<dyn DiskHandle>) })
     }
 }
 
 struct NfcHandle {
     disk: NfcDisk,
+    transport: TransportMode,
     /// Why allocation is not asked for (any more). A refusal costs a connection, so one is enough.
     no_allocation: OnceLock<String>,
 }
@@ -103,6 +115,7 @@ impl NfcHandle {
         Ok(DiskInfo {
             capacity: self.disk.capacity(),
             logical_sector_size: self.disk.sector_size(),
+            physical_sector_size: self.disk.sector_size(),
             geometry: Geometry {
                 cylinders: geometry.cylinders.into(),
                 heads: geometry.heads,
@@ -112,6 +125,7 @@ impl NfcHandle {
             adapter_type: self.look_up(key::ADAPTER_TYPE).await?,
             uuid: self.look_up(key::UUID).await?,
             links: None,
+            parent_hint: None,
         })
     }
 
@@ -134,6 +148,10 @@ impl NfcHandle {
 }
 
 impl DiskHandle for NfcHandle {
+    fn mode(&self) -> TransportMode {
+        self.transport
+    }
+
     fn capacity(&self) -> u64 {
         self.disk.capacity()
     }

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     info::{DiskInfo, Geometry},
     mode::TransportMode,
+    open::{Access, OpenOptions},
 };
 
 type Refusal = Box<dyn Fn() -> Error + Send + Sync>;
@@ -35,9 +36,14 @@ impl Transport for Scripted {
         self.mode
     }
 
-    fn open<'a>(&'a self, _path: &'a str) -> BoxFuture<'a, Result<Box<dyn DiskHandle>>> {
+    fn open<'a>(
+        &'a self,
+        _path: &'a str,
+        _access: Access,
+        _options: &'a OpenOptions,
+    ) -> BoxFuture<'a, Result<Box<dyn DiskHandle>>> {
         let outcome = match &self.outcome {
-            Ok(capacity) => Ok(Box::new(Zeros(*capacity)) as Box<dyn DiskHandle>),
+            Ok(capacity) => Ok(Box::new(Zeros { mode: self.mode, capacity: *capacity }) as Box<dyn DiskHandle>),
             Err(error) => Err(error()),
         };
         Box::pin(async { outcome })
@@ -45,11 +51,18 @@ impl Transport for Scripted {
 }
 
 /// A disk that reads as zeros, in sectors of 512 bytes.
-struct Zeros(u64);
+struct Zeros {
+    mode: TransportMode,
+    capacity: u64,
+}
 
 impl DiskHandle for Zeros {
+    fn mode(&self) -> TransportMode {
+        self.mode
+    }
+
     fn capacity(&self) -> u64 {
-        self.0
+        self.capacity
     }
 
     fn alignment(&self) -> u32 {
@@ -59,13 +72,15 @@ impl DiskHandle for Zeros {
     fn info(&self) -> BoxFuture<'_, Result<DiskInfo>> {
         Box::pin(async {
             Ok(DiskInfo {
-                capacity: self.0,
+                capacity: self.capacity,
                 logical_sector_size: 512,
+                physical_sector_size: 512,
                 geometry: Geometry { cylinders: 1, heads: 1, sectors: 1 },
                 bios_geometry: None,
                 adapter_type: None,
                 uuid: None,
                 links: None,
+                parent_hint: None,
             })
         })
     }

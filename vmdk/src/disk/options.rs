@@ -111,7 +111,8 @@ impl OpenOptions {
         self
     }
 
-    pub(crate) fn path_policy(&self) -> PathPolicy {
+    /// Which files a descriptor may name.
+    pub fn path_policy(&self) -> PathPolicy {
         self.paths
     }
 }

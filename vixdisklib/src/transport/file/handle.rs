@@ -1,68 +1,53 @@
-//! `file`: images on file systems of this machine, through the crate `vmdk`.
+//! An open image.
 //!
-//! File I/O blocks, so it runs on the runtime's blocking threads. A lock that every operation shares and closing takes
-//! alone makes closing wait for operations whose futures were dropped.
+//! A lock that every operation shares and closing takes alone makes closing wait for operations whose futures were
+//! dropped.
 
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{sync::RwLock, task::spawn_blocking};
-use vmdk::MapKind;
+use vmdk::{ChildSpec, MapKind};
 
-use super::{BoxFuture, DiskHandle, Transport};
+use super::{BoxFuture, DiskHandle, flatten};
 use crate::{
+    Progress,
     allocation::{Allocation, Chunks},
-    connection::Access,
+    create::DiskKind,
     error::{Error, Result},
     info::{DiskInfo, Geometry, key},
     mode::TransportMode,
+    open::OpenOptions,
 };
 
-/// Opens files of this machine.
-pub(crate) struct FileTransport {
-    options: vmdk::OpenOptions,
-}
-
-impl FileTransport {
-    pub(crate) fn new(access: Access, options: vmdk::OpenOptions) -> Self {
-        let access = match access {
-            Access::ReadOnly => vmdk::Access::ReadOnly,
-            Access::ReadWrite => vmdk::Access::ReadWrite,
-        };
-        Self { options: options.access(access) }
-    }
-}
-
-impl Transport for FileTransport {
-    fn mode(&self) -> TransportMode {
-        TransportMode::File
-    }
-
-    fn open<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Box<dyn DiskHandle>>> {
-        Box::pin(async move {
-            if path.starts_with('[') {
-                let expected = "it takes files of this machine, not datastore paths";
-                return Err(Error::WrongPath { mode: TransportMode::File, path: path.to_owned(), expected });
-            }
-            let (options, name) = (self.options.clone(), path.to_owned());
-            let disk = spawn_blocking(move || vmdk::Disk::open(name, &options)).await;
-            let disk = flatten(disk, "opening", path)?;
-            let (capacity, writable) = (disk.capacity(), disk.is_writable());
-            let disk = Arc::new(RwLock::new(Some(disk)));
-            Ok(Box::new(FileHandle { disk, path: path.into(), capacity, writable }) as Box<dyn DiskHandle>)
-        })
-    }
-}
-
-struct FileHandle {
+pub(super) struct FileHandle {
     /// Taken out when the disk is closed.
     disk: Arc<RwLock<Option<vmdk::Disk>>>,
     path: Arc<str>,
     capacity: u64,
     writable: bool,
+    /// Every write is made durable before it returns.
+    unbuffered: bool,
+    /// It has a parent that was left out.
+    is_part: bool,
+    options: vmdk::OpenOptions,
 }
 
 impl FileHandle {
+    pub(super) fn new(disk: vmdk::Disk, path: &str, vmdk_options: vmdk::OpenOptions, options: &OpenOptions) -> Self {
+        let has_parent =
+            || disk.descriptor().is_some_and(|own| own.parent_cid().is_ok_and(|cid| cid != vmdk::Cid::NONE));
+        Self {
+            path: path.into(),
+            capacity: disk.capacity(),
+            writable: disk.is_writable(),
+            unbuffered: options.unbuffered,
+            is_part: options.single_link && has_parent(),
+            options: vmdk_options,
+            disk: Arc::new(RwLock::new(Some(disk))),
+        }
+    }
+
     /// Runs `work` on a blocking thread, where it keeps the disk open until it is done.
     async fn run<T: Send + 'static>(
         &self,
@@ -79,6 +64,10 @@ impl FileHandle {
 }
 
 impl DiskHandle for FileHandle {
+    fn mode(&self) -> TransportMode {
+        TransportMode::File
+    }
+
     fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -91,16 +80,20 @@ impl DiskHandle for FileHandle {
         Box::pin(self.run("describing", |disk| {
             let adapter = disk.ddb_get(key::ADAPTER_TYPE);
             let usual = vmdk::AdapterType::from_name(adapter.as_deref().unwrap_or("lsilogic"));
-            let written = disk.descriptor().and_then(|descriptor| vmdk::descriptor::Geometry::of(&descriptor));
+            let descriptor = disk.descriptor();
+            let written = descriptor.as_ref().and_then(vmdk::descriptor::Geometry::of);
             let geometry = written.unwrap_or_else(|| vmdk::descriptor::Geometry::for_disk(disk.capacity(), &usual));
+            let hint = descriptor.map(|own| own.parent_file_name_hint().map(|hint| hint.map(Into::into)));
             Ok(DiskInfo {
                 capacity: disk.capacity(),
                 logical_sector_size: SECTOR,
+                physical_sector_size: SECTOR,
                 geometry: Geometry { cylinders: geometry.cylinders, heads: geometry.heads, sectors: geometry.sectors },
                 bios_geometry: Geometry::from_texts(key::BIOS.map(|key| disk.ddb_get(key))),
                 adapter_type: adapter,
                 uuid: disk.ddb_get(key::UUID),
                 links: Some(disk.links().len()),
+                parent_hint: hint.transpose()?.flatten(),
             })
         }))
     }
@@ -114,23 +107,33 @@ impl DiskHandle for FileHandle {
     }
 
     fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.run("writing", move |disk| disk.write_at(offset, &data)))
+        let unbuffered = self.unbuffered;
+        Box::pin(self.run("writing", move |disk| {
+            disk.write_at(offset, &data)?;
+            if unbuffered { disk.flush() } else { Ok(()) }
+        }))
     }
 
     fn zero_range(&self, range: Range<u64>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.run("zeroing", move |disk| disk.zero_at(range)))
+        let unbuffered = self.unbuffered;
+        Box::pin(self.run("zeroing", move |disk| {
+            disk.zero_at(range)?;
+            if unbuffered { disk.flush() } else { Ok(()) }
+        }))
     }
 
     fn allocated(&self, range: Range<u64>, chunk: u64) -> BoxFuture<'_, Result<Allocation>> {
+        let is_part = self.is_part;
         Box::pin(self.run("mapping", move |disk| {
             let mut chunks = Chunks::new(chunk, range.clone());
             for entry in disk.map(range) {
                 let entry = entry?;
-                if entry.kind == MapKind::Data {
+                // Without its parent, what says "zero" must not be taken for "ask the parent".
+                if entry.kind == MapKind::Data || is_part && entry.kind == MapKind::Zero {
                     chunks.push(&entry.range);
                 }
             }
-            Ok(Allocation::known(chunks.finish()))
+            Ok(Allocation::known(chunks.finish()).of_single_link(is_part))
         }))
     }
 
@@ -139,8 +142,48 @@ impl DiskHandle for FileHandle {
         Box::pin(self.run("reading metadata of", move |disk| Ok(disk.ddb_get(&key))))
     }
 
+    fn metadata_keys(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        let keys = |disk: &vmdk::Disk| Ok(disk.ddb_list().into_iter().map(|(key, _)| key).collect());
+        Box::pin(self.run("listing metadata of", keys))
+    }
+
+    fn set_metadata<'a>(&'a self, key: &'a str, value: &'a str) -> BoxFuture<'a, Result<()>> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        Box::pin(self.run("writing metadata of", move |disk| disk.ddb_set(&key, &value)))
+    }
+
     fn flush(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.run("flushing", vmdk::Disk::flush))
+    }
+
+    fn wait(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            drop(self.disk.write().await);
+            Ok(())
+        })
+    }
+
+    fn create_child<'a>(
+        &'a self,
+        path: &'a str,
+        kind: DiskKind,
+        progress: Option<Progress>,
+    ) -> BoxFuture<'a, Result<()>> {
+        let Some(kind) = kind.create_kind().filter(|kind| kind.is_sparse()) else {
+            let hint = "children are MonolithicSparse or SplitSparse: they hold only what differs";
+            return super::super::refuse("create children of this kind", self.mode(), hint);
+        };
+        let spec = ChildSpec::new().kind(kind).options(self.options.clone().single_link(false));
+        let (parent, child) = (Arc::clone(&self.path), path.to_owned());
+        let create = move |_: &vmdk::Disk| vmdk::create_child(&*parent, child, &spec)?.close();
+        Box::pin(async move {
+            super::check_path(path)?;
+            self.run("creating a child of", create).await?;
+            if let Some(progress) = progress {
+                progress(100);
+            }
+            Ok(())
+        })
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
@@ -161,13 +204,6 @@ impl Drop for FileHandle {
                 "a disk was dropped without close(); its last writes may not be durable"
             );
         }
-    }
-}
-
-fn flatten<T>(done: Result<vmdk::Result<T>, tokio::task::JoinError>, operation: &'static str, path: &str) -> Result<T> {
-    match done {
-        Ok(done) => done.map_err(Error::file(operation, path)),
-        Err(_) => Err(Error::CutOff { operation, path: path.to_owned() }),
     }
 }
 

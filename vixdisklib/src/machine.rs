@@ -1,0 +1,91 @@
+//! The virtual machine that a connection is to, and its disks at a point in time.
+
+use vsphere_vim::{DeviceKey, MoRef, Vim, VirtualDiskInfo, mo};
+
+use crate::error::{Error, Result};
+
+/// A virtual machine, now or at one of its snapshots.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) vim: Vim,
+    pub(crate) vm: MoRef<mo::VirtualMachine>,
+    /// Where disks come from; `None` for the VM as it is.
+    pub(crate) snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
+}
+
+/// A disk that a connection can open, as the server lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListedDisk {
+    /// The device's key, the same in all snapshots.
+    pub key: DeviceKey,
+    /// Its name in the client, such as `Hard disk 1`.
+    pub label: String,
+    /// What [`Connection::open`](crate::Connection::open) takes: `[ds1] web/web.vmdk`.
+    pub path: String,
+    /// Size in bytes.
+    pub capacity: u64,
+}
+
+impl Machine {
+    /// The disks of the point in time that the connection is to.
+    pub(crate) async fn disks(&self) -> Result<Vec<VirtualDiskInfo>> {
+        match &self.snapshot {
+            Some(snapshot) => self.snapshot_disks(snapshot).await,
+            None => self.vim.disks(&self.vm).await.map_err(self.failed("listing the disks")),
+        }
+    }
+
+    /// Finds the disk that a file belongs to: tickets are for a device key, and snapshots change the file but not the
+    /// key.
+    pub(crate) async fn owner_of(&self, path: &str) -> Result<DeviceKey> {
+        let disks = self.disks().await?;
+        if let Some(key) = owner(&disks, path) {
+            return Ok(key);
+        }
+        if self.snapshot.is_none() {
+            // After a revert, files of a snapshot may lie on a branch that the running disk does not build upon.
+            let snapshots = self.vim.snapshots(&self.vm).await.map_err(self.failed("listing the snapshots"))?;
+            for found in snapshots.iter() {
+                if let Some(key) = owner(&self.snapshot_disks(&found.snapshot).await?, path) {
+                    return Ok(key);
+                }
+            }
+        }
+        let found = disks.into_iter().filter_map(|disk| disk.backing.file_name).collect();
+        Err(Error::NotOfVm { path: path.to_owned(), vm: self.to_string(), found })
+    }
+
+    async fn snapshot_disks(&self, snapshot: &MoRef<mo::VirtualMachineSnapshot>) -> Result<Vec<VirtualDiskInfo>> {
+        self.vim.snapshot_disks(snapshot).await.map_err(self.failed("listing the disks of a snapshot"))
+    }
+
+    pub(crate) fn failed(&self, operation: &'static str) -> impl FnOnce(vsphere_vim::Error) -> Error + use<> {
+        let of = self.to_string();
+        move |source| Error::Server { operation, of, source: Box::new(source) }
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.snapshot {
+            Some(snapshot) => write!(f, "{} at {snapshot}", self.vm),
+            None => write!(f, "{}", self.vm),
+        }
+    }
+}
+
+impl ListedDisk {
+    /// `None` for a disk without a file, such as a raw device.
+    pub(crate) fn of(disk: VirtualDiskInfo) -> Option<Self> {
+        let path = disk.backing.file_name?;
+        Some(Self { key: disk.key, label: disk.label, path, capacity: disk.capacity })
+    }
+}
+
+/// The disk whose chain has the file.
+fn owner(disks: &[VirtualDiskInfo], path: &str) -> Option<DeviceKey> {
+    let builds_on =
+        |disk: &&VirtualDiskInfo| disk.backing.file_name.iter().chain(&disk.backing.parents).any(|file| file == path);
+    disks.iter().find(builds_on).map(|disk| disk.key)
+}

@@ -1,0 +1,37 @@
+//! Settings of a connection.
+
+use vsphere_nfc::NfcOptions;
+use vsphere_vim::{MoRef, mo};
+
+/// Settings of the transports. The defaults are meant to be right.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct ConnectionOptions {
+    pub(crate) nfc: NfcOptions,
+    pub(crate) file: vmdk::OpenOptions,
+    pub(crate) snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
+}
+
+impl ConnectionOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Buffers, time-outs and doubtful facts of `nbd` and `nbdssl`. The channel is set by the transport's name.
+    pub fn nfc(self, nfc: NfcOptions) -> Self {
+        Self { nfc, ..self }
+    }
+
+    /// Format, path policy and caches of `file`. The access is set by the connection.
+    pub fn file(self, file: vmdk::OpenOptions) -> Self {
+        Self { file, ..self }
+    }
+
+    /// The point in time that disks are taken from. Paths are then looked for among the disks of this snapshot, and
+    /// only there; without it, among those of the VM and of all its snapshots.
+    #[doc(alias = "snapshotRef")]
+    pub fn snapshot(self, snapshot: MoRef<mo::VirtualMachineSnapshot>) -> Self {
+        Self { snapshot: Some(snapshot), ..self }
+    }
+}
