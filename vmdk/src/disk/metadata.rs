@@ -6,11 +6,31 @@ use std::{
     sync::{PoisonError, atomic::Ordering},
 };
 
-use super::{Disk, chain::Chain};
+use super::{
+    Disk,
+    chain::{Chain, Link},
+};
 use crate::{
     descriptor::{Cid, Descriptor},
     error::{Error, Result},
 };
+
+impl Chain {
+    /// All entries of the disk data bases, link by link: keys come as often as links have them.
+    pub(super) fn ddb_entries(links: &[Link]) -> impl Iterator<Item = (String, String)> {
+        links.iter().filter_map(|link| link.descriptor.as_ref()).flat_map(|described| entries(&described.descriptor))
+    }
+}
+
+/// Keeps the first of the entries with the same key, whatever its case.
+pub(super) fn first_of_each(entries: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let mut seen = HashSet::new();
+    entries.filter(|(key, _)| seen.insert(key.to_ascii_lowercase())).collect()
+}
+
+fn entries(descriptor: &Descriptor) -> Vec<(String, String)> {
+    descriptor.ddb().map(|(key, value)| (Cow::into_owned(key), Cow::into_owned(value))).collect()
+}
 
 impl Disk {
     /// A copy of the disk's own descriptor; `None` for raw disks and bare sparse extents.
@@ -28,14 +48,8 @@ impl Disk {
     /// All keys of the disk data base with their values, each from the first link that has it, the disk itself first.
     #[doc(alias = "VixDiskLib_GetMetadataKeys")]
     pub fn ddb_list(&self) -> Vec<(String, String)> {
-        let entries = |descriptor: &Descriptor| -> Vec<(String, String)> {
-            descriptor.ddb().map(|(key, value)| (Cow::into_owned(key), Cow::into_owned(value))).collect()
-        };
         let own = self.descriptor.iter().flat_map(|file| file.read(entries));
-        let parents = self.chain.links[1..].iter().filter_map(|link| link.descriptor.as_ref());
-        let all = own.chain(parents.flat_map(|described| entries(&described.descriptor)));
-        let mut seen = HashSet::new();
-        all.filter(|(key, _)| seen.insert(key.to_ascii_lowercase())).collect()
+        first_of_each(own.chain(Chain::ddb_entries(&self.chain.links[1..])))
     }
 
     /// Sets a value of the disk's own data base, in the file at once.

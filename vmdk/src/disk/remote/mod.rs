@@ -17,6 +17,7 @@ use super::{
     chain::{Chain, Piece},
     holes::Holes,
     map::WINDOW,
+    metadata::first_of_each,
     open::Opener,
 };
 use crate::{
@@ -100,6 +101,11 @@ impl<S: AsyncReadAt> AsyncDisk<S> {
     /// A value of the disk data base, from the first link that has it, the disk itself first.
     pub fn ddb_get(&self, key: &str) -> Option<String> {
         Chain::ddb_get(&self.chain.links, key)
+    }
+
+    /// All keys of the disk data base with their values, each from the first link that has it, the disk itself first.
+    pub fn ddb_list(&self) -> Vec<(String, String)> {
+        first_of_each(Chain::ddb_entries(&self.chain.links))
     }
 
     /// Fills `buf` with the bytes at `offset`.
