@@ -13,6 +13,7 @@ use futures_core::Stream;
 use super::{Datastore, DatastorePath, route::refusal};
 use crate::{
     error::{Call, Error, Result, TransportError, TransportErrorKind},
+    retry::RetryPolicy,
     transport::stream::{ByteStream, StreamResponse, StreamVerb, steps},
 };
 
@@ -33,12 +34,14 @@ pub struct ReadFile {
     store: Datastore,
     path: DatastorePath,
     range: Range<u64>,
+    exactly: bool,
+    retry: Option<RetryPolicy>,
 }
 
 impl Datastore {
     /// Describes a read of a file: all of it, unless a range is stated.
     pub fn read(&self, path: &DatastorePath) -> ReadFile {
-        ReadFile { store: self.clone(), path: path.clone(), range: 0..u64::MAX }
+        ReadFile { store: self.clone(), path: path.clone(), range: 0..u64::MAX, exactly: false, retry: None }
     }
 
     /// Asks for a file's size; `None` when there is no such file.
@@ -71,6 +74,17 @@ impl ReadFile {
         Self { range, ..self }
     }
 
+    /// Refuses a server that answers a range with the whole file, instead of reading and dropping what lies before it:
+    /// for those who read many small ranges of a large file.
+    pub fn exactly(self) -> Self {
+        Self { exactly: true, ..self }
+    }
+
+    /// Goes on after failures as this policy says, instead of the client's.
+    pub fn retry(self, policy: RetryPolicy) -> Self {
+        Self { retry: Some(policy), ..self }
+    }
+
     /// Sends the request.
     ///
     /// When the connection breaks later, or the session ends, the reader asks for the rest, as often as the client's
@@ -79,7 +93,8 @@ impl ReadFile {
     /// # Errors
     /// [`Error::NotFound`] when there is no such file, [`Error::InvalidInput`] for a range behind its end or a path of
     /// another datastore, [`Error::Transport`] when the server refuses: a running machine's disk answers with HTTP
-    /// status 500 on newer hosts.
+    /// status 500 on newer hosts. [`Error::Unsupported`] when [only the range](Self::exactly) is wanted and the server
+    /// sends more.
     ///
     /// # Privileges
     /// `Datastore.Browse`; vCenter also wants `Datastore.FileManagement`.
@@ -100,6 +115,8 @@ impl ReadFile {
             skip: 0,
             tries: 0,
             over: false,
+            exactly: self.exactly,
+            retry: self.retry.unwrap_or_else(|| self.store.vim.settings().retry.clone()),
             store: self.store,
             path: self.path,
         };
@@ -110,6 +127,7 @@ impl ReadFile {
             }
         }
         let size = reading.seen.as_ref().and_then(|seen| seen.total);
+        let modified = reading.seen.as_ref().and_then(|seen| seen.modified.clone());
         let expected = reading.end.map(|end| end - reading.at);
         let stream = steps(reading, |mut reading| {
             Box::pin(async move {
@@ -118,7 +136,7 @@ impl ReadFile {
                 (reading, piece)
             })
         });
-        Ok(FileReader { size, expected, stream: Box::pin(stream) })
+        Ok(FileReader { size, modified, expected, stream: Box::pin(stream) })
     }
 }
 
@@ -127,6 +145,7 @@ impl ReadFile {
 /// Bounded memory: what is not taken is not read. Dropping it closes the connection.
 pub struct FileReader {
     size: Option<u64>,
+    modified: Option<String>,
     expected: Option<u64>,
     stream: Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>,
 }
@@ -135,6 +154,11 @@ impl FileReader {
     /// The size of the whole file in bytes, if the server told it.
     pub fn file_size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// When the file was changed, as the HTTP header `Last-Modified` says it.
+    pub fn modified(&self) -> Option<&str> {
+        self.modified.as_deref()
     }
 
     /// How many bytes this reader yields in all, if the server told it.
@@ -211,6 +235,9 @@ struct Reading {
     tries: u32,
     /// Ended, or failed.
     over: bool,
+    /// The whole file instead of a range is an error.
+    exactly: bool,
+    retry: RetryPolicy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -283,7 +310,7 @@ impl Reading {
         if error.source.kind() == TransportErrorKind::HttpStatus(500) {
             return None;
         }
-        self.store.vim.settings().retry.delay(self.tries, &error.source, true)
+        self.retry.delay(self.tries, &error.source, true)
     }
 
     /// Asks for everything from `at` on.
@@ -307,6 +334,10 @@ impl Reading {
                     return Err(broken("a part of the range, and not how long the file is"));
                 }
                 (start, Some(stop), total)
+            }
+            200 if self.exactly && range.is_some() => {
+                let why = format!("the server sends all of {} instead", self.path);
+                return Err(Error::unsupported("GET /folder with a range", why));
             }
             // A server that does not know ranges begins at the beginning.
             200 => (0, None, response.content_length()),

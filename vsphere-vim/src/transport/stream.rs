@@ -2,10 +2,13 @@
 //!
 //! [`StreamTransport`] is the seam, [`HttpStreams`] the real one. Nothing is collected: a body is a stream of pieces,
 //! and what the consumer does not take is not read from the network. Each exchange has a connection of its own, which
-//! ends with the body; dropping a body, or the future of an exchange, closes the connection at once.
+//! is kept for a while for another read when the body came to its end; dropping a body before, or the future of an
+//! exchange, closes the connection at once.
 
+mod channel;
 mod download;
 mod http;
+mod kept;
 mod steps;
 mod target;
 mod upload;
@@ -17,6 +20,7 @@ use futures_core::Stream;
 use tokio::time::Instant;
 
 pub use self::{
+    channel::UploadSender,
     http::{HttpStreams, StreamOptions, UploadFraming},
     target::StreamTarget,
 };
@@ -144,6 +148,26 @@ impl Upload {
                 })
             }),
         )
+    }
+
+    /// Sends what is given to the [`UploadSender`], and keeps at most `depth` pieces of it waiting.
+    ///
+    /// ```
+    /// use vsphere_vim::transport::stream::Upload;
+    ///
+    /// # async fn example() -> std::io::Result<()> {
+    /// let (sender, upload) = Upload::channel(None, 4);
+    /// let sending = async {
+    ///     sender.send("some bytes").await?;
+    ///     sender.finish().await
+    /// };
+    /// // … beside it: `datastore.write(&path, upload)`
+    /// # drop(upload);
+    /// # sending.await
+    /// # }
+    /// ```
+    pub fn channel(len: impl Into<Option<u64>>, depth: usize) -> (UploadSender, Self) {
+        channel::channel(len.into(), depth)
     }
 
     /// Bytes to come, if that is known.

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -9,40 +10,46 @@ use std::{
 use bytes::Bytes;
 use futures_core::Stream;
 use hyper::body::{Body as _, Incoming};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::later;
+use super::{
+    kept::{Kept, Link},
+    later,
+};
 use crate::transport::{TransportError, TransportErrorKind};
 
-/// The body of an answer. Its connection ends with it.
+/// The body of an answer. Its connection is kept when it comes to its end, and ends with it otherwise.
 pub(super) struct Download {
     body: Option<Incoming>,
     idle: Duration,
     deadline: Option<Instant>,
     /// Runs while the network has nothing for a consumer that waits.
     timer: Option<Pin<Box<Sleep>>>,
-    _connection: Connection,
-}
-
-/// The task that drives a connection; it ends with this value.
-pub(super) struct Connection(pub(super) JoinHandle<()>);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    link: Option<Link>,
+    kept: Arc<Kept>,
 }
 
 impl Download {
-    pub(super) fn new(body: Incoming, idle: Duration, deadline: Option<Instant>, connection: Connection) -> Self {
-        Self { body: Some(body), idle, deadline, timer: None, _connection: connection }
+    pub(super) fn new(body: Incoming, idle: Duration, deadline: Option<Instant>, link: Link, kept: Arc<Kept>) -> Self {
+        let mut download = Self { body: Some(body), idle, deadline, timer: None, link: Some(link), kept };
+        download.keep_at_end();
+        download
+    }
+
+    /// Gives the connection back once nothing more comes over it. Consumers that know how much to expect do not ask
+    /// for the end.
+    fn keep_at_end(&mut self) {
+        if self.body.as_ref().is_none_or(|body| body.is_end_stream()) {
+            self.body = None;
+            if let Some(link) = self.link.take() {
+                self.kept.put(link);
+            }
+        }
     }
 
     fn end(&mut self, error: TransportError) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.body = None;
+        self.link = None;
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -62,13 +69,17 @@ impl Stream for Download {
                             .end(TransportError::new(TransportErrorKind::Timeout, "the whole transfer took too long"));
                     }
                     match frame.into_data() {
-                        Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
+                        Ok(data) if !data.is_empty() => {
+                            this.keep_at_end();
+                            return Poll::Ready(Some(Ok(data)));
+                        }
                         // Trailers mean nothing here.
                         _ => {}
                     }
                 }
                 Poll::Ready(None) => {
                     this.body = None;
+                    this.keep_at_end();
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Some(Err(error))) => {

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hyper::{Method, client::conn::http1::SendRequest, header};
+use hyper::{Method, header};
 use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    StreamRequest, StreamResponse, StreamTarget, StreamTransport, StreamVerb,
-    download::{Connection, Download},
+    StreamRequest, StreamResponse, StreamTransport, StreamVerb,
+    download::Download,
+    kept::{Kept, Link, Peer},
     upload::{Outgoing, Watch},
 };
 use crate::{
@@ -40,6 +41,11 @@ pub struct StreamOptions {
     pub framing: UploadFraming,
     /// TCP keep-alive probes start after this much silence. 30 s.
     pub tcp_keep_alive: Duration,
+    /// Connections whose exchange has ended that are kept for reads to come: many small ranges need no handshake each.
+    /// 8; with 0 every exchange has a connection of its own.
+    pub keep: usize,
+    /// How long such a connection is kept. 10 s.
+    pub keep_for: Duration,
 }
 
 impl Default for StreamOptions {
@@ -51,6 +57,8 @@ impl Default for StreamOptions {
             total_timeout: None,
             framing: UploadFraming::default(),
             tcp_keep_alive: Duration::from_secs(30),
+            keep: 8,
+            keep_for: Duration::from_secs(10),
         }
     }
 }
@@ -71,6 +79,7 @@ pub struct HttpStreams {
     server: Endpoint,
     tls: Arc<ClientConfig>,
     options: StreamOptions,
+    kept: Arc<Kept>,
 }
 
 impl HttpStreams {
@@ -79,17 +88,44 @@ impl HttpStreams {
     /// # Errors
     /// [`Error::InvalidInput`](crate::Error::InvalidInput) when the trust cannot be set up.
     pub fn new(server: Endpoint, trust: &TlsTrust, options: StreamOptions) -> VimResult<Self> {
-        Ok(Self { server, tls: trust.client_config()?, options })
+        let kept = Arc::new(Kept::new(options.keep, options.keep_for));
+        Ok(Self { server, tls: trust.client_config()?, options, kept })
     }
 
-    async fn perform(&self, request: StreamRequest) -> Result<StreamResponse, TransportError> {
+    /// Uses a connection that was kept, if there is one and the request may be sent twice: the server may have closed
+    /// it in this moment.
+    async fn perform(&self, mut request: StreamRequest) -> Result<StreamResponse, TransportError> {
+        let deadline = self.options.total_timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let other = request.target.other.as_ref();
+        let peer = Peer {
+            endpoint: other.map_or(&self.server, |other| &other.endpoint).clone(),
+            thumbprint: other.and_then(|other| other.thumbprint),
+        };
+        if request.body.is_none()
+            && let StreamVerb::Get | StreamVerb::Head = request.verb
+            && let Some(link) = self.kept.take(&peer).await
+        {
+            match self.exchange_over(link, &mut request, deadline).await {
+                Err(error) if error.kind() == TransportErrorKind::Disconnected => {
+                    tracing::debug!(%error, "a kept connection was gone; making a new one");
+                }
+                other => return other,
+            }
+        }
+        let link = self.connect(&peer).await?;
+        self.exchange_over(link, &mut request, deadline).await
+    }
+
+    async fn exchange_over(
+        &self,
+        mut link: Link,
+        request: &mut StreamRequest,
+        deadline: Option<Instant>,
+    ) -> Result<StreamResponse, TransportError> {
         let options = &self.options;
-        let deadline = options.total_timeout.and_then(|limit| Instant::now().checked_add(limit));
         let watch = Arc::new(Watch::new());
-        let endpoint = request.target.other.as_ref().map_or(&self.server, |other| &other.endpoint).clone();
-        let (mut sender, connection) = self.connect(&endpoint, &request.target).await?;
-        let message = self.message(request, &endpoint, &watch)?;
-        let answer = sender.send_request(message);
+        let message = self.message(request, &link.to.endpoint, &watch)?;
+        let answer = link.sender.send_request(message);
         let mut answer = std::pin::pin!(answer);
         let response = loop {
             let (due, why) = watch.due(options.head_timeout, options.idle_timeout);
@@ -121,7 +157,7 @@ impl HttpStreams {
             .iter()
             .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
             .collect();
-        let body = Download::new(body, options.idle_timeout, deadline, connection);
+        let body = Download::new(body, options.idle_timeout, deadline, link, Arc::clone(&self.kept));
         let response = StreamResponse::new(head.status.as_u16(), headers, Box::pin(body));
         match response.header("content-encoding") {
             Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
@@ -134,7 +170,7 @@ impl HttpStreams {
 
     fn message(
         &self,
-        request: StreamRequest,
+        request: &mut StreamRequest,
         endpoint: &Endpoint,
         watch: &Arc<Watch>,
     ) -> Result<hyper::Request<Outgoing>, TransportError> {
@@ -160,15 +196,12 @@ impl HttpStreams {
             builder = builder.header(header::COOKIE, value);
         }
         let chunked = self.options.framing == UploadFraming::Chunked;
-        builder.body(Outgoing::new(request.body, chunked, Arc::clone(watch))).map_err(unusable)
+        builder.body(Outgoing::new(request.body.take(), chunked, Arc::clone(watch))).map_err(unusable)
     }
 
-    async fn connect(
-        &self,
-        endpoint: &Endpoint,
-        target: &StreamTarget,
-    ) -> Result<(SendRequest<Outgoing>, Connection), TransportError> {
-        let pinned = match target.other.as_ref().and_then(|other| other.thumbprint) {
+    async fn connect(&self, peer: &Peer) -> Result<Link, TransportError> {
+        let endpoint = &peer.endpoint;
+        let pinned = match peer.thumbprint {
             Some(thumbprint) => TlsTrust::Thumbprint(thumbprint).client_config().map(Some).map_err(unusable)?,
             None => None,
         };
@@ -189,7 +222,7 @@ impl HttpStreams {
                 tracing::debug!(%error, "connection ended");
             }
         });
-        Ok((sender, Connection(driver)))
+        Ok(Link { to: peer.clone(), sender, driver })
     }
 }
 
