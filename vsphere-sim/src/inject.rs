@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::Fault;
+use crate::{Fault, RangeAnswers};
 
 /// What happens instead of, before or after the next call of a method.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ pub enum Injection {
     DropAfter,
     /// The body of the answer breaks off after this many bytes (`GET /folder`, `GET /nfc`).
     CutBody(u64),
+    /// The answer to a request for a range is another one (`GET /folder`).
+    Ranges(RangeAnswers),
     /// The body of the answer stops after this many bytes, and the connection stays open.
     StallBody(u64),
     /// The answer is this HTTP status with an HTML body, as a proxy or a booting server gives it.

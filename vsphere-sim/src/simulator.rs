@@ -1,6 +1,7 @@
 //! A running simulator and what a test may ask of it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -9,6 +10,7 @@ use crate::alarm::{self, AlarmHandle};
 use crate::builder::SimulatorBuilder;
 use crate::endpoint::Endpoint;
 use crate::fcd::FcdHandle;
+use crate::files::{self, FilePath, FolderCounters};
 use crate::handle::{Guest, VmHandle};
 use crate::inject::Faults;
 use crate::nfc::NfcServer;
@@ -144,6 +146,25 @@ impl Simulator {
     /// The 902 server: its counters, its behaviour, its faults.
     pub fn nfc(&self) -> &NfcServer {
         &self.nfc
+    }
+
+    /// What went through `/folder` so far.
+    pub fn folder(&self) -> &FolderCounters {
+        &self.world.folder
+    }
+
+    /// Where a file that a client stores as `[ds1] PATH` lies on this machine. A file that a test puts there, however
+    /// large and sparse, is served like one that was uploaded. Missing folders are made.
+    ///
+    /// # Errors
+    /// [`Error::NoSuch`] for a path that leaves the datastore, and when its folder cannot be made.
+    pub fn stored_file(&self, path: &str) -> Result<PathBuf> {
+        let refused = || Error::NoSuch { what: "place in the datastore for", name: path.into() };
+        let host = files::host_path(&self.world, &FilePath::new(&self.world, path).ok_or_else(refused)?);
+        if let Some(folder) = host.parent() {
+            std::fs::create_dir_all(folder).map_err(|_| refused())?;
+        }
+        Ok(host)
     }
 
     /// Ends all sessions, as if they had been idle for too long.

@@ -15,6 +15,7 @@ use vsphere_vim_types::ManagedObjectReference;
 use crate::alarm::Alarm;
 use crate::events::EventLog;
 use crate::fcd::Fcd;
+use crate::files::{DeltaFormat, FolderCounters};
 use crate::inject::Faults;
 use crate::inventory::Container;
 use crate::personality::{Fixed, Personality};
@@ -65,13 +66,46 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FileOptions {
-    /// Extents of a machine that is not off answer with HTTP status 500, as field reports say of ESXi 8. Default: yes.
+    /// Extents of a machine that is not off are refused, as field reports say of ESXi 8. Default: yes.
     pub lock_running_disks: bool,
+    /// With which HTTP status they are refused. Default: 500.
+    pub locked_status: u16,
+    /// Whether the files of snapshots are missing: HTTP status 404. Default: no.
+    pub hide_deltas: bool,
+    /// In which format the extents of snapshots are. Default: seSparse.
+    pub deltas: DeltaFormat,
+    /// Whether the datastore keeps disks as objects (vSAN): descriptors, and no extents behind them. Default: no.
+    pub object_storage: bool,
+    /// What becomes of the header `Range`. Default: what it asks for.
+    pub ranges: RangeAnswers,
+}
+
+/// How `/folder` answers a request for a range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RangeAnswers {
+    /// With the range.
+    #[default]
+    Honest,
+    /// With the whole file and status 200, as a server that knows no ranges.
+    Ignored,
+    /// With status 206 and the range one sector further on, said so.
+    Shifted,
+    /// With status 206 and half of the range, said so.
+    Halved,
+    /// With status 206 and the range, and no `Content-Range`.
+    Unsaid,
 }
 
 impl Default for FileOptions {
     fn default() -> Self {
-        Self { lock_running_disks: true }
+        Self {
+            lock_running_disks: true,
+            locked_status: 500,
+            hide_deltas: false,
+            deltas: DeltaFormat::default(),
+            object_storage: false,
+            ranges: RangeAnswers::default(),
+        }
     }
 }
 
@@ -102,6 +136,8 @@ pub(crate) struct World {
     pub(crate) nfc: OnceLock<(SocketAddr, String)>,
     /// Where the HTTPS endpoint listens; set once it runs.
     pub(crate) https: OnceLock<SocketAddr>,
+    /// What went through `/folder`.
+    pub(crate) folder: Arc<FolderCounters>,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
 }
@@ -144,6 +180,7 @@ impl World {
             datastore,
             nfc: OnceLock::new(),
             https: OnceLock::new(),
+            folder: Arc::default(),
             state,
             changed: watch::Sender::new(0),
         }

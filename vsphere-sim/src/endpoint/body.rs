@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use crate::files::Metered;
 use crate::inject::Injection;
 
 /// The body of an answer.
@@ -26,6 +27,7 @@ pub(super) struct Piped {
     cut: Option<u64>,
     /// Nothing comes after this many bytes.
     stall: Option<u64>,
+    metered: Option<Metered>,
 }
 
 impl Body {
@@ -49,7 +51,18 @@ impl Body {
             Some(Injection::StallBody(bytes)) => (None, Some(*bytes)),
             _ => (None, None),
         };
-        Self::Piped(Piped { pieces, left: len, cut, stall })
+        Self::Piped(Piped { pieces, left: len, cut, stall, metered: None })
+    }
+
+    /// Counts what is sent of it, and that it is being sent.
+    pub(super) fn metered(self, metered: Metered) -> Self {
+        match self {
+            Self::Piped(piped) => Self::Piped(Piped { metered: Some(metered), ..piped }),
+            Self::Full(full) => {
+                metered.add(full.size_hint().exact().unwrap_or(0));
+                Self::Full(full)
+            }
+        }
     }
 }
 
@@ -75,6 +88,9 @@ impl HttpBody for Body {
                     *limit -= bytes.len() as u64;
                 }
                 piped.left = piped.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                if let Some(metered) = &piped.metered {
+                    metered.add(bytes.len() as u64);
+                }
                 Frame::data(bytes)
             }))
         })

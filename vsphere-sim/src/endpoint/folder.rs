@@ -16,7 +16,7 @@ use crate::files::{self, FilePath, Found, Made};
 use crate::inject::Injection;
 use crate::personality::{Fixed, Personality};
 use crate::storage::Access;
-use crate::world::World;
+use crate::world::{RangeAnswers, World};
 
 use super::body::Body;
 use super::http::{Dropped, cookie, plain};
@@ -27,6 +27,7 @@ const PIECE: usize = 256 << 10;
 /// Answers one request. `path` is the URL's, still encoded.
 pub(super) async fn answer(world: &Arc<World>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
     let injection = world.faults.take(&format!("{} /folder", request.method()));
+    let metered = world.folder.begin();
     match &injection {
         Some(Injection::DropBefore) => return Err(Dropped),
         Some(Injection::Http(status)) => {
@@ -44,12 +45,12 @@ pub(super) async fn answer(world: &Arc<World>, request: Request<Incoming>) -> Re
         return Ok(text(StatusCode::NOT_FOUND, "Not Found"));
     };
     let response = match request.method().clone() {
-        Method::GET | Method::HEAD => read(world, &request, &path, injection.as_ref()).await,
+        Method::GET | Method::HEAD => read(world, &request, &path, injection.as_ref()),
         Method::PUT => write(world, request, &path).await,
         Method::DELETE => delete(world, &path),
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
     };
-    if injection == Some(Injection::DropAfter) { Err(Dropped) } else { Ok(response) }
+    if injection == Some(Injection::DropAfter) { Err(Dropped) } else { Ok(response.map(|body| body.metered(metered))) }
 }
 
 /// Whether the caller may: `Some(true)` by a ticket for exactly this request.
@@ -79,7 +80,7 @@ fn locate(world: &World, request: &Request<Incoming>, by_ticket: bool) -> Option
     if known { FilePath::new(world, &within) } else { None }
 }
 
-async fn read(
+fn read(
     world: &Arc<World>,
     request: &Request<Incoming>,
     path: &FilePath,
@@ -92,7 +93,7 @@ async fn read(
         Some(Found::Stored(host)) => {
             let Ok(meta) = std::fs::metadata(&host) else { return text(StatusCode::NOT_FOUND, "Not Found") };
             let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            ranged(request, meta.len(), modified, injection, move |range, send| {
+            ranged(world, request, meta.len(), modified, injection, move |range, send| {
                 let mut file = std::fs::File::open(&host)?;
                 file.seek(io::SeekFrom::Start(range.start))?;
                 let mut file = file.take(range.end - range.start);
@@ -109,24 +110,25 @@ async fn read(
         Some(Found::Made(made)) => {
             if made.is_extent() && made.running && world.settings.files.lock_running_disks {
                 let why = "Unable to access the file since it is locked by the running virtual machine";
-                return text(StatusCode::INTERNAL_SERVER_ERROR, why);
+                let status = StatusCode::from_u16(world.settings.files.locked_status);
+                return text(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), why);
             }
-            serve_made(request, made, injection)
+            serve_made(world, request, made, injection)
         }
     }
 }
 
-fn serve_made(request: &Request<Incoming>, made: Made, injection: Option<&Injection>) -> Response<Body> {
+fn serve_made(world: &World, request: &Request<Incoming>, made: Made, injection: Option<&Injection>) -> Response<Body> {
     let (size, modified) = (made.size(), made.modified());
     match made.content() {
-        files::Content::Bytes(bytes) => ranged(request, size, modified, injection, move |range, send| {
+        files::Content::Bytes(bytes) => ranged(world, request, size, modified, injection, move |range, send| {
             send(Bytes::copy_from_slice(&bytes[range.start as usize..range.end as usize]))
         }),
         files::Content::Flat(store, node) => {
             let Ok(handle) = store.open(node, Access::ReadOnly) else {
                 return text(StatusCode::NOT_FOUND, "Not Found");
             };
-            ranged(request, size, modified, injection, move |range, send| {
+            ranged(world, request, size, modified, injection, move |range, send| {
                 let mut at = range.start;
                 while at < range.end {
                     let mut piece = vec![0; (range.end - at).min(PIECE as u64) as usize];
@@ -137,24 +139,31 @@ fn serve_made(request: &Request<Incoming>, made: Made, injection: Option<&Inject
                 Ok(())
             })
         }
-        files::Content::Delta(_) => {
-            text(StatusCode::NOT_IMPLEMENTED, "the simulator keeps no seSparse files; read the disk over port 902")
+        files::Content::Delta(store, node, format) => {
+            let delta = files::Delta::new(store, node, format);
+            ranged(world, request, size, modified, injection, move |range, send| delta.send(range, send))
         }
     }
 }
 
 /// All of a file or a range of it.
 fn ranged(
+    world: &World,
     request: &Request<Incoming>,
     size: u64,
     modified: SystemTime,
     injection: Option<&Injection>,
     produce: impl FnOnce(Range<u64>, &mut dyn FnMut(Bytes) -> io::Result<()>) -> io::Result<()> + Send + 'static,
 ) -> Response<Body> {
-    let wanted = request.headers().get(RANGE).and_then(|value| value.to_str().ok()).and_then(|text| range(text, size));
+    let answers = match injection {
+        Some(Injection::Ranges(answers)) => *answers,
+        _ => world.settings.files.ranges,
+    };
+    let wanted = request.headers().get(RANGE).filter(|_| answers != RangeAnswers::Ignored);
+    let wanted = wanted.and_then(|value| value.to_str().ok()).and_then(|text| range(text, size));
     let (status, range) = match wanted {
         None => (StatusCode::OK, 0..size),
-        Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, range),
+        Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, answers.of(range)),
         Some(None) => {
             let mut response = text(StatusCode::RANGE_NOT_SATISFIABLE, "Range Not Satisfiable");
             set(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
@@ -174,10 +183,21 @@ fn ranged(
     set(&mut response, CONTENT_LENGTH, &len.to_string());
     set(&mut response, ACCEPT_RANGES, "bytes");
     set(&mut response, LAST_MODIFIED, &http_date(modified));
-    if status == StatusCode::PARTIAL_CONTENT {
+    if status == StatusCode::PARTIAL_CONTENT && answers != RangeAnswers::Unsaid {
         set(&mut response, CONTENT_RANGE, &format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)));
     }
     response
+}
+
+impl RangeAnswers {
+    /// What is sent instead of a range.
+    fn of(self, range: Range<u64>) -> Range<u64> {
+        match self {
+            Self::Honest | Self::Ignored | Self::Unsaid => range,
+            Self::Shifted => (range.start + 512).min(range.end - 1)..range.end,
+            Self::Halved => range.start..range.start + (range.end - range.start).div_ceil(2),
+        }
+    }
 }
 
 /// `bytes=5-9`, `bytes=5-`, `bytes=-5`: the range, `Some(None)` when it lies outside, `None` when there is none.

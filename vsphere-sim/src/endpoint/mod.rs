@@ -51,6 +51,7 @@ async fn accept(world: Arc<World>, listener: TcpListener, acceptor: TlsAcceptor,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let _ = stream.set_nodelay(true);
+                    world.folder.connected();
                     connections.spawn(serve(world.clone(), stream, acceptor.clone()));
                 }
                 Err(error) => {

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use vmdk::descriptor::{ExtentLine, ExtentType, NewDescriptor};
 use vmdk::{Cid, CreateType};
 
+use super::delta::{Delta, DeltaFormat};
 use crate::storage::{DiskStore, NodeId};
 use crate::vm::{Power, Vm};
-use crate::world::{State, World};
+use crate::world::{FileOptions, State, World};
 
 /// A file of a VM.
 pub(crate) struct Made {
@@ -17,6 +18,8 @@ pub(crate) struct Made {
     capacity: Option<u64>,
     /// Whether the VM runs, which keeps its extents open.
     pub(crate) running: bool,
+    /// Whether it is of a snapshot: descriptor or extent.
+    pub(crate) is_delta: bool,
 }
 
 /// What it holds.
@@ -25,8 +28,8 @@ pub(crate) enum Content {
     Bytes(Vec<u8>),
     /// The bytes of a disk's lowest layer.
     Flat(Arc<DiskStore>, NodeId),
-    /// A layer above it, of this many bytes: a format that the simulator does not write.
-    Delta(u64),
+    /// A layer above it.
+    Delta(Arc<DiskStore>, NodeId, DeltaFormat),
 }
 
 impl Made {
@@ -34,7 +37,7 @@ impl Made {
         match &self.content {
             Content::Bytes(bytes) => bytes.len() as u64,
             Content::Flat(store, node) => store.capacity_of(*node).unwrap_or(0),
-            Content::Delta(bytes) => *bytes,
+            Content::Delta(store, node, format) => Delta::new(store.clone(), *node, *format).len(),
         }
     }
 
@@ -59,34 +62,36 @@ impl Made {
 /// Every file of every VM, with its path in the datastore.
 pub(crate) fn all(world: &World, state: &State) -> Vec<(String, Made)> {
     let mut files = Vec::new();
+    let options = &world.settings.files;
     // A VM that was unregistered has left its files behind.
     for vm in state.vms.values().chain(state.shelved.values()) {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(vm.modified.unix_seconds().max(0).cast_unsigned());
         let running = vm.power != Power::Off;
         let prefix = format!("[{}] ", world.datastore.name());
         let within = |path: &str| path.strip_prefix(&prefix).unwrap_or(path).to_owned();
-        let mut add = |path: &str, content, capacity| {
-            files.push((within(path), Made { content, modified, capacity, running }));
+        let mut add = |path: &str, content, capacity, is_delta| {
+            files.push((within(path), Made { content, modified, capacity, running, is_delta }));
         };
         let vmx = crate::vm::config::files(world, vm).vm_path_name.unwrap_or_default();
-        add(&vmx, Content::Bytes(vmx_text(vm).into_bytes()), None);
+        add(&vmx, Content::Bytes(vmx_text(vm).into_bytes()), None, false);
         for snapshot in vm.snapshots.values() {
             if let Some((name, bytes)) = &snapshot.manifest {
-                add(&format!("{prefix}{}/{name}", vm.folder), Content::Bytes(bytes.clone()), None);
+                add(&format!("{prefix}{}/{name}", vm.folder), Content::Bytes(bytes.clone()), None, false);
             }
         }
         for store in vm.all_stores() {
-            for (node, path, bytes) in store.files() {
+            for (node, path, _) in store.files() {
                 let stem = path.trim_end_matches(".vmdk");
                 let parent = store.paths(node).get(1).cloned();
                 let (suffix, content) = match parent {
                     None => ("-flat.vmdk", Content::Flat(store.clone(), node)),
-                    Some(_) => ("-sesparse.vmdk", Content::Delta(bytes)),
+                    Some(_) => (options.deltas.suffix(), Content::Delta(store.clone(), node, options.deltas)),
                 };
+                let is_delta = parent.is_some();
                 let extent = format!("{stem}{suffix}");
-                let text = descriptor(&store, node, &extent, parent.as_deref());
-                add(&path, Content::Bytes(text), store.capacity_of(node).ok());
-                add(&extent, content, None);
+                let text = descriptor(options, &store, node, &extent, parent.as_deref());
+                add(&path, Content::Bytes(text), store.capacity_of(node).ok(), is_delta);
+                add(&extent, content, None, is_delta);
             }
         }
     }
@@ -94,7 +99,7 @@ pub(crate) fn all(world: &World, state: &State) -> Vec<(String, Made)> {
 }
 
 /// A descriptor as ESXi writes it. Content ids follow from the disk and the layer, so that chains fit together.
-fn descriptor(store: &DiskStore, node: NodeId, extent: &str, parent: Option<&str>) -> Vec<u8> {
+fn descriptor(options: &FileOptions, store: &DiskStore, node: NodeId, extent: &str, parent: Option<&str>) -> Vec<u8> {
     let name = |path: &str| path.rsplit(['/', ' ']).next().unwrap_or_default().to_owned();
     let sectors = store.capacity_of(node).unwrap_or(0) / 512;
     let id = |path: &str| {
@@ -102,9 +107,18 @@ fn descriptor(store: &DiskStore, node: NodeId, extent: &str, parent: Option<&str
         Cid(u32::from_str_radix(&digits, 16).unwrap_or(1))
     };
     let own = store.paths(node).into_iter().next().unwrap_or_default();
-    let (kind, line) = match parent {
-        None => (CreateType::Vmfs, ExtentLine::new(ExtentType::Vmfs, sectors, name(extent))),
-        Some(_) => (CreateType::SeSparse, ExtentLine::new(ExtentType::SeSparse, sectors, name(extent))),
+    let (kind, line) = match (parent, options.deltas) {
+        _ if options.object_storage => {
+            let object = format!("vsan://{}", crate::ids::uuid_of(extent));
+            (CreateType::Vmfs, ExtentLine::new(ExtentType::Vmfs, sectors, object))
+        }
+        (None, _) => (CreateType::Vmfs, ExtentLine::new(ExtentType::Vmfs, sectors, name(extent))),
+        (Some(_), DeltaFormat::SeSparse) => {
+            (CreateType::SeSparse, ExtentLine::new(ExtentType::SeSparse, sectors, name(extent)))
+        }
+        (Some(_), DeltaFormat::Cowd) => {
+            (CreateType::VmfsSparse, ExtentLine::new(ExtentType::VmfsSparse, sectors, name(extent)))
+        }
     };
     let mut new = NewDescriptor::new(kind, vec![line]).cid(id(&own)).thin(parent.is_none());
     if let Some(parent) = parent {

@@ -3,6 +3,8 @@
 //! A VM's files (configuration, descriptors, extents) are not kept as files: they are shown from the VM's state, so
 //! they never disagree with it. What clients upload lies in a hidden folder of the datastore's directory.
 
+mod counters;
+mod delta;
 mod made;
 mod path;
 mod zip;
@@ -11,6 +13,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+pub use counters::FolderCounters;
+pub(crate) use counters::Metered;
+pub(crate) use delta::Delta;
+pub use delta::DeltaFormat;
 pub(crate) use made::{Content, Made};
 pub(crate) use path::FilePath;
 pub(crate) use zip::zip;
@@ -55,7 +61,7 @@ pub(crate) fn find(world: &World, state: &State, path: &FilePath) -> Option<Foun
         return Some(Found::Stored(host));
     }
     let below = format!("{}/", path.within());
-    let mut made = made::all(world, state);
+    let mut made = shown(world, state);
     if let Some(at) = made.iter().position(|(name, _)| name == path.within()) {
         return Some(Found::Made(made.swap_remove(at).1));
     }
@@ -71,7 +77,7 @@ pub(crate) fn list(world: &World, state: &State, folder: &FilePath) -> Option<Ve
     let prefix = if folder.within().is_empty() { String::new() } else { format!("{}/", folder.within()) };
     let mut list: Vec<Listed> = Vec::new();
     let mut folders = BTreeSet::new();
-    for (name, made) in made::all(world, state) {
+    for (name, made) in shown(world, state) {
         let Some(rest) = name.strip_prefix(&prefix) else { continue };
         match rest.split_once('/') {
             Some((folder, _)) => {
@@ -101,6 +107,14 @@ pub(crate) fn list(world: &World, state: &State, folder: &FilePath) -> Option<Ve
     list.extend(folders.into_iter().map(folder));
     list.sort_by(|one, other| one.name.cmp(&other.name));
     Some(list)
+}
+
+/// The VMs' files that this server shows.
+fn shown(world: &World, state: &State) -> Vec<(String, Made)> {
+    let options = &world.settings.files;
+    let mut files = made::all(world, state);
+    files.retain(|(_, made)| !(options.hide_deltas && made.is_delta || options.object_storage && made.is_extent()));
+    files
 }
 
 /// `FileNotFound`

@@ -232,7 +232,7 @@ fn datastore_summary(world: &World) -> DatastoreSummary {
         uncommitted: Some(0),
         accessible: true,
         multiple_host_access: Some(false),
-        type_: "VMFS".into(),
+        type_: if world.settings.files.object_storage { "vsan" } else { "VMFS" }.into(),
         maintenance_mode: Some("normal".into()),
         ..Default::default()
     }

@@ -183,7 +183,10 @@ fn copy(world: &Arc<World>, from: &FilePath, to: &FilePath, force: bool) -> Resu
                         at += piece.len() as u64;
                     }
                 }
-                files::Content::Delta(_) => return Err(Fault::not_supported("copying a snapshot's extent")),
+                files::Content::Delta(store, node, format) => {
+                    let mut write = |bytes: bytes::Bytes| file.write_all(&bytes);
+                    files::Delta::new(store, node, format).send(0..size, &mut write).map_err(failed)?;
+                }
             }
             Ok(Any::Null)
         }

@@ -135,7 +135,7 @@ pub(crate) async fn call(world: Arc<World>, door: Door, body: &[u8]) -> Answer {
         Some(Injection::DropAfter) => drop_after = true,
         Some(Injection::Http(status)) => return Answer::Http(status),
         // These concern bodies, and calls have none worth it.
-        Some(Injection::CutBody(_) | Injection::StallBody(_)) | None => {}
+        Some(Injection::CutBody(_) | Injection::StallBody(_) | Injection::Ranges(_)) | None => {}
     }
     let (key, certificate, beside) = match door {
         Door::Main(caller) => (caller.cookie, caller.certificate, false),

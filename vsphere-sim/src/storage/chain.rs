@@ -110,6 +110,11 @@ impl Chain {
             .collect()
     }
 
+    /// The blocks that the layer itself holds, ascending.
+    pub(super) fn held(&self, id: NodeId) -> Result<Vec<u64>> {
+        Ok(self.node(id)?.layer.present().runs(0..u64::MAX).flatten().collect())
+    }
+
     pub(super) fn metadata(&self, key: &str) -> Option<String> {
         self.base.as_ref().and_then(|base| base.ddb_get(key))
     }

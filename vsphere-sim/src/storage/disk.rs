@@ -147,6 +147,14 @@ impl DiskStore {
         self.read_state().chain.files()
     }
 
+    /// The blocks of [`BLOCK`] bytes that a layer itself holds, ascending.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`].
+    pub fn layer_blocks(&self, node: NodeId) -> Result<Vec<u64>> {
+        self.read_state().chain.held(node)
+    }
+
     /// The layer with this datastore path.
     pub fn find(&self, path: &str) -> Option<NodeId> {
         self.read_state().chain.find(path)
