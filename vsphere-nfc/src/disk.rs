@@ -83,6 +83,17 @@ impl NfcDisk {
             return Err(invalid("a path must have 1 to 4096 bytes"));
         }
         let connection = connect(&*tickets, &path, mode, &options).await?;
+        Self::over(connection, tickets, path, mode, options)
+    }
+
+    /// The handle of the disk that `connection` has opened.
+    pub(crate) fn over(
+        connection: Connection,
+        tickets: Arc<dyn TicketSource>,
+        path: Arc<str>,
+        mode: Mode,
+        options: NfcOptions,
+    ) -> Result<Self> {
         let disk = connection.disk;
         let sector_size = match disk.sector_size {
             0 => 512,
@@ -193,21 +204,29 @@ impl NfcDisk {
         buffer.reserve(len);
         let guard = match self.mode {
             Mode::ReadOnly => None,
-            Mode::ReadWrite => Some(Arc::new(self.ranges.acquire(range, Access::Read).await)),
+            Mode::ReadWrite => {
+                let free = connection.in_time(limit, self.ranges.acquire(range, Access::Read));
+                Some(Arc::new(free.await?))
+            }
         };
         let mut requests: Vec<InFlight> = Vec::new();
         for (at, total) in self.requests(connection, len) {
             let rest = buffer.split_off(size(total.into()));
             let part = std::mem::replace(&mut buffer, rest);
             let at = offset + at as u64;
-            requests.push(connection.read(at, total, part, guard.clone(), limit).await?);
+            match connection.read(at, total, part, guard.clone(), limit).await {
+                Ok(request) => requests.push(request),
+                Err(error) => return Err(connection.worst(error, requests, limit).await),
+            }
         }
         let mut whole = BytesMut::new();
-        for request in requests {
-            match connection.wait(request, limit).await? {
+        let mut requests = requests.into_iter();
+        while let Some(request) = requests.next() {
+            match connection.wait(request, limit).await {
                 // The parts lie side by side in memory: no bytes are moved.
-                Reply::Read(part) => whole.unsplit(part),
-                _ => return Err(connection.blame().protocol(Phase::Read, "a reply of another kind")),
+                Ok(Reply::Read(part)) => whole.unsplit(part),
+                Err(error) => return Err(connection.worst(error, requests, limit).await),
+                Ok(_) => return Err(connection.blame().protocol(Phase::Read, "a reply of another kind")),
             }
         }
         Ok(whole)
@@ -238,7 +257,8 @@ impl NfcDisk {
         }
         let connection = self.connection(Phase::Write).await?;
         let limit = self.options.timeouts.write;
-        let guard = Arc::new(self.ranges.acquire(range.clone(), Access::Write).await);
+        let free = connection.in_time(limit, self.ranges.acquire(range.clone(), Access::Write));
+        let guard = Arc::new(free.await?);
         self.has_written.store(true, Ordering::Relaxed);
         let doubt = |start: u64, error: Error| Error::WriteInDoubt {
             path: Arc::clone(&self.path),
@@ -251,13 +271,21 @@ impl NfcDisk {
             let at = offset + at as u64;
             match connection.write(at, part, Some(Arc::clone(&guard)), limit).await {
                 Ok(request) => requests.push((at, request)),
+                // Nothing was sent, so nothing is in doubt.
+                Err(error) if requests.is_empty() => return Err(error),
                 // Nothing is known of what is in flight, so the doubt starts with the first of it.
-                Err(error) => return Err(doubt(requests.first().map_or(at, |first| first.0), error)),
+                Err(error) => {
+                    let (starts, requests): (Vec<u64>, Vec<InFlight>) = requests.into_iter().unzip();
+                    let error = connection.worst(error, requests, limit).await;
+                    return Err(doubt(starts.first().copied().unwrap_or(at), error));
+                }
             }
         }
-        for (at, request) in requests {
+        let mut requests = requests.into_iter();
+        while let Some((at, request)) = requests.next() {
             if let Err(error) = connection.wait(request, limit).await {
-                return Err(doubt(at, error));
+                let rest = requests.map(|(_, request)| request);
+                return Err(doubt(at, connection.worst(error, rest, limit).await));
             }
         }
         Ok(())

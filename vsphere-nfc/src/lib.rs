@@ -44,6 +44,8 @@ mod disk;
 mod error;
 mod options;
 mod start;
+#[cfg(test)]
+mod tests;
 mod ticket;
 mod tls;
 pub mod trace;

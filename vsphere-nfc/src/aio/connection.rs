@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
-use super::pending::{Hold, Pending, Reply, Shared, Work};
+use super::pending::{Due, Failure, Hold, Pending, Reply, Shared, Work};
 use super::range_lock::RangeGuard;
 use super::{assembly::Assembly, reader, writer, writer::Outgoing};
 use crate::dial::{self, Dialled};
@@ -50,7 +51,19 @@ impl Connection {
         options: &NfcOptions,
     ) -> Result<Self> {
         let blame = Blame::new(&ticket.host, ticket.port, path);
-        let mut stream = dial::dial(&blame, ticket, options).await?;
+        let stream = dial::dial(&blame, ticket, options).await?;
+        Self::start(blame, stream, path, flags, buffers, options).await
+    }
+
+    /// Goes from a stream that the NFC service listens on to an open disk.
+    pub(crate) async fn start(
+        blame: Blame,
+        mut stream: Dialled,
+        path: &Arc<str>,
+        flags: u32,
+        buffers: Buffers,
+        options: &NfcOptions,
+    ) -> Result<Self> {
         if let Some(recorder) = &options.trace {
             (stream.reader, stream.writer) = recorder.listen(stream.reader, stream.writer);
         }
@@ -141,7 +154,7 @@ impl Connection {
         let permit = self.shared.budget(total, Phase::Read, limit).await?;
         let work = Work::Read { offset, assembly: Assembly::new(buffer, total) };
         let hold = Hold { _budget: Some(permit), _range: range };
-        self.send(Phase::Read, work, hold, |op_id| {
+        self.send(Due::within(Phase::Read, limit), work, hold, |op_id| {
             let io = Io::read_request(self.disk.handle, self.wish, offset, total);
             Outgoing::Message(message(Kind::Io, op_id, &io.encode(), b""))
         })
@@ -160,9 +173,11 @@ impl Connection {
         let permit = self.shared.budget(total, Phase::Write, limit).await?;
         let fragments = self.fragments(offset, total, &data);
         let hold = Hold { _budget: Some(permit), _range: range };
-        self.send(Phase::Write, Work::Write { offset, total }, hold, |op_id| {
+        let sent = Arc::new(AtomicBool::new(false));
+        let work = Work::Write { offset, total, sent: Arc::clone(&sent) };
+        self.send(Due::within(Phase::Write, limit), work, hold, |op_id| {
             let head = |io: &Io| message(Kind::Io, op_id, &io.encode(), b"");
-            Outgoing::Write(fragments.into_iter().map(|(io, data)| (head(&io), data)).collect())
+            Outgoing::Write(fragments.into_iter().map(|(io, data)| (head(&io), data)).collect(), sent)
         })
     }
 
@@ -224,7 +239,7 @@ impl Connection {
         let limit = options.timeouts.close;
         let blame = &self.shared.blame;
         let closed = blame.within(Phase::Close, limit, self.say_goodbye(options)).await;
-        self.shared.fail(super::pending::Failure::Lost("it was closed".to_owned()));
+        self.shared.fail(Failure::Lost("it was closed".to_owned()));
         closed
     }
 
@@ -240,8 +255,11 @@ impl Connection {
         // A request that nobody answers: it ends with the connection.
         let (sender, ended) = oneshot::channel();
         let work = Work::Call { kind: Kind::CloseSession, chunks: 0 };
-        let hold = Hold::default();
-        self.shared.enter(Pending { phase: Phase::Close, work, reply: sender, hold })?;
+        let farewell = Pending { due: Due::within(Phase::Close, limit), work, reply: sender, hold: Hold::default() };
+        if self.shared.enter(farewell).is_err() {
+            // Disk and session are closed; a server may hang up without waiting for the last message.
+            return Ok(());
+        }
         let (done, finished) = oneshot::channel();
         let last = Bytes::copy_from_slice(&last);
         // From here on the end of the connection is the wished for one, whoever brings it about.
@@ -267,6 +285,28 @@ impl Connection {
         self.shared.failure(phase)
     }
 
+    /// Waits for a range that requests in flight hold.
+    pub(crate) async fn in_time<T>(&self, limit: Duration, waiting: impl Future<Output = T>) -> Result<T> {
+        self.shared.in_time(limit, waiting).await
+    }
+
+    /// The error to report of requests that were made for one call, when `first` of them has failed
+    /// and `rest` are those after it: what the server said to one of them, before the bare fact that
+    /// it cost the others their connection.
+    pub(crate) async fn worst(&self, first: Error, rest: impl IntoIterator<Item = InFlight>, limit: Duration) -> Error {
+        if !matches!(first, Error::Disconnected { .. }) {
+            return first;
+        }
+        for request in rest {
+            // The connection has failed, so nothing is waited for.
+            match self.wait(request, limit).await {
+                Ok(_) | Err(Error::Disconnected { .. }) => {}
+                Err(told) => return told,
+            }
+        }
+        first
+    }
+
     /// Waits for the reply to a request.
     pub(crate) async fn wait(&self, request: InFlight, limit: Duration) -> Result<Reply> {
         let InFlight { phase, reply } = request;
@@ -287,8 +327,9 @@ impl Connection {
         chunks: u64,
     ) -> Result<(Vec<u8>, Vec<u8>)> {
         let work = Work::Call { kind, chunks };
-        let request =
-            self.send(phase, work, Hold::default(), |op_id| Outgoing::Message(message(kind, op_id, payload, extra)))?;
+        let request = self.send(Due::within(phase, limit), work, Hold::default(), |op_id| {
+            Outgoing::Message(message(kind, op_id, payload, extra))
+        })?;
         match self.wait(request, limit).await? {
             Reply::Call { payload, extra } => Ok((payload, extra)),
             _ => Err(self.shared.blame.protocol(phase, "a reply of another kind")),
@@ -296,9 +337,10 @@ impl Connection {
     }
 
     /// Enters a request and queues its message, without a point where it could be cancelled.
-    fn send(&self, phase: Phase, work: Work, hold: Hold, outgoing: impl FnOnce(u32) -> Outgoing) -> Result<InFlight> {
+    fn send(&self, due: Due, work: Work, hold: Hold, outgoing: impl FnOnce(u32) -> Outgoing) -> Result<InFlight> {
         let (sender, reply) = oneshot::channel();
-        let op_id = self.shared.enter(Pending { phase, work, reply: sender, hold })?;
+        let phase = due.phase;
+        let op_id = self.shared.enter(Pending { due, work, reply: sender, hold })?;
         if self.queue.send(outgoing(op_id)).is_err() {
             return Err(self.shared.failure(phase));
         }
@@ -310,7 +352,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if self.shared.is_alive() {
             tracing::debug!(endpoint = %self.shared.blame.endpoint, "NFC disk dropped without close");
-            self.shared.fail(super::pending::Failure::Lost("it was dropped".to_owned()));
+            self.shared.fail(Failure::Lost("it was dropped".to_owned()));
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Requests in flight, by operation id, and what becomes of them when the connection fails.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::assembly::Assembly;
 use super::range_lock::RangeGuard;
@@ -20,33 +21,64 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Bytes that may still be put in flight.
     budget: Arc<Semaphore>,
-    /// Counts replies and fragments: whether the server is alive.
-    progress: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     next_op: u32,
     pending: HashMap<u32, Pending>,
+    /// The request that the reader task has taken out to work on: its id is in use all the same.
+    at_work: Option<(u32, Due)>,
     failure: Option<Failure>,
     tasks: Vec<AbortHandle>,
 }
 
+impl State {
+    fn in_use(&self, op_id: u32) -> bool {
+        self.pending.contains_key(&op_id) || self.at_work.is_some_and(|(at_work, _)| at_work == op_id)
+    }
+
+    fn dues(&self) -> impl Iterator<Item = Due> {
+        self.pending.values().map(|pending| pending.due).chain(self.at_work.map(|(_, due)| due))
+    }
+}
+
 /// A request whose reply has not been seen whole.
 pub(crate) struct Pending {
-    pub(crate) phase: Phase,
+    pub(crate) due: Due,
     pub(crate) work: Work,
     pub(crate) reply: oneshot::Sender<Result<Reply>>,
     /// Given up with the last byte of the reply, not when the caller loses interest.
     pub(crate) hold: Hold,
 }
 
+/// When the last byte of a reply has to be here.
+///
+/// Callers watch their own time. A caller that is gone does not, but others may wait for what its
+/// request holds: they look at this.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) phase: Phase,
+    limit: Duration,
+    at: Instant,
+}
+
+impl Due {
+    /// A request in `phase` that is sent now and may take `limit`.
+    pub(crate) fn within(phase: Phase, limit: Duration) -> Self {
+        let now = Instant::now();
+        // A limit beyond the clock is as good as a year.
+        let at = now.checked_add(limit).unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
+        Self { phase, limit, at }
+    }
+}
+
 /// What the reply has to be like.
 pub(crate) enum Work {
     /// Fragments of the bytes from `offset`.
     Read { offset: u64, assembly: Assembly },
-    /// One reply.
-    Write { offset: u64, total: u32 },
+    /// One reply, after the last fragment: `sent` is set when nothing but its tail is left to send.
+    Write { offset: u64, total: u32, sent: Arc<AtomicBool> },
     /// One reply of `kind`; `chunks` counts those asked for in an allocation query.
     Call { kind: Kind, chunks: u64 },
 }
@@ -98,34 +130,59 @@ impl Failure {
 impl Shared {
     pub(crate) fn new(blame: Blame, budget: u64) -> Self {
         let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { blame, state: Mutex::default(), budget: Arc::new(Semaphore::new(permits)), progress: AtomicU64::new(0) }
+        Self { blame, state: Mutex::default(), budget: Arc::new(Semaphore::new(permits)) }
     }
 
     /// Takes `bytes` of the budget, first come, first served.
-    ///
-    /// Waiting does not end while replies keep coming; a server that is silent for `limit` fails
-    /// the connection.
     pub(crate) async fn budget(&self, bytes: u32, phase: Phase, limit: Duration) -> Result<OwnedSemaphorePermit> {
-        let acquire = Arc::clone(&self.budget).acquire_many_owned(bytes);
-        tokio::pin!(acquire);
+        match self.in_time(limit, Arc::clone(&self.budget).acquire_many_owned(bytes)).await? {
+            Ok(permit) => Ok(permit),
+            Err(_closed) => Err(self.failure(phase)),
+        }
+    }
+
+    /// Waits for something that requests in flight hold.
+    ///
+    /// It may take long, with much in front of it; but as soon as one of them is overdue the
+    /// connection fails, whether or not its own caller is still there to notice.
+    pub(crate) async fn in_time<T>(&self, limit: Duration, waiting: impl Future<Output = T>) -> Result<T> {
+        tokio::pin!(waiting);
+        tokio::select! {
+            biased;
+            got = &mut waiting => return Ok(got),
+            () = std::future::ready(()) => {}
+        }
         loop {
-            let before = self.progress.load(Ordering::Relaxed);
-            match tokio::time::timeout(limit, &mut acquire).await {
-                Ok(Ok(permit)) => return Ok(permit),
-                Ok(Err(_closed)) => return Err(self.failure(phase)),
-                Err(_) if self.progress.load(Ordering::Relaxed) != before => {}
-                Err(_) => return Err(self.timed_out(phase, limit)),
+            // What is sent after this look may be due earlier; `limit` bounds how late that is seen.
+            let patience = limit.max(Duration::from_millis(1));
+            let look_again = self.first_due().map_or(patience, |at| patience.min(at - Instant::now()));
+            if let Ok(got) = tokio::time::timeout(look_again, &mut waiting).await {
+                return Ok(got);
+            }
+            if let Some(late) = self.overdue() {
+                return Err(self.timed_out(late.phase, late.limit));
             }
         }
+    }
+
+    /// When the first of the requests in flight is due.
+    fn first_due(&self) -> Option<Instant> {
+        self.state().dues().map(|due| due.at).min()
+    }
+
+    /// A request whose reply should have been here.
+    fn overdue(&self) -> Option<Due> {
+        let now = Instant::now();
+        self.state().dues().find(|due| due.at <= now)
     }
 
     /// Enters a request and returns its operation id, which was not in use.
     pub(crate) fn enter(&self, pending: Pending) -> Result<u32> {
         let mut state = self.state();
         if let Some(failure) = &state.failure {
-            return Err(failure.to_error(&self.blame, pending.phase));
+            return Err(failure.to_error(&self.blame, pending.due.phase));
         }
-        while state.pending.contains_key(&state.next_op) {
+        while state.in_use(state.next_op) {
             state.next_op = state.next_op.wrapping_add(1);
         }
         let op_id = state.next_op;
@@ -136,19 +193,27 @@ impl Shared {
 
     /// Takes a request out, to work on a reply to it.
     pub(crate) fn take(&self, op_id: u32) -> Option<Pending> {
-        self.progress.fetch_add(1, Ordering::Relaxed);
-        self.state().pending.remove(&op_id)
+        let mut state = self.state();
+        let pending = state.pending.remove(&op_id)?;
+        state.at_work = Some((op_id, pending.due));
+        Some(pending)
+    }
+
+    /// The request that was taken out is done with.
+    pub(crate) fn done(&self) {
+        self.state().at_work = None;
     }
 
     /// Puts a request back that waits for more.
     pub(crate) fn put_back(&self, op_id: u32, pending: Pending) {
         let mut state = self.state();
+        state.at_work = None;
         match &state.failure {
             None => {
                 state.pending.insert(op_id, pending);
             }
             Some(failure) => {
-                let _ = pending.reply.send(Err(failure.to_error(&self.blame, pending.phase)));
+                let _ = pending.reply.send(Err(failure.to_error(&self.blame, pending.due.phase)));
             }
         }
     }
@@ -167,7 +232,7 @@ impl Shared {
         };
         self.budget.close();
         for (_, pending) in pending {
-            let error = self.failure(pending.phase);
+            let error = self.failure(pending.due.phase);
             // Whoever is gone does not want to know.
             let _ = pending.reply.send(Err(error));
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::BufMut as _;
 use tokio::io::{AsyncReadExt, BufReader};
@@ -82,6 +83,7 @@ impl Replies {
             Ok(None) => self.shared.put_back(header.op_id, pending),
             Ok(Some(reply)) => {
                 let Pending { reply: caller, hold, .. } = pending;
+                self.shared.done();
                 drop(hold);
                 // A caller that is gone has no use for the bytes.
                 let _ = caller.send(Ok(reply));
@@ -89,9 +91,9 @@ impl Replies {
             Err(stop) => {
                 let blame = &self.shared.blame;
                 let error = match &stop {
-                    Stop::Io(error) => blame.io(pending.phase, error),
-                    Stop::Wire(error) => blame.wire(pending.phase, error),
-                    Stop::Fault(fault) => blame.server(pending.phase, fault.clone()),
+                    Stop::Io(error) => blame.io(pending.due.phase, error),
+                    Stop::Wire(error) => blame.wire(pending.due.phase, error),
+                    Stop::Fault(fault) => blame.server(pending.due.phase, fault.clone()),
                 };
                 let _ = pending.reply.send(Err(error));
                 return Err(stop);
@@ -147,8 +149,11 @@ impl Replies {
                 let whole = std::mem::replace(assembly, super::assembly::Assembly::empty());
                 Ok(Some(Reply::Read(whole.finish())))
             }
-            Work::Write { offset, total } => {
+            Work::Write { offset, total, sent } => {
                 self.io(header, Direction::Write, *offset, *total).await?;
+                if !sent.load(Ordering::Acquire) {
+                    return Err(WireError::Malformed("a write was confirmed before it was sent").into());
+                }
                 Ok(Some(Reply::Written))
             }
             Work::Call { kind, chunks } => {
@@ -241,13 +246,14 @@ fn size(bytes: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
+    use std::time::Duration;
 
     use bytes::BytesMut;
     use proptest::prelude::*;
     use tokio::sync::oneshot;
 
     use super::super::assembly::Assembly;
-    use super::super::pending::Hold;
+    use super::super::pending::{Due, Hold};
     use super::*;
     use crate::error::{Blame, Error, Phase, Result};
     use crate::wire::aio::message;
@@ -277,7 +283,8 @@ mod tests {
         let shared = Arc::new(Shared::new(Blame::new("esx1", 902, &Arc::from("[ds] a.vmdk")), 1 << 20));
         let enter = |(phase, work)| {
             let (reply, receiver) = oneshot::channel();
-            shared.enter(Pending { phase, work, reply, hold: Hold::default() }).unwrap();
+            let due = Due::within(phase, Duration::from_secs(60));
+            shared.enter(Pending { due, work, reply, hold: Hold::default() }).unwrap();
             receiver
         };
         let receivers: Vec<_> = requests.into_iter().map(enter).collect();
