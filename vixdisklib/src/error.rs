@@ -144,6 +144,18 @@ pub enum Error {
         source: Box<vsphere_vim::Error>,
     },
 
+    /// A disk could not be served, or not be closed after it was.
+    #[cfg(feature = "nbd-server")]
+    #[error("{operation} the NBD server at {address} failed")]
+    Serve {
+        /// What was being done, in the form `listening on`.
+        operation: &'static str,
+        /// Where the server listens, or should.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+
     /// The runtime ended while a file operation was under way.
     #[error("{operation} {path} was cut off: the runtime is shutting down or the work panicked")]
     CutOff {
@@ -172,6 +184,8 @@ impl Error {
             Self::File { source, .. } => source.is_retryable(),
             Self::Server { source, .. } => source.is_retryable(),
             Self::NoTransport { attempts, .. } => attempts.iter().any(|attempt| attempt.error.is_retryable()),
+            #[cfg(feature = "nbd-server")]
+            Self::Serve { .. } => false,
             Self::UnknownTransport { .. }
             | Self::Unavailable { .. }
             | Self::NotOffered { .. }
@@ -202,6 +216,8 @@ impl Error {
             }
             Self::File { source, .. } => return source.hint().map(str::to_owned),
             Self::Server { source, .. } => return source.hint(),
+            #[cfg(feature = "nbd-server")]
+            Self::Serve { .. } => return None,
             Self::WrongPath { .. } | Self::OutOfRange { .. } | Self::CutOff { .. } => return None,
         };
         Some(text.to_owned())

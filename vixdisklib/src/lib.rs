@@ -33,6 +33,7 @@
 //! - [`Connection`], [`ConnectionOptions`]: where disks come from
 //! - [`Disk`], [`DiskInfo`], [`Allocation`]: positioned reads and writes, in bytes
 //! - [`TransportMode`], [`TransportList`]: the names above
+//! - `nbd` (feature `nbd-server`): any disk for qemu, nbdcopy and the Linux kernel
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))] // Lists of one range are what tests expect.
@@ -47,6 +48,8 @@ mod error;
 mod info;
 mod machine;
 mod mode;
+#[cfg(feature = "nbd-server")]
+pub mod nbd;
 mod open;
 mod options;
 mod transport;

@@ -4,4 +4,6 @@
 #![allow(clippy::single_range_in_vec_init)] // Lists of one range are what is expected.
 
 mod file;
+mod nbd;
 mod simulator;
+mod support;

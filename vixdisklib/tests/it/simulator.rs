@@ -9,22 +9,22 @@ use vsphere_sim::{
 use vsphere_vim::{CreateSnapshotOptions, Credentials, MoRef, RemoveSnapshotOptions, RetryPolicy, Vim, mo};
 
 const MIB: u64 = 1 << 20;
-const BASE: &str = "[ds1] web/web.vmdk";
+pub(crate) const BASE: &str = "[ds1] web/web.vmdk";
 
 /// A simulator with one VM `web` with a disk of 32 MiB, and a client that is logged in.
-struct Lab {
-    sim: Simulator,
+pub(crate) struct Lab {
+    pub(crate) sim: Simulator,
     vim: Vim,
     vm: MoRef<mo::VirtualMachine>,
     snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
 }
 
 impl Lab {
-    async fn new(power: Power) -> Self {
+    pub(crate) async fn new(power: Power) -> Self {
         Self::with(power, NfcServerConfig::default()).await
     }
 
-    async fn with(power: Power, nfc: NfcServerConfig) -> Self {
+    pub(crate) async fn with(power: Power, nfc: NfcServerConfig) -> Self {
         let vm = VmSpec::new("web").disk(DiskSpec::empty(32 * MIB)).power(power);
         let sim = Simulator::builder().vm(vm).nfc(nfc).start().await.unwrap();
         let credentials = Credentials::password(sim.username(), sim.password());
@@ -35,7 +35,7 @@ impl Lab {
     }
 
     /// A running VM whose guest wrote pattern 5 at 1 MiB before a snapshot and 6 after it.
-    async fn with_snapshot(nfc: NfcServerConfig) -> Self {
+    pub(crate) async fn with_snapshot(nfc: NfcServerConfig) -> Self {
         let mut lab = Self::with(Power::On, nfc).await;
         lab.guest_writes(MIB, 5);
         let options = CreateSnapshotOptions::new("backup");
@@ -44,22 +44,22 @@ impl Lab {
         lab
     }
 
-    fn guest_writes(&self, at: u64, byte: u8) {
+    pub(crate) fn guest_writes(&self, at: u64, byte: u8) {
         self.sim.guest("web").unwrap().disk(2000).unwrap().write_at(at, &vec![byte; 200_000]).unwrap();
     }
 
-    fn guest_reads(&self, at: u64, len: usize) -> Vec<u8> {
+    pub(crate) fn guest_reads(&self, at: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.sim.guest("web").unwrap().disk(2000).unwrap().read_at(at, &mut bytes).unwrap();
         bytes
     }
 
-    async fn connect(&self, access: Access, transports: &str) -> Connection {
+    pub(crate) async fn connect(&self, access: Access, transports: &str) -> Connection {
         Connection::connect(&self.vim, &self.vm, access, transports).await.unwrap()
     }
 
     /// Logs out and checks that nothing is left on the server.
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         if let Some(snapshot) = &self.snapshot {
             self.vim.remove_snapshot(snapshot, RemoveSnapshotOptions::default()).await.unwrap();
         }
