@@ -1,12 +1,15 @@
 //! Where an example runs: a server of the user's, or a simulator started for it.
 
 use std::error::Error;
+use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use vsphere_backup::Backup;
 use vsphere_backup::repository::{CreateOptions, Repository};
 use vsphere_sim::{DiskHandle, DiskSpec, Simulator, VmSpec};
-use vsphere_vim::{Credentials, Vim, VmLookup, VmRef};
+use vsphere_vim::transport::{HttpOptions, HttpTransport, Recorder, Scrub};
+use vsphere_vim::{Credentials, Endpoint, Thumbprint, TlsTrust, Vim, VmLookup, VmRef};
 
 use crate::args::Args;
 use crate::guest_fs::{GuestDisk, Noise, format_and_fill};
@@ -32,29 +35,41 @@ impl World {
     /// # Errors
     /// What is missing or what the server said.
     pub async fn open(args: &Args) -> Result<Self, Box<dyn Error>> {
+        Self::open_recorded(args, None::<std::io::Sink>).await
+    }
+
+    /// The same; what is said over SOAP is written to `record`, without secrets.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_recorded(
+        args: &Args,
+        record: Option<impl Write + Send + 'static>,
+    ) -> Result<Self, Box<dyn Error>> {
         if args.has("simulate") {
-            return Self::simulated().await;
+            return Self::simulated(record).await;
         }
         let password = std::fs::read_to_string(args.need("password-file")?)?;
         let credentials = Credentials::password(args.need("user")?, password.trim_end());
-        let builder = Vim::builder(args.need("url")?).credentials(credentials);
-        let builder = match (args.get("thumbprint"), args.get("ca-file")) {
-            (Some(pin), _) => builder.thumbprint(pin.parse()?),
-            (None, Some(file)) => builder.ca_file(file),
-            (None, None) => builder.system_roots(),
+        let trust = match (args.get("thumbprint"), args.get("ca-file")) {
+            (Some(pin), _) => TlsTrust::from(pin.parse::<Thumbprint>()?),
+            (None, Some(file)) => TlsTrust::CaFile(file.into()),
+            (None, None) => TlsTrust::SystemRoots,
         };
-        let vim = builder.connect().await?;
+        let vim = recorded(args.need("url")?, credentials, trust, record).await?;
         let vm = vim.find_vm(&VmLookup::InventoryPath(args.need("vm")?.to_owned())).await?;
         Ok(Self { vim, vm, simulator: None, _folder: None })
     }
 
-    async fn simulated() -> Result<Self, Box<dyn Error>> {
+    async fn simulated(record: Option<impl Write + Send + 'static>) -> Result<Self, Box<dyn Error>> {
         let folder = tempfile::tempdir()?;
         let image = folder.path().join("web.img");
         make_image(&image, 64 << 20, 200)?;
         let machine = VmSpec::new("web").disk(DiskSpec::raw_file(&image));
         let simulator = Simulator::builder().vm(machine).start().await?;
-        let vim = connect(&simulator).await?;
+        let trust = TlsTrust::from(simulator.thumbprint_sha256().parse::<Thumbprint>()?);
+        let credentials = Credentials::password(simulator.username(), simulator.password());
+        let vim = recorded(&simulator.url(), credentials, trust, record).await?;
         let vm = vim.find_vm(&VmLookup::InventoryPath(simulator.vm("web")?.inventory_path())).await?;
         Ok(Self { vim, vm, simulator: Some(simulator), _folder: Some(folder) })
     }
@@ -84,6 +99,21 @@ impl World {
         }
         Ok(())
     }
+}
+
+async fn recorded(
+    url: &str,
+    credentials: Credentials,
+    trust: TlsTrust,
+    record: Option<impl Write + Send + 'static>,
+) -> Result<Vim, Box<dyn Error>> {
+    let builder = Vim::builder(url).credentials(credentials);
+    let Some(record) = record else { return Ok(builder.trust(trust).connect().await?) };
+    let endpoint = Endpoint::parse(url)?;
+    let real = HttpTransport::new(endpoint.clone(), &trust, HttpOptions::default())?;
+    let recorder = Recorder::new(Arc::new(real), record, Scrub::identities(&endpoint));
+    // Trust is of the transport; file transfers make connections of their own.
+    Ok(builder.trust(trust).transport(Arc::new(recorder)).connect().await?)
 }
 
 /// Connects to a simulator, its certificate pinned.

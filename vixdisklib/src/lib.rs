@@ -71,6 +71,7 @@ pub use self::{
     mode::{TransportList, TransportMode},
     open::{Access, OpenOptions},
     options::ConnectionOptions,
+    transport::VmTickets,
     upkeep::{CheckOutcome, rename},
 };
 

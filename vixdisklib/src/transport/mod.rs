@@ -16,6 +16,7 @@ use vsphere_nfc::Channel;
 
 pub(crate) use self::file::{blocking, check_path};
 use self::{file::FileTransport, nfc::NfcTransport};
+pub use self::nfc::VmTickets;
 use crate::{
     Progress,
     allocation::Allocation,

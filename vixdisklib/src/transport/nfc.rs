@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use vsphere_nfc::{Channel, Mode, NfcDisk, NfcOptions, Phase};
 
-use self::tickets::VmTickets;
+pub use self::tickets::VmTickets;
 use super::{BoxFuture, DiskHandle, Transport, refuse};
 use crate::{
     allocation::Allocation,

@@ -1,18 +1,25 @@
 //! Tickets for one disk of a virtual machine.
 
 use vsphere_nfc::{BoxFuture, Pin, SessionId, Ticket, TicketError, TicketSource};
-use vsphere_vim::{DeviceKey, NfcTicket, Thumbprint};
+use vsphere_vim::{DeviceKey, MoRef, NfcTicket, Thumbprint, Vim, mo};
 
 use crate::{error::Result, machine::Machine, open::Access};
 
-/// Asks for a ticket whenever a connection is made.
-pub(super) struct VmTickets {
+/// Tickets for one disk of a virtual machine, for users of the crate `vsphere-nfc`.
+///
+/// The server is asked for one whenever a connection is made, and for the machine's host each time, as it may have moved.
+pub struct VmTickets {
     machine: Machine,
     disk: DeviceKey,
     access: Access,
 }
 
 impl VmTickets {
+    /// Tickets for the disk with that key.
+    pub fn of_disk(vim: &Vim, vm: &MoRef<mo::VirtualMachine>, disk: DeviceKey, access: Access) -> Self {
+        Self { machine: Machine::new(vim.clone(), vm.clone()), disk, access }
+    }
+
     pub(super) async fn for_disk(machine: &Machine, path: &str, access: Access) -> Result<Self> {
         Ok(Self { disk: machine.owner_of(path).await?, machine: machine.clone(), access })
     }
