@@ -63,7 +63,13 @@ impl Report {
     }
 
     /// An assumption that is true or not.
-    pub(crate) fn holds(&mut self, topic: &'static str, question: impl Into<String>, holds: bool, detail: impl Into<String>) {
+    pub(crate) fn holds(
+        &mut self,
+        topic: &'static str,
+        question: impl Into<String>,
+        holds: bool,
+        detail: impl Into<String>,
+    ) {
         self.add(topic, question, if holds { Verdict::Holds } else { Verdict::Differs }, detail);
     }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use vixdisklib::{Access, VmTickets};
 use vsphere_nfc::trace::Recorder;
 use vsphere_nfc::{Mode, NfcDisk, NfcOptions, TicketSource};
-use vsphere_vim::{
-    CreateSnapshotOptions, MoRef, PowerState, RemoveSnapshotOptions, Vim, VirtualDiskInfo, VmRef, mo,
-};
+use vsphere_vim::{CreateSnapshotOptions, MoRef, PowerState, RemoveSnapshotOptions, Vim, VirtualDiskInfo, VmRef, mo};
 
 use crate::report::{Report, Verdict};
 

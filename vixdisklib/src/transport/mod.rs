@@ -15,8 +15,8 @@ use bytes::Bytes;
 use vsphere_nfc::Channel;
 
 pub(crate) use self::file::{blocking, check_path};
-use self::{file::FileTransport, nfc::NfcTransport};
 pub use self::nfc::VmTickets;
+use self::{file::FileTransport, nfc::NfcTransport};
 use crate::{
     Progress,
     allocation::Allocation,

@@ -17,7 +17,7 @@ pub struct VmTickets {
 impl VmTickets {
     /// Tickets for the disk with that key.
     pub fn of_disk(vim: &Vim, vm: &MoRef<mo::VirtualMachine>, disk: DeviceKey, access: Access) -> Self {
-        Self { machine: Machine::new(vim.clone(), vm.clone()), disk, access }
+        Self { machine: Machine { vim: vim.clone(), vm: vm.clone(), snapshot: None }, disk, access }
     }
 
     pub(super) async fn for_disk(machine: &Machine, path: &str, access: Access) -> Result<Self> {
