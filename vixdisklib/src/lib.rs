@@ -33,6 +33,7 @@
 //! - [`Connection`], [`ConnectionOptions`]: where disks come from
 //! - [`Disk`], [`DiskInfo`], [`Allocation`]: positioned reads and writes, in bytes
 //! - [`TransportMode`], [`TransportList`]: the names above
+//! - [`Governor`], [`GovernorLimits`]: limits, bandwidth and turns of many disks
 //! - `nbd` (feature `nbd-server`): any disk for qemu, nbdcopy and the Linux kernel
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
@@ -45,6 +46,7 @@ mod connection;
 mod create;
 mod disk;
 mod error;
+mod governor;
 mod info;
 mod machine;
 mod mode;
@@ -66,6 +68,7 @@ pub use self::{
     create::{CreateSpec, DiskKind},
     disk::Disk,
     error::{Attempt, Error, Result},
+    governor::{Governor, GovernorLimits, GovernorUsage},
     info::{DiskInfo, Geometry},
     machine::ListedDisk,
     mode::{TransportList, TransportMode},

@@ -3,6 +3,8 @@
 use vsphere_nfc::NfcOptions;
 use vsphere_vim::{MoRef, mo};
 
+use crate::governor::Governor;
+
 /// Settings of the transports. The defaults are meant to be right.
 #[derive(Debug, Clone, Default)]
 #[must_use]
@@ -10,6 +12,7 @@ pub struct ConnectionOptions {
     pub(crate) nfc: NfcOptions,
     pub(crate) file: vmdk::OpenOptions,
     pub(crate) snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
+    pub(crate) governor: Option<Governor>,
 }
 
 impl ConnectionOptions {
@@ -33,5 +36,10 @@ impl ConnectionOptions {
     #[doc(alias = "snapshotRef")]
     pub fn snapshot(self, snapshot: MoRef<mo::VirtualMachineSnapshot>) -> Self {
         Self { snapshot: Some(snapshot), ..self }
+    }
+    /// What keeps disks over `nbd` and `nbdssl` within the limits of hosts, and shares bandwidth between them. Give the
+    /// same to all connections. Without it nothing waits, and hosts refuse what is above their limits.
+    pub fn governor(self, governor: Governor) -> Self {
+        Self { governor: Some(governor), ..self }
     }
 }

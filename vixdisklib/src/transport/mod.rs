@@ -57,7 +57,7 @@ pub(crate) fn make(
         Place::Machine(machine) => {
             let mut nfc = options.nfc.clone();
             nfc.channel = channel;
-            Ok(Box::new(NfcTransport::new(machine.clone(), nfc)) as Box<dyn Transport>)
+            Ok(Box::new(NfcTransport::new(machine.clone(), nfc, options.governor.clone())) as Box<dyn Transport>)
         }
     };
     if let Some(reason) = mode.not_offered() {

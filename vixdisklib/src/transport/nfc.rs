@@ -15,6 +15,7 @@ use super::{BoxFuture, DiskHandle, Transport, refuse};
 use crate::{
     allocation::Allocation,
     error::{Error, Result},
+    governor::{DiskDemand, Governor, Place, Turn},
     info::{DiskInfo, Geometry, key},
     machine::Machine,
     mode::TransportMode,
@@ -25,11 +26,12 @@ use crate::{
 pub(crate) struct NfcTransport {
     machine: Machine,
     options: NfcOptions,
+    governor: Option<Governor>,
 }
 
 impl NfcTransport {
-    pub(crate) fn new(machine: Machine, options: NfcOptions) -> Self {
-        Self { machine, options }
+    pub(crate) fn new(machine: Machine, options: NfcOptions, governor: Option<Governor>) -> Self {
+        Self { machine, options, governor }
     }
 
     async fn open_disk(&self, path: &str, access: Access, options: &OpenOptions) -> Result<NfcHandle> {
@@ -47,9 +49,20 @@ impl NfcTransport {
         let mode = if access.is_writing() { Mode::ReadWrite } else { Mode::ReadOnly };
         let mut nfc = self.options.clone();
         nfc.compression = options.compression.unwrap_or(nfc.compression);
+        let place = self.place(nfc.buffers.budget()).await?;
         let disk = NfcDisk::open(Arc::new(tickets), path, mode, nfc).await;
         let disk = disk.map_err(Error::nfc("opening", path))?;
-        Ok(NfcHandle { disk, transport: self.mode(), no_allocation: OnceLock::new() })
+        Ok(NfcHandle { disk, transport: self.mode(), no_allocation: OnceLock::new(), place })
+    }
+
+    /// Waits for a place on the host that the machine is on.
+    async fn place(&self, memory: u64) -> Result<Option<Place>> {
+        let Some(governor) = &self.governor else { return Ok(None) };
+        let Machine { vim, vm, .. } = &self.machine;
+        let host = vim.host_of(vm).await.map_err(self.machine.failed("asking for the host"))?;
+        let server = vim.endpoint().host();
+        let vcenter = vim.is_vcenter().then(|| server.into());
+        Ok(Some(governor.admit(DiskDemand { host: format!("{server} {host}").into(), vcenter, memory }).await))
     }
 }
 
@@ -76,11 +89,18 @@ struct NfcHandle {
     transport: TransportMode,
     /// Why allocation is not asked for (any more). A refusal costs a connection, so one is enough.
     no_allocation: OnceLock<String>,
+    /// Kept until the disk is closed: fields are dropped in order.
+    place: Option<Place>,
 }
 
 impl NfcHandle {
     fn failed(&self, operation: &'static str) -> impl FnOnce(vsphere_nfc::Error) -> Error + use<> {
         Error::nfc(operation, self.disk.path())
+    }
+
+    /// Waits until bytes may travel, where there is a governor.
+    async fn turn(&self, bytes: u64) -> Option<Turn> {
+        Some(self.place.as_ref()?.turn(bytes).await)
     }
 
     async fn allocation(&self, range: Range<u64>, chunk: u64) -> Result<Allocation> {
@@ -140,6 +160,7 @@ impl NfcHandle {
         while offset < range.end {
             let len = (range.end - offset).min(ZEROS);
             let part = zeros.slice(..usize::try_from(len).unwrap_or(0));
+            let _turn = self.turn(len).await;
             self.disk.write_at(offset, part).await.map_err(self.failed("zeroing"))?;
             offset += len;
         }
@@ -165,11 +186,17 @@ impl DiskHandle for NfcHandle {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes>> {
-        Box::pin(async move { self.disk.read_at(offset, len).await.map_err(self.failed("reading")) })
+        Box::pin(async move {
+            let _turn = self.turn(len as u64).await;
+            self.disk.read_at(offset, len).await.map_err(self.failed("reading"))
+        })
     }
 
     fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.disk.write_at(offset, data).await.map_err(self.failed("writing")) })
+        Box::pin(async move {
+            let _turn = self.turn(data.len() as u64).await;
+            self.disk.write_at(offset, data).await.map_err(self.failed("writing"))
+        })
     }
 
     fn zero_range(&self, range: Range<u64>) -> BoxFuture<'_, Result<()>> {

@@ -1,0 +1,102 @@
+//! What many disks share: limits of hosts and of vCenter, bandwidth, and turns.
+//!
+//! ```
+//! use vixdisklib::{ConnectionOptions, Governor, GovernorLimits};
+//!
+//! let governor = Governor::new(GovernorLimits::default().rate(200 << 20)); // 200 MiB/s for everything
+//! let options = ConnectionOptions::new().governor(governor.clone()); // one for all connections
+//! governor.set_limits(GovernorLimits::default()); // the night has come
+//! # let _ = options;
+//! ```
+
+mod bucket;
+mod limits;
+mod places;
+mod rounds;
+mod traffic;
+
+use std::{fmt, sync::Arc};
+
+pub use self::limits::{GovernorLimits, GovernorUsage};
+pub(crate) use self::{places::Demand as DiskDemand, traffic::Turn};
+use self::{
+    places::{PlacePermit, Places},
+    traffic::{Lane, Traffic},
+};
+
+/// Keeps the remote disks of all connections that it is given to within limits. Cheap to clone; clones are the same
+/// governor.
+///
+/// A disk waits for a place before it is opened: hosts refuse what is above their limits, and a refusal may hit somebody
+/// else's disk. Whoever came first is served first on each host; a host that is full holds up nobody on another one.
+///
+/// A read or write waits for its turn: disks take turns by bytes, so one with many requests under way does not starve
+/// another that has one, and together they keep to the rates.
+#[derive(Clone)]
+pub struct Governor {
+    places: Arc<Places>,
+    traffic: Arc<Traffic>,
+}
+
+impl Governor {
+    /// With limits, which can be changed later.
+    pub fn new(limits: GovernorLimits) -> Self {
+        Self { places: Arc::new(Places::new(limits)), traffic: Arc::new(Traffic::new(limits)) }
+    }
+
+    /// The limits that hold now.
+    pub fn limits(&self) -> GovernorLimits {
+        self.places.limits()
+    }
+
+    /// Changes the limits. What is open stays open and what is under way goes on; whoever waits is looked at anew.
+    pub fn set_limits(&self, limits: GovernorLimits) {
+        self.places.set_limits(limits);
+        self.traffic.set_limits(limits);
+    }
+
+    /// What is in use now.
+    pub fn usage(&self) -> GovernorUsage {
+        let (disks, waiting_disks) = self.places.usage();
+        let (bytes_in_flight, waiting_requests) = self.traffic.usage();
+        GovernorUsage { disks, waiting_disks, bytes_in_flight, waiting_requests }
+    }
+
+    /// Waits for a place for a disk.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a dropped future gives its place in the queue up.
+    pub(crate) async fn admit(&self, demand: DiskDemand) -> Place {
+        let host = Arc::clone(&demand.host);
+        let permit = self.places.acquire(demand).await;
+        Place { lane: Traffic::lane(&self.traffic, host), _permit: permit }
+    }
+}
+
+impl Default for Governor {
+    fn default() -> Self {
+        Self::new(GovernorLimits::default())
+    }
+}
+
+impl fmt::Debug for Governor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Governor").field("limits", &self.limits()).field("usage", &self.usage()).finish()
+    }
+}
+
+/// The place of an open disk, given up when it is dropped.
+pub(crate) struct Place {
+    lane: Lane,
+    _permit: PlacePermit,
+}
+
+impl Place {
+    /// Waits until `bytes` of this disk may travel; they do until the turn is dropped.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn turn(&self, bytes: u64) -> Turn {
+        self.lane.turn(bytes).await
+    }
+}
