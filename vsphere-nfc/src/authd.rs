@@ -13,16 +13,18 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use crate::dial;
 use crate::error::{Blame, Error, Phase, Result};
-use crate::options::{Channel, NfcOptions, ThumbprintSha2};
+use crate::ladder::Rung;
+use crate::options::{Channel, NfcOptions};
+use crate::quirks::ThumbprintSha2;
 use crate::ticket::Ticket;
 use crate::tls::records::RecordTls;
-use crate::tls::{self, Pin, Trust};
+use crate::tls::{self, Offer, Pin, Trust};
 use crate::wire::authd::{Banner, Command, LineBuffer, Reply, SSL_SUFFIX};
 
 /// A connection that the daemon has handed over.
@@ -33,37 +35,53 @@ pub(crate) struct HandedOver {
     pub(crate) announced: Option<Option<Pin>>,
 }
 
-/// Presents the ticket and asks for the service.
-pub(crate) async fn hand_over(
-    blame: &Blame,
+/// A daemon that has been greeted and is trusted. It has not seen the ticket.
+pub(crate) struct Daemon<'a> {
+    blame: &'a Blame,
+    banner: Banner,
+    talk: Talk,
+    lines: LineBuffer,
+    /// Bytes that are not yet in `lines`.
+    rest: Vec<u8>,
+}
+
+/// Reads the daemon's first line, and shakes hands.
+pub(crate) async fn reach<'a>(
+    blame: &'a Blame,
     mut tcp: TcpStream,
     ticket: &Ticket,
     trust: &Trust,
+    offer: Offer,
     options: &NfcOptions,
-) -> Result<HandedOver> {
+) -> Result<Daemon<'a>> {
     let limit = options.timeouts.authd;
     let banner = blame.within(Phase::Banner, limit, banner(blame, &mut tcp)).await?;
     tracing::debug!(endpoint = %blame.endpoint, banner = %banner.line, "authd");
-    if !banner.ssl {
+    let talk = if banner.ssl {
+        let (config, seen) = dial::client_config(blame, Phase::AuthdTls, trust.clone(), offer)?;
+        let name = tls::server_name(&ticket.host);
+        let session = blame
+            .within(Phase::AuthdTls, limit, async {
+                RecordTls::handshake(tcp, config, name)
+                    .await
+                    .map_err(|error| dial::tls_error(blame, Phase::AuthdTls, &seen, &error))
+            })
+            .await?;
+        tracing::debug!(endpoint = %blame.endpoint, version = ?session.version(), ?offer, "authd TLS");
+        Talk::Tls(Box::new(session))
+    } else if options.quirks.clear_authd {
+        tracing::warn!(endpoint = %blame.endpoint, "the ticket is sent in clear: the daemon offers no TLS");
+        Talk::Clear(tcp)
+    } else {
         // Only releases long out of support; the ticket would travel in clear.
         return Err(Error::Tls {
             endpoint: Arc::clone(&blame.endpoint),
             phase: Phase::AuthdTls,
             reason: "the daemon does not offer TLS".to_owned(),
+            nothing_in_common: false,
         });
-    }
-    let (config, seen) = dial::client_config(blame, Phase::AuthdTls, trust.clone())?;
-    let name = tls::server_name(&ticket.host);
-    let session = blame
-        .within(Phase::AuthdTls, limit, async {
-            RecordTls::handshake(tcp, config, name)
-                .await
-                .map_err(|error| dial::tls_error(blame, Phase::AuthdTls, &seen, &error))
-        })
-        .await?;
-    tracing::debug!(endpoint = %blame.endpoint, version = ?session.version(), "authd TLS");
-    let dialogue = Dialogue { blame, session, lines: LineBuffer::default(), rest: Vec::new() };
-    blame.within(Phase::Authd, limit, dialogue.run(&banner, ticket, options)).await
+    };
+    Ok(Daemon { blame, banner, talk, lines: LineBuffer::default(), rest: Vec::new() })
 }
 
 /// Reads the first line, and not a byte more.
@@ -94,24 +112,30 @@ fn thumbprint_of(reply: &Reply) -> Option<Pin> {
     reply.text.parse::<Pin>().ok().filter(|pin| matches!(pin, Pin::Sha256(_)))
 }
 
-/// Commands and replies inside the daemon's TLS session.
-struct Dialogue<'a> {
-    blame: &'a Blame,
-    session: RecordTls,
-    lines: LineBuffer,
-    /// Decrypted bytes that are not yet in `lines`.
-    rest: Vec<u8>,
-}
+impl Daemon<'_> {
+    pub(crate) fn banner(&self) -> &Banner {
+        &self.banner
+    }
 
-impl Dialogue<'_> {
-    async fn run(mut self, banner: &Banner, ticket: &Ticket, options: &NfcOptions) -> Result<HandedOver> {
+    /// Presents the ticket and asks for the service.
+    pub(crate) async fn hand_over(self, ticket: &Ticket, rung: Rung, options: &NfcOptions) -> Result<HandedOver> {
+        let blame = self.blame;
+        blame.within(Phase::Authd, options.timeouts.authd, self.run(ticket, rung, options)).await
+    }
+
+    async fn run(mut self, ticket: &Ticket, rung: Rung, options: &NfcOptions) -> Result<HandedOver> {
         self.send(&Command::Session(Zeroizing::new(ticket.session_id.expose().to_owned()))).await?;
         if options.quirks.ask_banner {
             let line = self.ask(&Command::Banner).await?;
             Banner::parse(&line).map_err(|_| refused(self.blame, "BANNER", line))?;
         }
+        let wished = match options.quirks.thumbprint_sha2 {
+            ThumbprintSha2::Auto => self.banner.sha256,
+            ThumbprintSha2::Always => true,
+            ThumbprintSha2::Never => false,
+        };
         let mut announced = None;
-        if banner.sha256 && options.quirks.thumbprint_sha2 == ThumbprintSha2::Auto {
+        if wished && rung == Rung::Full {
             let line = self.ask(&Command::ThumbprintSha2(options.quirks.client_random.clone())).await?;
             let reply = self.reply(&line)?;
             if reply.code == 200 {
@@ -133,7 +157,7 @@ impl Dialogue<'_> {
             // The client speaks first on the service: whatever this is, it is not NFC.
             return Err(self.blame.protocol(Phase::Authd, "there are bytes after the last reply"));
         }
-        Ok(HandedOver { tcp: self.session.into_tcp(), announced })
+        Ok(HandedOver { tcp: self.talk.into_tcp(), announced })
     }
 
     async fn ask(&mut self, command: &Command) -> Result<String> {
@@ -144,7 +168,7 @@ impl Dialogue<'_> {
     async fn send(&mut self, command: &Command) -> Result<()> {
         let bytes =
             command.encode().map_err(|_| Error::InvalidTicket("its session id or service has control characters"))?;
-        self.session.send(&bytes).await.map_err(|error| self.failed(&error))
+        self.talk.send(&bytes).await.map_err(|error| self.failed(&error))
     }
 
     async fn line(&mut self) -> Result<String> {
@@ -154,7 +178,7 @@ impl Dialogue<'_> {
             if let Some(line) = self.lines.take_line() {
                 return Ok(line);
             }
-            if let Err(error) = self.session.receive(&mut self.rest).await {
+            if let Err(error) = self.talk.receive(&mut self.rest).await {
                 return Err(self.failed(&error));
             }
         }
@@ -166,6 +190,39 @@ impl Dialogue<'_> {
 
     fn failed(&self, error: &io::Error) -> Error {
         dial::tls_error(self.blame, Phase::Authd, &tls::Seen::default(), error)
+    }
+}
+
+/// What commands and replies travel in.
+enum Talk {
+    Tls(Box<RecordTls>),
+    Clear(TcpStream),
+}
+
+impl Talk {
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tls(session) => session.send(bytes).await,
+            Self::Clear(tcp) => tcp.write_all(bytes).await,
+        }
+    }
+
+    /// Waits for bytes and appends them.
+    async fn receive(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::Tls(session) => session.receive(into).await,
+            Self::Clear(tcp) => match tcp.read_buf(into).await? {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn into_tcp(self) -> TcpStream {
+        match self {
+            Self::Tls(session) => session.into_tcp(),
+            Self::Clear(tcp) => tcp,
+        }
     }
 }
 

@@ -11,9 +11,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::authd;
 use crate::error::{Blame, Error, Phase, Result};
-use crate::options::{Channel, NfcOptions, UnpinnedTickets};
+use crate::ladder::{Found, Rung};
+use crate::options::{Channel, LegacyTls, NfcOptions, UnpinnedTickets};
 use crate::ticket::Ticket;
-use crate::tls::{self, Pin, Seen, Trust};
+use crate::tls::{self, Offer, Pin, Seen, Trust};
 
 /// The half that is read.
 pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
@@ -31,43 +32,66 @@ pub(crate) struct Dialled {
 }
 
 /// Connects with `ticket` and has the daemon hand the connection over.
-pub(crate) async fn dial(blame: &Blame, ticket: &Ticket, options: &NfcOptions) -> Result<Dialled> {
-    let limits = &options.timeouts;
+pub(crate) async fn dial(
+    blame: &Blame,
+    ticket: &Ticket,
+    options: &NfcOptions,
+    rung: Rung,
+    found: &mut Found,
+) -> Result<Dialled> {
     let trust = trust(ticket, options)?;
-    let tcp = blame.within(Phase::Connect, limits.connect, connect(blame, ticket, options)).await?;
-    let handed = authd::hand_over(blame, tcp, ticket, &trust, options).await?;
-    match options.channel {
-        Channel::Clear => {
-            let (reader, writer) = handed.tcp.into_split();
-            Ok(Dialled {
-                reader: Box::new(reader),
-                writer: Box::new(writer),
-                send_client_random: handed.announced.is_some(),
-                tls_version: None,
-            })
-        }
-        Channel::Tls => {
-            let send_client_random = handed.announced.is_some();
-            let announced = handed.announced.flatten();
-            let trust = match announced {
-                Some(pin) if options.quirks.trust_announced_thumbprint => Trust::Pin(pin),
-                _ => trust,
-            };
-            let (config, seen) = client_config(blame, Phase::ServiceTls, trust)?;
-            let name = tls::server_name(&ticket.host);
-            let stream = blame
-                .within(Phase::ServiceTls, limits.authd, async {
-                    TlsConnector::from(config)
-                        .connect(name, handed.tcp)
-                        .await
-                        .map_err(|error| tls_error(blame, Phase::ServiceTls, &seen, &error))
-                })
-                .await?;
-            let tls_version = stream.get_ref().1.protocol_version().map(|version| format!("{version:?}"));
-            let (reader, writer) = tokio::io::split(stream);
-            Ok(Dialled { reader: Box::new(reader), writer: Box::new(writer), send_client_random, tls_version })
-        }
+    let known = options.hosts.known(&blame.endpoint).is_some_and(|known| known.legacy_tls);
+    let legacy = match options.legacy_tls {
+        LegacyTls::Never => false,
+        LegacyTls::OnHandshakeFailure => known,
+        LegacyTls::Always => true,
+    };
+    let mut offer = Offer { legacy, tls13: options.quirks.tls13 };
+    let mut reached = authd::reach(blame, tcp(blame, ticket, options).await?, ticket, &trust, offer, options).await;
+    if let Err(Error::Tls { nothing_in_common: true, reason, .. }) = &reached
+        && options.legacy_tls == LegacyTls::OnHandshakeFailure
+        && !offer.legacy
+    {
+        tracing::warn!(endpoint = %blame.endpoint, %reason, "offering SHA-1 signatures to an NFC host, as legacy TLS is allowed");
+        offer.legacy = true;
+        // The ticket has not been sent, so it is still good.
+        reached = authd::reach(blame, tcp(blame, ticket, options).await?, ticket, &trust, offer, options).await;
     }
+    let daemon = reached?;
+    found.legacy_tls = offer.legacy;
+    found.banner_sha256 = daemon.banner().sha256;
+    let handed = daemon.hand_over(ticket, rung, options).await?;
+    let send_client_random = handed.announced.is_some();
+    if options.channel == Channel::Clear {
+        let (reader, writer) = handed.tcp.into_split();
+        return Ok(Dialled {
+            reader: Box::new(reader),
+            writer: Box::new(writer),
+            send_client_random,
+            tls_version: None,
+        });
+    }
+    let trust = match handed.announced.flatten() {
+        Some(pin) if options.quirks.trust_announced_thumbprint => Trust::Pin(pin),
+        _ => trust,
+    };
+    let (config, seen) = client_config(blame, Phase::ServiceTls, trust, offer)?;
+    let name = tls::server_name(&ticket.host);
+    let stream = blame
+        .within(Phase::ServiceTls, options.timeouts.authd, async {
+            TlsConnector::from(config)
+                .connect(name, handed.tcp)
+                .await
+                .map_err(|error| tls_error(blame, Phase::ServiceTls, &seen, &error))
+        })
+        .await?;
+    let tls_version = stream.get_ref().1.protocol_version().map(|version| format!("{version:?}"));
+    let (reader, writer) = tokio::io::split(stream);
+    Ok(Dialled { reader: Box::new(reader), writer: Box::new(writer), send_client_random, tls_version })
+}
+
+async fn tcp(blame: &Blame, ticket: &Ticket, options: &NfcOptions) -> Result<TcpStream> {
+    blame.within(Phase::Connect, options.timeouts.connect, connect(blame, ticket, options)).await
 }
 
 /// Whom the ticket names.
@@ -113,11 +137,17 @@ async fn connect_to(address: SocketAddr, options: &NfcOptions) -> io::Result<Tcp
 }
 
 /// A client configuration for one handshake.
-pub(crate) fn client_config(blame: &Blame, phase: Phase, trust: Trust) -> Result<(Arc<rustls::ClientConfig>, Seen)> {
-    tls::client_config(trust).map_err(|error| Error::Tls {
+pub(crate) fn client_config(
+    blame: &Blame,
+    phase: Phase,
+    trust: Trust,
+    offer: Offer,
+) -> Result<(Arc<rustls::ClientConfig>, Seen)> {
+    tls::client_config(trust, offer).map_err(|error| Error::Tls {
         endpoint: Arc::clone(&blame.endpoint),
         phase,
         reason: error.to_string(),
+        nothing_in_common: false,
     })
 }
 
@@ -129,7 +159,8 @@ pub(crate) fn tls_error(blame: &Blame, phase: Phase, seen: &Seen, error: &io::Er
         return Error::ThumbprintMismatch { endpoint, phase, expected: show(expected), actual: show(actual) };
     }
     if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-        return Error::Tls { endpoint, phase, reason: error.to_string() };
+        let nothing_in_common = tls::nothing_in_common(error);
+        return Error::Tls { endpoint, phase, reason: error.to_string(), nothing_in_common };
     }
     blame.io(phase, error)
 }

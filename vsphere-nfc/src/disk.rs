@@ -1,16 +1,18 @@
 //! The handle of an open disk.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::aio::{Access, Connection, InFlight, RangeLock, Reply};
+use crate::aio::{Access, Connection, InFlight, RangeGuard, RangeLock, Reply};
 use crate::error::{Error, Phase, Result};
+use crate::ladder::{Rung, Target};
+use crate::line::Line;
 use crate::options::{Buffers, NfcOptions};
 use crate::ticket::TicketSource;
-use crate::wire::file::{Geometry, MAX_PATH, flags};
+use crate::wire::file::{Geometry, MAX_PATH};
 use crate::wire::query::{MAX_KEY, MIN_CHUNK};
 
 /// A virtual disk of an ESXi host, open over NFC.
@@ -20,14 +22,7 @@ use crate::wire::query::{MAX_KEY, MIN_CHUNK};
 /// [`close`](Self::close) tells the server and reports errors.
 #[doc(alias = "VixDiskLibHandle")]
 pub struct NfcDisk {
-    tickets: Arc<dyn TicketSource>,
-    path: Arc<str>,
-    mode: Mode,
-    options: NfcOptions,
-    /// Replaced by a new one when the last was lost.
-    connection: Mutex<Arc<Connection>>,
-    /// Held while connecting again, so that one caller does it for all.
-    reconnecting: tokio::sync::Mutex<()>,
+    line: Line,
     ranges: Arc<RangeLock>,
     has_written: AtomicBool,
     capacity: u64,
@@ -51,20 +46,28 @@ pub enum Mode {
 pub struct SessionInfo {
     /// Host and port.
     pub endpoint: String,
+    /// How the session was started.
+    pub rung: Rung,
     /// The server's NFC library version: 11 on ESXi 8, 7 on 7.0, 2 on 6.7.
     pub server_version: u32,
     /// The session's buffers.
     pub buffers: Buffers,
     /// The version of the TLS session that the data travels in; `None` when it travels in clear.
     pub tls_version: Option<String>,
+    /// Whether TLS took SHA-1 signatures.
+    pub legacy_tls: bool,
 }
 
 impl NfcDisk {
     /// Opens the disk `path` (`[datastore] folder/disk.vmdk`) with tickets from `tickets`.
     ///
     /// The path decides which point in time is read: the parent's file after a snapshot, or a
-    /// child's, which opens as the whole chain. When the server refuses the buffers, the session is
-    /// tried once more, on a new connection with a new ticket, with the options' smaller ones.
+    /// child's, which opens as the whole chain.
+    ///
+    /// A host that does not understand how the session starts is asked for less ([`Rung`]); one that
+    /// refuses the buffers, for smaller ones; one that is out of NFC memory is waited for a while, and
+    /// asked for ever smaller ones ([`NfcOptions::retry`]). Every try takes a new connection and a new
+    /// ticket. Errors about the ticket, the certificate and the disk are final.
     ///
     /// # Errors
     /// Every variant of [`Error`] but those of reads and writes.
@@ -82,18 +85,13 @@ impl NfcDisk {
         if path.is_empty() || path.len() as u64 > u64::from(MAX_PATH) {
             return Err(invalid("a path must have 1 to 4096 bytes"));
         }
-        let connection = connect(&*tickets, &path, mode, &options).await?;
-        Self::over(connection, tickets, path, mode, options)
+        let ranges = Arc::<RangeLock>::default();
+        Self::over(Line::open(Target { tickets, path, mode, options }, Arc::clone(&ranges)).await?, ranges)
     }
 
-    /// The handle of the disk that `connection` has opened.
-    pub(crate) fn over(
-        connection: Connection,
-        tickets: Arc<dyn TicketSource>,
-        path: Arc<str>,
-        mode: Mode,
-        options: NfcOptions,
-    ) -> Result<Self> {
+    /// The handle of a disk that is open.
+    pub(crate) fn over(line: Line, ranges: Arc<RangeLock>) -> Result<Self> {
+        let connection = line.latest();
         let disk = connection.disk;
         let sector_size = match disk.sector_size {
             0 => 512,
@@ -104,13 +102,8 @@ impl NfcDisk {
             }
         };
         Ok(Self {
-            tickets,
-            path,
-            mode,
-            options,
-            connection: Mutex::new(Arc::new(connection)),
-            reconnecting: tokio::sync::Mutex::default(),
-            ranges: Arc::default(),
+            line,
+            ranges,
             has_written: AtomicBool::new(false),
             capacity: disk.capacity,
             sector_size,
@@ -135,23 +128,17 @@ impl NfcDisk {
 
     /// The path that the disk was opened with.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.line.target().path
     }
 
     /// What the disk was opened for.
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.line.target().mode
     }
 
     /// What was agreed on with the server, on the latest connection.
     pub fn session_info(&self) -> SessionInfo {
-        let connection = self.latest();
-        SessionInfo {
-            endpoint: connection.blame().endpoint.to_string(),
-            server_version: connection.server_version,
-            buffers: connection.buffers,
-            tls_version: connection.tls_version.clone(),
-        }
+        self.line.latest().info()
     }
 
     /// Reads `len` bytes from `offset`.
@@ -161,7 +148,8 @@ impl NfcDisk {
     /// # Errors
     /// [`Error::InvalidRequest`] when the range is not whole sectors inside the disk, and whatever
     /// the connection says. When the connection was lost, a disk that is open for reading connects
-    /// again, once in a call, and reads anew; after another error it does so at the next call.
+    /// again, wherever the new ticket says, and reads what is missing; it gives up after the tries of
+    /// [`NfcOptions::retry`] in a row brought nothing. After another error the next call connects.
     ///
     /// # Cancel safety
     /// Safe: what was asked for still arrives, is dropped, and keeps its part of the budget until
@@ -186,50 +174,77 @@ impl NfcDisk {
         if range.is_empty() {
             return Ok(buffer);
         }
-        let connection = self.connection(Phase::Read).await?;
-        match self.read_over(&connection, range.clone(), buffer).await {
-            // Reading twice does no harm. A connection that broke while idle is noticed only here.
-            Err(lost @ Error::Disconnected { .. }) if self.may_reconnect() => {
-                tracing::debug!(path = %self.path, %lost, "reading again");
-                let connection = self.connection(Phase::Read).await?;
-                self.read_over(&connection, range, BytesMut::new()).await
-            }
-            other => other,
-        }
-    }
-
-    async fn read_over(&self, connection: &Connection, range: Range<u64>, mut buffer: BytesMut) -> Result<BytesMut> {
-        let (offset, len) = (range.start, size(range.end - range.start));
-        let limit = self.options.timeouts.read;
-        buffer.reserve(len);
-        let guard = match self.mode {
+        let guard = match self.mode() {
             Mode::ReadOnly => None,
             Mode::ReadWrite => {
+                let connection = self.line.connection(Phase::Read).await?;
+                let limit = self.options().timeouts.read;
                 let free = connection.in_time(limit, self.ranges.acquire(range, Access::Read));
                 Some(Arc::new(free.await?))
             }
         };
-        let mut requests: Vec<InFlight> = Vec::new();
-        for (at, total) in self.requests(connection, len) {
-            let rest = buffer.split_off(size(total.into()));
-            let part = std::mem::replace(&mut buffer, rest);
-            let at = offset + at as u64;
-            match connection.read(at, total, part, guard.clone(), limit).await {
-                Ok(request) => requests.push(request),
-                Err(error) => return Err(connection.worst(error, requests, limit).await),
+        buffer.reserve(len);
+        let mut parts = Vec::new();
+        let mut patience = self.line.patience();
+        loop {
+            let connection = self.line.connection(Phase::Read).await?;
+            if parts.is_empty() {
+                parts = self.parts(&connection, offset, len, &mut buffer);
+            }
+            let before = missing(&parts);
+            match self.read_missing(&connection, &mut parts, guard.as_ref()).await {
+                Ok(()) => break,
+                Err(error) => {
+                    if missing(&parts) < before {
+                        patience.restore();
+                    }
+                    self.line.survive(error, &connection, &mut patience).await?;
+                }
             }
         }
+        // Parts that came at the first try lie side by side in memory: no bytes are moved.
         let mut whole = BytesMut::new();
-        let mut requests = requests.into_iter();
-        while let Some(request) = requests.next() {
-            match connection.wait(request, limit).await {
-                // The parts lie side by side in memory: no bytes are moved.
-                Ok(Reply::Read(part)) => whole.unsplit(part),
-                Err(error) => return Err(connection.worst(error, requests, limit).await),
-                Ok(_) => return Err(connection.blame().protocol(Phase::Read, "a reply of another kind")),
+        parts.into_iter().for_each(|part| whole.unsplit(part.bytes));
+        Ok(whole)
+    }
+
+    /// Cuts a read into the parts that are asked for one by one, and the buffer with it.
+    fn parts(&self, connection: &Connection, offset: u64, len: usize, buffer: &mut BytesMut) -> Vec<Part> {
+        let cut = |(at, total): (usize, u32)| {
+            let rest = buffer.split_off(size(total.into()));
+            Part { at: offset + at as u64, len: total, bytes: std::mem::replace(buffer, rest) }
+        };
+        self.requests(connection, len).map(cut).collect()
+    }
+
+    /// Asks for all parts that are not there yet. Those that came are kept, also after an error.
+    async fn read_missing(
+        &self,
+        connection: &Connection,
+        parts: &mut [Part],
+        guard: Option<&Arc<RangeGuard>>,
+    ) -> Result<()> {
+        let limit = self.options().timeouts.read;
+        let mut requests: Vec<(&mut Part, InFlight)> = Vec::new();
+        let mut failed = None;
+        for part in parts.iter_mut().filter(|part| !part.is_here()) {
+            let buffer = std::mem::take(&mut part.bytes);
+            match connection.read(part.at, part.len, buffer, guard.cloned(), limit).await {
+                Ok(request) => requests.push((part, request)),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
             }
         }
-        Ok(whole)
+        for (part, request) in requests {
+            match connection.wait(request, limit).await {
+                Ok(Reply::Read(bytes)) => part.bytes = bytes,
+                Ok(_) => return Err(connection.blame().protocol(Phase::Read, "a reply of another kind")),
+                Err(error) => failed = Some(telling(failed, error)),
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Writes `data` at `offset`; returns when the server has replied for all of it.
@@ -241,27 +256,28 @@ impl NfcDisk {
     /// # Errors
     /// [`Error::ReadOnly`] on a handle for reading, [`Error::InvalidRequest`] when the range is not
     /// whole sectors inside the disk, and [`Error::WriteInDoubt`] when something failed after data
-    /// was sent.
+    /// was sent: the connection is not made anew then, nor when it was lost before, but by
+    /// [`reopen`](Self::reopen).
     ///
     /// # Cancel safety
     /// Dropping the future does not take back what was sent: the range holds old or new bytes.
     #[doc(alias = "VixDiskLib_Write")]
     #[doc(alias = "VixDiskLib_WriteAsync")]
     pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<()> {
-        if self.mode == Mode::ReadOnly {
-            return Err(Error::ReadOnly { path: Arc::clone(&self.path), fault: None });
+        if self.mode() == Mode::ReadOnly {
+            return Err(Error::ReadOnly { path: self.path_arc(), fault: None });
         }
         let range = self.check(offset, data.len())?;
         if range.is_empty() {
             return Ok(());
         }
-        let connection = self.connection(Phase::Write).await?;
-        let limit = self.options.timeouts.write;
+        let connection = self.line.connection(Phase::Write).await?;
+        let limit = self.options().timeouts.write;
         let free = connection.in_time(limit, self.ranges.acquire(range.clone(), Access::Write));
         let guard = Arc::new(free.await?);
         self.has_written.store(true, Ordering::Relaxed);
         let doubt = |start: u64, error: Error| Error::WriteInDoubt {
-            path: Arc::clone(&self.path),
+            path: self.path_arc(),
             range: start..range.end,
             source: Box::new(error),
         };
@@ -320,21 +336,22 @@ impl NfcDisk {
         if range.is_empty() {
             return Ok(allocated);
         }
-        let mut connection = self.connection(Phase::QueryAllocated).await?;
-        let limit = self.options.timeouts.query;
+        let limit = self.options().timeouts.query;
+        let mut patience = self.line.patience();
         // In chunks; what is behind the last whole one is the tail.
         let last = range.end.div_ceil(chunk).min(self.capacity / chunk);
         let mut next = range.start / chunk;
         while next < last {
-            let count = (last - next).min(u64::from(self.options.allocation_page));
-            let start = next * chunk;
-            let page = match connection.query_allocated(chunk, start, count, limit).await {
-                Err(Error::Disconnected { .. }) if self.may_reconnect() => {
-                    connection = self.connection(Phase::QueryAllocated).await?;
-                    connection.query_allocated(chunk, start, count, limit).await?
+            let connection = self.line.connection(Phase::QueryAllocated).await?;
+            let count = (last - next).min(u64::from(self.options().allocation_page));
+            let page = match connection.query_allocated(chunk, next * chunk, count, limit).await {
+                Ok(page) => page,
+                Err(error) => {
+                    self.line.survive(error, &connection, &mut patience).await?;
+                    continue;
                 }
-                page => page?,
             };
+            patience.restore();
             page.into_iter().for_each(|part| push_clipped(&mut allocated, part, &range));
             next += count;
         }
@@ -355,15 +372,32 @@ impl NfcDisk {
         if key.is_empty() || key.len() as u64 > u64::from(MAX_KEY) {
             return Err(self.invalid("a key must have 1 to 4096 bytes"));
         }
-        let connection = self.connection(Phase::Metadata).await?;
-        let limit = self.options.timeouts.query;
-        let value = match connection.ddb(key, limit).await {
-            Err(Error::Disconnected { .. }) if self.may_reconnect() => {
-                self.connection(Phase::Metadata).await?.ddb(key, limit).await?
+        let limit = self.options().timeouts.query;
+        let mut patience = self.line.patience();
+        loop {
+            let connection = self.line.connection(Phase::Metadata).await?;
+            match connection.ddb(key, limit).await {
+                Ok(value) => return Ok((!value.is_empty()).then(|| String::from_utf8_lossy(&value).into_owned())),
+                Err(error) => self.line.survive(error, &connection, &mut patience).await?,
             }
-            value => value?,
-        };
-        Ok((!value.is_empty()).then(|| String::from_utf8_lossy(&value).into_owned()))
+        }
+    }
+
+    /// Makes a new connection, with a new ticket, and closes the old one if it still works.
+    ///
+    /// What a handle for reading does by itself, one for writing does only when told so: after
+    /// [`Error::WriteInDoubt`], write the ranges in doubt again on the new connection, or read them to
+    /// see. Requests that are in flight on a connection that works are given up.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); those of [`close`](Self::close) for a connection that works,
+    /// and then there is none until this is called again; [`Error::Protocol`] when the disk has
+    /// another size than before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the handle without a connection; reopen again.
+    pub async fn reopen(&self) -> Result<()> {
+        self.line.reopen().await
     }
 
     /// Closes the disk and the session, and the connection with them.
@@ -376,45 +410,20 @@ impl NfcDisk {
     /// Dropping the future closes the socket.
     #[doc(alias = "VixDiskLib_Close")]
     pub async fn close(self) -> Result<()> {
-        let connection = self.latest();
-        if !connection.is_alive() && self.mode == Mode::ReadOnly {
+        let connection = self.line.latest();
+        if !connection.is_alive() && self.mode() == Mode::ReadOnly {
             // Nothing to say goodbye to, and nothing that could have been lost.
             return Ok(());
         }
-        connection.close(&self.options).await
+        connection.close(self.options()).await
     }
 
-    /// A connection that works: the latest, or a new one where that is allowed.
-    async fn connection(&self, phase: Phase) -> Result<Arc<Connection>> {
-        let latest = self.latest();
-        if latest.is_alive() {
-            return Ok(latest);
-        }
-        if !self.may_reconnect() {
-            return Err(latest.failure(phase));
-        }
-        let _only_one = self.reconnecting.lock().await;
-        let latest = self.latest();
-        if latest.is_alive() {
-            return Ok(latest);
-        }
-        tracing::info!(path = %self.path, lost = %latest.failure(Phase::Idle), "connecting again");
-        let fresh = connect(&*self.tickets, &self.path, self.mode, &self.options).await?;
-        if fresh.disk.capacity != self.capacity {
-            let what = "the disk has another capacity after connecting again";
-            return Err(fresh.blame().protocol(Phase::OpenFile, what));
-        }
-        let fresh = Arc::new(fresh);
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
-        Ok(fresh)
+    fn options(&self) -> &NfcOptions {
+        &self.line.target().options
     }
 
-    fn may_reconnect(&self) -> bool {
-        self.mode == Mode::ReadOnly && self.options.reconnect
-    }
-
-    fn latest(&self) -> Arc<Connection> {
-        Arc::clone(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+    fn path_arc(&self) -> Arc<str> {
+        Arc::clone(&self.line.target().path)
     }
 
     /// The range in bytes, when it is whole sectors inside the disk.
@@ -434,7 +443,7 @@ impl NfcDisk {
     fn requests(&self, connection: &Connection, len: usize) -> impl Iterator<Item = (usize, u32)> + use<> {
         let buffers = connection.buffers;
         let budget = u32::try_from(buffers.budget()).unwrap_or(u32::MAX);
-        let wished = self.options.quirks.max_request.unwrap_or(buffers.size);
+        let wished = self.options().quirks.max_request.unwrap_or(buffers.size);
         let most = wished.min(budget) / self.sector_size * self.sector_size;
         let most = size(most.max(self.sector_size).into());
         (0..len).step_by(most).map(move |at| {
@@ -444,15 +453,15 @@ impl NfcDisk {
     }
 
     fn invalid(&self, what: impl Into<String>) -> Error {
-        Error::InvalidRequest { path: Arc::clone(&self.path), what: what.into() }
+        Error::InvalidRequest { path: self.path_arc(), what: what.into() }
     }
 }
 
 impl std::fmt::Debug for NfcDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NfcDisk")
-            .field("path", &self.path)
-            .field("mode", &self.mode)
+            .field("path", &self.path())
+            .field("mode", &self.mode())
             .field("capacity", &self.capacity)
             .finish_non_exhaustive()
     }
@@ -463,27 +472,32 @@ fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Opens a session, with smaller buffers when the first are refused.
-async fn connect(tickets: &dyn TicketSource, path: &Arc<str>, mode: Mode, options: &NfcOptions) -> Result<Connection> {
-    let flags = match mode {
-        Mode::ReadOnly => flags::READ_ONLY,
-        Mode::ReadWrite => flags::READ_WRITE,
-    };
-    let ticket = tickets.ticket().await.map_err(Error::Ticket)?;
-    let refused = match Connection::open(&ticket, path, flags, options.buffers, options).await {
-        Err(
-            error @ (Error::SessionRefused { .. }
-            | Error::OutOfNfcMemory { phase: Phase::OpenSession, .. }
-            | Error::Disconnected { phase: Phase::OpenSession, .. }),
-        ) => error,
-        other => return other,
-    };
-    let Some(smaller) = options.fallback_buffers.filter(|smaller| *smaller != options.buffers) else {
-        return Err(refused);
-    };
-    tracing::info!(%path, %refused, size = smaller.size, count = smaller.count, "trying smaller NFC buffers");
-    let ticket = tickets.ticket().await.map_err(Error::Ticket)?;
-    Connection::open(&ticket, path, flags, smaller, options).await
+/// A part of a read, asked for with one request.
+struct Part {
+    at: u64,
+    len: u32,
+    /// The bytes when they are here; room for them, or nothing, before.
+    bytes: BytesMut,
+}
+
+impl Part {
+    fn is_here(&self) -> bool {
+        self.bytes.len() == size(self.len.into())
+    }
+}
+
+fn missing(parts: &[Part]) -> usize {
+    parts.iter().filter(|part| !part.is_here()).count()
+}
+
+/// Which of two errors of one connection to report: what the server said to one request, before the
+/// bare fact that it cost the others their connection.
+fn telling(first: Option<Error>, second: Error) -> Error {
+    match first {
+        Some(first) if !matches!(first, Error::Disconnected { .. }) => first,
+        Some(first) if matches!(second, Error::Disconnected { .. }) => first,
+        _ => second,
+    }
 }
 
 /// Appends the part of `part` inside `range`, joined to the last one where they touch.

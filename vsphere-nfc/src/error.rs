@@ -58,6 +58,9 @@ pub enum Error {
         phase: Phase,
         /// What the TLS library said.
         reason: String,
+        /// The host and the handshake have nothing in common, as it is with hosts whose
+        /// certificates are signed with SHA-1.
+        nothing_in_common: bool,
     },
 
     /// The authentication daemon refused a command, or greeted with something else than `220`.
@@ -220,12 +223,16 @@ impl Error {
                 "the host's certificate changed after vCenter learnt it, or something stands in \
                  between; reconnect the host in vCenter",
             ),
+            Self::Tls { nothing_in_common: true, .. } => Some(
+                "the host may know only SHA-1 signatures, as ESXi 6.5 and 6.7 do: update it, or \
+                 allow legacy TLS in the options",
+            ),
             Self::InvalidTicket(_) => Some("ask the host that issued the ticket for a new one"),
             Self::AuthdRefused { line, .. } if line.starts_with("530") => {
                 Some("the ticket was used, expired or belongs to another service; get a new one")
             }
             Self::StartRefused { .. } => {
-                Some("hosts older than ESXi 6.7 need the synchronous layer, which is not offered")
+                Some("hosts older than ESXi 6.7 have only the synchronous layer, which is for reading")
             }
             Self::SessionRefused { .. } | Self::OutOfNfcMemory { .. } => Some(
                 "use fewer or smaller buffers, open fewer disks of this host at once, or raise \

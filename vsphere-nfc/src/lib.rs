@@ -42,7 +42,12 @@ mod authd;
 mod dial;
 mod disk;
 mod error;
+mod hosts;
+mod ladder;
+mod line;
 mod options;
+mod quirks;
+mod retry;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -53,8 +58,12 @@ pub mod wire;
 
 pub use disk::{Mode, NfcDisk, SessionInfo};
 pub use error::{Error, Phase, Result};
-pub use options::{Buffers, Channel, CompressionWish, NfcOptions, Quirks, ThumbprintSha2, Timeouts, UnpinnedTickets};
-pub use ticket::{BoxFuture, DEFAULT_PORT, SessionId, Ticket, TicketError, TicketSource};
+pub use hosts::NfcHosts;
+pub use ladder::{Ladder, Rung};
+pub use options::{Buffers, Channel, CompressionWish, LegacyTls, NfcOptions, Timeouts, UnpinnedTickets};
+pub use quirks::{Quirks, ThumbprintSha2};
+pub use retry::Retry;
+pub use ticket::{BoxFuture, DEFAULT_PORT, ServerVersion, SessionId, Ticket, TicketError, TicketSource};
 pub use tls::{ParsePinError, Pin};
 pub use wire::fault::Fault;
 pub use wire::file::Geometry;

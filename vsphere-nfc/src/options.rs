@@ -1,11 +1,12 @@
-//! How a disk is opened: every default, every time-out, and a switch for every fact about real
-//! hosts that is not proved.
+//! How a disk is opened: every default and every time-out.
 
 use std::time::Duration;
 
+use crate::hosts::NfcHosts;
+use crate::ladder::Ladder;
+use crate::quirks::Quirks;
+use crate::retry::Retry;
 use crate::trace::Recorder;
-use crate::wire::authd;
-use crate::wire::classic;
 use crate::wire::compress::Compression;
 
 /// Options of a disk handle. The defaults are meant to be right for ESXi 7 and 8.
@@ -16,8 +17,9 @@ pub struct NfcOptions {
     pub channel: Channel,
     /// The buffers to ask for. Default: 4 of 1 MiB.
     pub buffers: Buffers,
-    /// The buffers to ask for, on a new connection, when the first were refused. Default: 4 of
-    /// 64 KiB, which are VDDK's own.
+    /// The buffers to ask for, on a new connection, when the first were refused. When a host is out
+    /// of NFC memory even for these, their count is halved down to one; `None` keeps to the first.
+    /// Default: 4 of 64 KiB, which are VDDK's own.
     pub fallback_buffers: Option<Buffers>,
     /// The compression wished for. Default: none.
     pub compression: CompressionWish,
@@ -33,8 +35,21 @@ pub struct NfcOptions {
     /// Chunks of one allocation query, at most 524288. Default: 16384.
     pub allocation_page: u32,
     /// Whether a disk that was opened for reading connects again, with a new ticket, after its
-    /// connection was lost. Default: yes.
+    /// connection was lost, and reads what is missing. Default: yes.
     pub reconnect: bool,
+    /// How often, and after what pauses, that is tried; and how a host without NFC memory is waited
+    /// for. Default: 5 times, within about 4 s.
+    pub retry: Retry,
+    /// A session that is idle for this long reads a sector, for hosts that drop idle ones: VMware
+    /// suggests no more than to read now and then. Never reads where a write is under way. Reading
+    /// handles connect again anyway; for writing ones a minute is a good choice. Default: never.
+    pub keep_alive: Option<Duration>,
+    /// What the client asks of a host, and whether it settles for less. Default: all of it, and yes.
+    pub ladder: Ladder,
+    /// SHA-1 signatures of hosts of 6.5 and 6.7. Default: not accepted.
+    pub legacy_tls: LegacyTls,
+    /// What is known of hosts. Shared by the clones of these options. Default: nothing.
+    pub hosts: NfcHosts,
     /// Keeps what is said on every connection, scrubbed. Default: nobody listens.
     pub trace: Option<Recorder>,
     /// Doubtful facts about the servers.
@@ -54,6 +69,11 @@ impl Default for NfcOptions {
             socket_buffer: None,
             allocation_page: 16384,
             reconnect: true,
+            retry: Retry::default(),
+            keep_alive: None,
+            ladder: Ladder::Auto,
+            legacy_tls: LegacyTls::Never,
+            hosts: NfcHosts::new(),
             trace: None,
             quirks: Quirks::default(),
         }
@@ -89,6 +109,41 @@ impl NfcOptions {
         self
     }
 
+    /// Sets how often, and after what pauses, a lost connection is made anew.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Reads a sector whenever a session was idle for `idle`.
+    #[must_use]
+    pub fn keep_alive(mut self, idle: Duration) -> Self {
+        self.keep_alive = Some(idle);
+        self
+    }
+
+    /// Sets what is asked of hosts.
+    #[must_use]
+    pub fn ladder(mut self, ladder: Ladder) -> Self {
+        self.ladder = ladder;
+        self
+    }
+
+    /// Allows SHA-1 signatures in TLS.
+    #[must_use]
+    pub fn legacy_tls(mut self, legacy: LegacyTls) -> Self {
+        self.legacy_tls = legacy;
+        self
+    }
+
+    /// Shares what is known of hosts with others.
+    #[must_use]
+    pub fn hosts(mut self, hosts: &NfcHosts) -> Self {
+        self.hosts = hosts.clone();
+        self
+    }
+
     /// Has `recorder` listen to every connection.
     #[must_use]
     pub fn trace(mut self, recorder: &Recorder) -> Self {
@@ -114,13 +169,13 @@ impl NfcOptions {
         if !(1..=524_288).contains(&self.allocation_page) {
             return Err("an allocation page must have 1 to 524288 chunks");
         }
-        if self.operation_id.len() > 256 || self.quirks.client_name.len() > 256 {
-            return Err("the operation id and the client's name must have at most 256 bytes");
+        if self.operation_id.len() > 256 {
+            return Err("the operation id must have at most 256 bytes");
         }
-        if self.quirks.client_random.len() > 260 {
-            return Err("the client's random word must have at most 260 bytes");
+        if self.keep_alive.is_some_and(|idle| idle < Duration::from_millis(10)) {
+            return Err("a keep-alive must leave at least 10 ms between its reads");
         }
-        Ok(())
+        self.quirks.check()
     }
 }
 
@@ -182,6 +237,28 @@ impl CompressionWish {
     }
 }
 
+/// Whether handshakes offer SHA-1 signatures.
+///
+/// Hosts of ESXi 6.5 and 6.7.0 may have SHA-1-signed certificates, and answer a handshake without
+/// such signatures with an alert. The certificate is pinned by the ticket all the same; what gets
+/// weaker is the proof that the host has its key.
+///
+/// This covers RSA with SHA-1 in TLS 1.2. What the TLS library behind this crate cannot do: TLS 1.0
+/// and 1.1, key exchange with RSA or DHE, ciphers in CBC mode, ECDSA with SHA-1. A host that offers
+/// nothing else is out of reach, whatever is chosen here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum LegacyTls {
+    /// Never.
+    #[default]
+    Never,
+    /// When the host finds nothing in common with a modern handshake: once more on a new connection,
+    /// with the same ticket, which is not used up by then. Logged as a warning, and remembered.
+    OnHandshakeFailure,
+    /// From the start.
+    Always,
+}
+
 /// What to do with a ticket that has neither thumbprint nor certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -232,73 +309,6 @@ impl Timeouts {
     pub fn all(limit: Duration) -> Self {
         Self { connect: limit, authd: limit, session: limit, read: limit, write: limit, query: limit, close: limit }
     }
-}
-
-/// Facts about servers that rest on a capture of one release or on inference. The defaults are what
-/// was captured from VDDK 8 with ESXi 8; each can be changed without a new release of this crate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Quirks {
-    /// When `THUMBPRINT_SHA2`, and with it message 43, is sent. Default: when the banner says so.
-    pub thumbprint_sha2: ThumbprintSha2,
-    /// The word of `THUMBPRINT_SHA2` and of message 43. Default: VDDK's constant `PlainText`.
-    pub client_random: String,
-    /// Whether `BANNER` is sent, as VDDK does. Default: no.
-    pub ask_banner: bool,
-    /// Whether the second certificate is checked against the reply to `THUMBPRINT_SHA2`, when that
-    /// is a SHA-256 thumbprint, and not against the ticket. Default: yes.
-    pub trust_announced_thumbprint: bool,
-    /// Whether a reply 36 that does not announce the version message ends the start. Default: yes.
-    pub require_version_flag: bool,
-    /// The version told in message 51. Default: 11.
-    pub version: u32,
-    /// Whether message 54 is sent to servers of version 3 and later. Default: yes.
-    pub send_connection_data: bool,
-    /// The client's name in message 54. Default: `vddk`.
-    pub client_name: String,
-    /// The value of message 55 (1 interruption, 2 host switch), `None` to leave it out.
-    /// Default: 3, as captured.
-    pub send_features: Option<u32>,
-    /// Whether SET_SOCK_OPTS is sent. Default: yes.
-    pub set_sock_opts: bool,
-    /// The pool of SET_RES_POOL, `None` to leave it out. Default: 1.
-    pub set_res_pool: Option<u32>,
-    /// Whether closing waits for the server's answer to the last classic message. Default: no.
-    pub await_session_complete: bool,
-    /// The most bytes of one read or write request; `None` means one buffer, which keeps several
-    /// requests in flight. VDDK sends one request of any length. Default: `None`.
-    pub max_request: Option<u32>,
-}
-
-impl Default for Quirks {
-    fn default() -> Self {
-        Self {
-            thumbprint_sha2: ThumbprintSha2::Auto,
-            client_random: authd::CLIENT_RANDOM.to_owned(),
-            ask_banner: false,
-            trust_announced_thumbprint: true,
-            require_version_flag: true,
-            version: classic::VERSION,
-            send_connection_data: true,
-            client_name: "vddk".to_owned(),
-            send_features: Some(3),
-            set_sock_opts: true,
-            set_res_pool: Some(1),
-            await_session_complete: false,
-            max_request: None,
-        }
-    }
-}
-
-/// When `THUMBPRINT_SHA2` is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum ThumbprintSha2 {
-    /// When the banner has `SHA256 supported`.
-    #[default]
-    Auto,
-    /// Never.
-    Never,
 }
 
 #[cfg(test)]

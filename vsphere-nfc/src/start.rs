@@ -6,25 +6,36 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::dial::Dialled;
 use crate::error::{Blame, Error, Phase, Result};
+use crate::ladder::{Found, Rung};
 use crate::options::NfcOptions;
-use crate::wire::classic::{self, MESSAGE_LEN, Message};
+use crate::wire::classic::{MESSAGE_LEN, Message, number};
 use crate::wire::fault::{self, Fault};
 
 /// Starts the session and returns the server's version.
-pub(crate) async fn start(blame: &Blame, stream: &mut Dialled, options: &NfcOptions) -> Result<u32> {
+pub(crate) async fn start(
+    blame: &Blame,
+    stream: &mut Dialled,
+    options: &NfcOptions,
+    rung: Rung,
+    found: &mut Found,
+) -> Result<u32> {
     let quirks = &options.quirks;
+    let mut noise = quirks.max_noise;
     let mut batch = Vec::new();
     if stream.send_client_random {
+        found.client_random = true;
         let word = quirks.client_random.clone().into_bytes();
         push(blame, &mut batch, &Message::ClientRandom(word))?;
     }
     push(blame, &mut batch, &Message::SessionParameters)?;
     send(blame, stream, &batch).await?;
-    match receive(blame, stream).await? {
+    match receive(blame, stream, &mut noise).await? {
         Message::SessionReady { version_follows: 0 } if quirks.require_version_flag => {
             return Err(refused(blame, "the server announces no version, so it is too old"));
         }
-        Message::SessionReady { .. } => {}
+        Message::SessionReady { version_follows } => {
+            tracing::debug!(endpoint = %blame.endpoint, version_follows, "NFC session ready");
+        }
         Message::SessionComplete => {
             return Err(refused(blame, "the server ended the session at once"));
         }
@@ -34,13 +45,19 @@ pub(crate) async fn start(blame: &Blame, stream: &mut Dialled, options: &NfcOpti
     batch.clear();
     push(blame, &mut batch, &Message::Version(quirks.version))?;
     send(blame, stream, &batch).await?;
-    let version = match receive(blame, stream).await? {
+    let version = match receive(blame, stream, &mut noise).await? {
         Message::Version(version) => version,
+        Message::SessionComplete => return Err(refused(blame, "the server has no version message")),
         other => return Err(unexpected(blame, &other)),
     };
+    found.server_version = Some(version);
+    // Both sides use the lower of the two.
+    let common = version.min(quirks.version);
 
     batch.clear();
-    if quirks.send_connection_data && version >= classic::VERSION_CONNECTION_DATA {
+    let may_tell = rung < Rung::WithoutConnectionData;
+    if may_tell && common >= quirks.connection_data_since {
+        found.connection_data = true;
         let (name, id) = (quirks.client_name.as_bytes(), options.operation_id.as_bytes());
         // Lengths were checked with the options.
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_default();
@@ -49,12 +66,13 @@ pub(crate) async fn start(blame: &Blame, stream: &mut Dialled, options: &NfcOpti
         batch.extend_from_slice(name);
         batch.extend_from_slice(id);
     }
-    if let Some(features) = quirks.send_features {
-        push(blame, &mut batch, &Message::Features(features))?;
+    if may_tell && common >= quirks.features_since {
+        found.connection_data = true;
+        push(blame, &mut batch, &Message::Features(quirks.features))?;
     }
     push(blame, &mut batch, &Message::AioOpen)?;
     send(blame, stream, &batch).await?;
-    match receive(blame, stream).await? {
+    match receive(blame, stream, &mut noise).await? {
         Message::AioOpen => Ok(version),
         Message::SessionComplete => Err(refused(blame, "the server has no asynchronous layer")),
         other => Err(unexpected(blame, &other)),
@@ -75,12 +93,20 @@ async fn send(blame: &Blame, stream: &mut Dialled, bytes: &[u8]) -> Result<()> {
     sent.await.map_err(|error| blame.io(Phase::SessionStart, &error))
 }
 
-/// Reads a message; an error message becomes an error.
-async fn receive(blame: &Blame, stream: &mut Dialled) -> Result<Message> {
+/// Reads a message; an error message becomes an error. PING and RATE_CONTROL, whose uses are not
+/// known, are passed over without an answer, `noise` of them at most.
+async fn receive(blame: &Blame, stream: &mut Dialled, noise: &mut u32) -> Result<Message> {
     let failed = |error: std::io::Error| blame.io(Phase::SessionStart, &error);
     let mut bytes = [0; MESSAGE_LEN];
-    stream.reader.read_exact(&mut bytes).await.map_err(failed)?;
-    let message = Message::decode(&bytes);
+    let message = loop {
+        stream.reader.read_exact(&mut bytes).await.map_err(failed)?;
+        let message = Message::decode(&bytes);
+        if *noise == 0 || !matches!(message.number(), number::PING | number::RATE_CONTROL) {
+            break message;
+        }
+        *noise -= 1;
+        tracing::debug!(endpoint = %blame.endpoint, number = message.number(), "passing over a classic message");
+    };
     let Message::Error { kind, code, text_len } = message else {
         return Ok(message);
     };

@@ -61,6 +61,27 @@ impl fmt::Debug for SessionId {
 pub trait TicketSource: Send + Sync {
     /// Gets a fresh ticket for the disk. Fetched just before dialling: its lifetime is unknown.
     fn ticket(&self) -> BoxFuture<'_, Result<Ticket, TicketError>>;
+
+    /// Asks for the NFC library version of the host that the latest ticket is for. Asked once for a
+    /// host, and only to choose how to start a session; [`ServerVersion::Unknown`], the default, is
+    /// a good answer to every failure.
+    #[doc(alias = "NfcGetServerNfcLibVersion")]
+    fn server_version(&self) -> BoxFuture<'_, ServerVersion> {
+        Box::pin(std::future::ready(ServerVersion::Unknown))
+    }
+}
+
+/// What is known of a host's NFC library before connecting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum ServerVersion {
+    /// Nothing; the daemon's first line and the session start tell.
+    #[default]
+    Unknown,
+    /// The host has no such method: it is older than 6.5.
+    Missing,
+    /// The version: 11 on ESXi 8, 7 on 7.0, 2 on 6.7, 0 on 6.5.
+    Known(u32),
 }
 
 impl<F, Fut> TicketSource for F

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Instant;
 
 use futures_util::future::try_join_all;
-use vsphere_nfc::{Channel, CompressionWish, NfcDisk, NfcOptions, Quirks};
+use vsphere_nfc::{Channel, CompressionWish, Ladder, NfcDisk, NfcOptions, Quirks, Retry, Rung};
 
 use crate::report::Report;
 use crate::subject::Subject;
@@ -42,16 +42,18 @@ pub(crate) async fn run(subject: &Subject, report: &mut Report) -> Result<(), Bo
 async fn starts(subject: &Subject, report: &mut Report) {
     type Change = fn(&mut Quirks);
     let variants: [(&str, Change); 5] = [
-        ("without message 54 (who the client is)", |quirks| quirks.send_connection_data = false),
-        ("without message 55 (what the client can do)", |quirks| quirks.send_features = None),
-        ("with 0 in message 55", |quirks| quirks.send_features = Some(0)),
+        ("without message 54 (who the client is)", |quirks| quirks.connection_data_since = u32::MAX),
+        ("without message 55 (what the client can do)", |quirks| quirks.features_since = u32::MAX),
+        ("with 0 in message 55", |quirks| quirks.features = 0),
         ("without SET_SOCK_OPTS", |quirks| quirks.set_sock_opts = false),
         ("without SET_RES_POOL", |quirks| quirks.set_res_pool = None),
     ];
     for (name, change) in variants {
         let mut quirks = Quirks::default();
         change(&mut quirks);
-        let opened = subject.open(subject.options().quirks(quirks)).await;
+        // Else it would settle for a start that the host does take.
+        let only = subject.options().ladder(Ladder::Only(Rung::Full)).retry(Retry::never());
+        let opened = subject.open(only.quirks(quirks)).await;
         let detail = close(opened).await;
         report.seen(TOPIC, format!("a start {name}"), detail);
     }
@@ -79,7 +81,7 @@ async fn compressions(subject: &Subject, report: &mut Report, whole: &[u8]) {
 
 async fn buffers(subject: &Subject, report: &mut Report) {
     for (size, count) in [(64 << 10, 4), (1 << 20, 4), (1 << 20, 8), (2 << 20, 4), (2 << 20, 8), (4 << 20, 4)] {
-        let mut options = NfcOptions::default().buffers(size, count);
+        let mut options = NfcOptions::default().buffers(size, count).retry(Retry::never());
         options.fallback_buffers = None;
         let measured = async {
             let disk = subject.open(options).await?;

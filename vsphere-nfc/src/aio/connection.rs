@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
-use super::pending::{Due, Failure, Hold, Pending, Reply, Shared, Work};
+use super::pending::{Due, Failure, Hold, Pending, Policy, Reply, Shared, Work};
 use super::range_lock::RangeGuard;
 use super::{assembly::Assembly, reader, writer, writer::Outgoing};
 use crate::dial::{self, Dialled};
+use crate::disk::{Mode, SessionInfo};
 use crate::error::{Blame, Error, Phase, Result};
+use crate::ladder::{Found, Rung, Setup, Target};
 use crate::options::{Buffers, NfcOptions};
 use crate::start;
 use crate::ticket::Ticket;
 use crate::wire::aio::{Kind, message};
 use crate::wire::classic::Message;
 use crate::wire::compress::Compression;
-use crate::wire::file::{OPEN_FILE_LEN, OpenFile, OpenFileReply, TYPE_DISK};
+use crate::wire::file::{OPEN_FILE_LEN, OpenFile, OpenFileReply, TYPE_DISK, flags};
 use crate::wire::io::{Direction, Io};
 use crate::wire::query::{AllocationQuery, DdbGet, ranges_of};
 use crate::wire::session::{CLOSE_SESSION_LEN, OpenSession, SockOpts};
@@ -29,9 +32,13 @@ pub(crate) struct Connection {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedSender<Outgoing>,
     wish: Compression,
+    /// What a request takes of the budget at least, so that not too many are in flight.
+    least_charge: u32,
+    rung: Rung,
     pub(crate) buffers: Buffers,
-    pub(crate) server_version: u32,
-    pub(crate) tls_version: Option<String>,
+    server_version: u32,
+    tls_version: Option<String>,
+    legacy_tls: bool,
     pub(crate) disk: OpenFileReply,
 }
 
@@ -42,51 +49,50 @@ pub(crate) struct InFlight {
 }
 
 impl Connection {
-    /// Goes all the way from a ticket to an open disk.
-    pub(crate) async fn open(
-        ticket: &Ticket,
-        path: &Arc<str>,
-        flags: u32,
-        buffers: Buffers,
-        options: &NfcOptions,
-    ) -> Result<Self> {
-        let blame = Blame::new(&ticket.host, ticket.port, path);
-        let stream = dial::dial(&blame, ticket, options).await?;
-        Self::start(blame, stream, path, flags, buffers, options).await
+    /// Goes all the way from a ticket to an open disk. `found` tells how far it got.
+    pub(crate) async fn open(ticket: &Ticket, target: &Target, setup: &Setup, found: &mut Found) -> Result<Self> {
+        let options = &target.options;
+        let blame = Blame::new(&ticket.host, ticket.port, &target.path);
+        if setup.rung == Rung::Synchronous {
+            let reason = "it has no asynchronous layer, and the synchronous one is not offered".to_owned();
+            return Err(Error::StartRefused { endpoint: blame.endpoint, reason });
+        }
+        let stream = dial::dial(&blame, ticket, options, setup.rung, found).await?;
+        Self::start(blame, stream, target, setup, found).await
     }
 
     /// Goes from a stream that the NFC service listens on to an open disk.
     pub(crate) async fn start(
         blame: Blame,
         mut stream: Dialled,
-        path: &Arc<str>,
-        flags: u32,
-        buffers: Buffers,
-        options: &NfcOptions,
+        target: &Target,
+        setup: &Setup,
+        found: &mut Found,
     ) -> Result<Self> {
+        let options = &target.options;
         if let Some(recorder) = &options.trace {
             (stream.reader, stream.writer) = recorder.listen(stream.reader, stream.writer);
         }
         let limit = options.timeouts.session;
-        let version = blame.within(Phase::SessionStart, limit, start::start(&blame, &mut stream, options)).await?;
-        let mut this = Self::spawn(blame, stream, version, buffers, options);
+        let starting = start::start(&blame, &mut stream, options, setup.rung, found);
+        let version = blame.within(Phase::SessionStart, limit, starting).await?;
+        let mut this = Self::spawn(blame, stream, version, setup, options);
+        this.legacy_tls = found.legacy_tls;
         this.open_session(options).await?;
-        this.disk = this.open_file(path, flags, limit).await?;
-        tracing::debug!(
-            endpoint = %this.shared.blame.endpoint,
-            %path,
-            version,
-            tls = this.tls_version.as_deref().unwrap_or("none"),
-            buffer_size = buffers.size,
-            buffer_count = buffers.count,
-            capacity = this.disk.capacity,
-            "NFC disk open"
-        );
+        let flags = match target.mode {
+            Mode::ReadOnly => flags::READ_ONLY,
+            Mode::ReadWrite => flags::READ_WRITE,
+        };
+        let flags = if options.quirks.open_flag_10 { flags } else { flags & !flags::UNKNOWN_BIT };
+        this.disk = this.open_file(&target.path, flags, limit).await?;
         Ok(this)
     }
 
-    fn spawn(blame: Blame, stream: Dialled, server_version: u32, buffers: Buffers, options: &NfcOptions) -> Self {
-        let shared = Arc::new(Shared::new(blame, buffers.budget()));
+    fn spawn(blame: Blame, stream: Dialled, server_version: u32, setup: &Setup, options: &NfcOptions) -> Self {
+        let (quirks, budget) = (&options.quirks, setup.buffers.budget());
+        let mut shared = Shared::new(blame, budget);
+        shared.policy = Policy { max_unknown: quirks.max_unknown_message, survive_errors: quirks.survive_errors };
+        let shared = Arc::new(shared);
         let (queue, outgoing) = mpsc::unbounded_channel();
         let reader = tokio::spawn(reader::run(stream.reader, Arc::clone(&shared)));
         let writer = tokio::spawn(writer::run(stream.writer, outgoing, Arc::clone(&shared)));
@@ -96,9 +102,14 @@ impl Connection {
             shared,
             queue,
             wish: options.compression.on_wire(),
-            buffers,
+            least_charge: quirks
+                .max_in_flight
+                .map_or(0, |most| u32::try_from(budget / u64::from(most)).unwrap_or(u32::MAX)),
+            rung: setup.rung,
+            buffers: setup.buffers,
             server_version,
             tls_version: stream.tls_version,
+            legacy_tls: false,
             disk: OpenFileReply::decode(&[0; OPEN_FILE_LEN]),
         }
     }
@@ -151,7 +162,7 @@ impl Connection {
         range: Option<Arc<RangeGuard>>,
         limit: Duration,
     ) -> Result<InFlight> {
-        let permit = self.shared.budget(total, Phase::Read, limit).await?;
+        let permit = self.shared.budget(self.charge(total), Phase::Read, limit).await?;
         let work = Work::Read { offset, assembly: Assembly::new(buffer, total) };
         let hold = Hold { _budget: Some(permit), _range: range };
         self.send(Due::within(Phase::Read, limit), work, hold, |op_id| {
@@ -170,7 +181,7 @@ impl Connection {
     ) -> Result<InFlight> {
         // Requests are cut to at most the budget, which fits.
         let total = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let permit = self.shared.budget(total, Phase::Write, limit).await?;
+        let permit = self.shared.budget(self.charge(total), Phase::Write, limit).await?;
         let fragments = self.fragments(offset, total, &data);
         let hold = Hold { _budget: Some(permit), _range: range };
         let sent = Arc::new(AtomicBool::new(false));
@@ -179,6 +190,13 @@ impl Connection {
             let head = |io: &Io| message(Kind::Io, op_id, &io.encode(), b"");
             Outgoing::Write(fragments.into_iter().map(|(io, data)| (head(&io), data)).collect(), sent)
         })
+    }
+
+    /// What a request of `total` bytes takes of the budget. One that was cut for the larger buffers of
+    /// an earlier connection takes it all.
+    fn charge(&self, total: u32) -> u32 {
+        let whole = u32::try_from(self.buffers.budget()).unwrap_or(u32::MAX);
+        total.max(self.least_charge).min(whole)
     }
 
     /// Cuts `data` into fragments of a buffer each, and compresses them if wished for.
@@ -273,6 +291,33 @@ impl Connection {
     /// Whether requests can still be made.
     pub(crate) fn is_alive(&self) -> bool {
         self.shared.is_alive()
+    }
+
+    /// What was agreed on with the server.
+    pub(crate) fn info(&self) -> SessionInfo {
+        SessionInfo {
+            endpoint: self.shared.blame.endpoint.to_string(),
+            rung: self.rung,
+            server_version: self.server_version,
+            buffers: self.buffers,
+            tls_version: self.tls_version.clone(),
+            legacy_tls: self.legacy_tls,
+        }
+    }
+
+    /// Whether no request is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.is_idle()
+    }
+
+    /// Counts what the server sent.
+    pub(crate) fn progress(&self) -> u64 {
+        self.shared.progress()
+    }
+
+    /// Ends the task with the connection.
+    pub(crate) fn adopt(&self, task: AbortHandle) {
+        self.shared.adopt(task);
     }
 
     /// Who to blame, for errors made by callers.

@@ -10,11 +10,13 @@
 
 mod assembly;
 mod connection;
+mod keep_alive;
 mod pending;
 mod range_lock;
 mod reader;
 mod writer;
 
 pub(crate) use connection::{Connection, InFlight};
+pub(crate) use keep_alive::keep_alive;
 pub(crate) use pending::Reply;
-pub(crate) use range_lock::{Access, RangeLock};
+pub(crate) use range_lock::{Access, RangeGuard, RangeLock};

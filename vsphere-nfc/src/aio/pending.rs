@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::assembly::Assembly;
 use super::range_lock::RangeGuard;
 use crate::error::{Blame, Error, Phase, Result};
-use crate::wire::aio::Kind;
+use crate::wire::aio::{Kind, MAX_PAYLOAD};
 
 /// What the reader task, the writer task and all callers share.
 pub(crate) struct Shared {
@@ -21,6 +22,25 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Bytes that may still be put in flight.
     budget: Arc<Semaphore>,
+    /// Counts replies and fragments: whether the connection is in use.
+    progress: AtomicU64,
+    /// What is made of messages that nobody expects.
+    pub(crate) policy: Policy,
+}
+
+/// What the reader does about messages that may or may not be harmless.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    /// The largest payload of a message of an unknown kind that is skipped.
+    pub(crate) max_unknown: u32,
+    /// An error for a request leaves the connection as it is.
+    pub(crate) survive_errors: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { max_unknown: MAX_PAYLOAD, survive_errors: false }
+    }
 }
 
 #[derive(Default)]
@@ -130,7 +150,13 @@ impl Failure {
 impl Shared {
     pub(crate) fn new(blame: Blame, budget: u64) -> Self {
         let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { blame, state: Mutex::default(), budget: Arc::new(Semaphore::new(permits)) }
+        Self {
+            blame,
+            state: Mutex::default(),
+            budget: Arc::new(Semaphore::new(permits)),
+            progress: AtomicU64::new(0),
+            policy: Policy::default(),
+        }
     }
 
     /// Takes `bytes` of the budget, first come, first served.
@@ -193,6 +219,7 @@ impl Shared {
 
     /// Takes a request out, to work on a reply to it.
     pub(crate) fn take(&self, op_id: u32) -> Option<Pending> {
+        self.progress.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
         let pending = state.pending.remove(&op_id)?;
         state.at_work = Some((op_id, pending.due));
@@ -258,6 +285,16 @@ impl Shared {
     /// Whether requests can still be made.
     pub(crate) fn is_alive(&self) -> bool {
         self.state().failure.is_none()
+    }
+
+    /// Whether no request is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state().pending.is_empty()
+    }
+
+    /// How many replies and fragments have come.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
     }
 
     /// A task to end with the connection.

@@ -96,17 +96,21 @@ impl Replies {
                     Stop::Fault(fault) => blame.server(pending.due.phase, fault.clone()),
                 };
                 let _ = pending.reply.send(Err(error));
-                return Err(stop);
+                match stop {
+                    Stop::Fault(_) if self.shared.policy.survive_errors => self.shared.done(),
+                    stop => return Err(stop),
+                }
             }
         }
         Ok(())
     }
 
-    /// A message that nobody waits for: skipped when its kind is new to us, else out of step.
+    /// A message that nobody waits for: skipped when its kind is new to us and it is small, else out
+    /// of step.
     async fn unsolicited(&mut self, header: &Header) -> Result<(), Stop> {
         match header.kind {
             Kind::Error => Err(Stop::Fault(self.fault(header).await?)),
-            Kind::Other(number) => {
+            Kind::Other(number) if header.size <= self.shared.policy.max_unknown => {
                 tracing::debug!(number, size = header.size, "skipping an unknown NFC message");
                 self.payload(header.size).await?;
                 Ok(())

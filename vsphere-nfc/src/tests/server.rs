@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
-use crate::aio::Connection;
+use crate::aio::{Connection, RangeLock};
 use crate::dial::Dialled;
 use crate::error::{Blame, Error, Phase, Result};
+use crate::ladder::{Found, Rung, Setup, Target};
+use crate::line;
 use crate::options::NfcOptions;
 use crate::ticket::{BoxFuture, Ticket, TicketError, TicketSource};
 use crate::wire::aio::{HEADER_LEN, Header, Kind, message};
@@ -291,11 +293,13 @@ pub(super) async fn open(
         Dialled { reader: Box::new(reader), writer: Box::new(writer), send_client_random: true, tls_version: None };
     let path: Arc<str> = "[ds1] web/web.vmdk".into();
     let tickets = Arc::<NoTickets>::default();
-    let wanted = if mode == Mode::ReadOnly { flags::READ_ONLY } else { flags::READ_WRITE };
     let blame = Blame::new("esx1", 902, &path);
-    let disk = Connection::start(blame, dialled, &path, wanted, options.buffers, options)
-        .await
-        .and_then(|connection| NfcDisk::over(connection, Arc::clone(&tickets) as _, path, mode, options.clone()));
+    let target = Target { tickets: Arc::clone(&tickets) as _, path, mode, options: options.clone() };
+    let setup = Setup { rung: Rung::Full, buffers: options.buffers };
+    let disk = Connection::start(blame, dialled, &target, &setup, &mut Found::default()).await.and_then(|connection| {
+        let ranges = Arc::<RangeLock>::default();
+        NfcDisk::over(line::Line::over(connection, target, Arc::clone(&ranges)), ranges)
+    });
     (disk, tickets, marks)
 }
 

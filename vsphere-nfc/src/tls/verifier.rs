@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::Pin;
+use super::legacy::LEGACY;
 
 /// Whom to trust.
 #[derive(Debug, Clone)]
@@ -26,13 +27,15 @@ pub(crate) type Seen = Arc<OnceLock<(Pin, Pin)>>;
 pub(crate) struct PinVerifier {
     trust: Trust,
     provider: Arc<CryptoProvider>,
+    /// SHA-1 signatures are taken too.
+    legacy: bool,
     seen: Seen,
 }
 
 impl PinVerifier {
-    pub(crate) fn new(trust: Trust, provider: Arc<CryptoProvider>) -> (Self, Seen) {
+    pub(crate) fn new(trust: Trust, provider: Arc<CryptoProvider>, legacy: bool) -> (Self, Seen) {
         let seen = Seen::default();
-        (Self { trust, provider, seen: Arc::clone(&seen) }, seen)
+        (Self { trust, provider, legacy, seen: Arc::clone(&seen) }, seen)
     }
 }
 
@@ -61,7 +64,8 @@ impl ServerCertVerifier for PinVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
+        let is_legacy = self.legacy && LEGACY.supported_schemes().contains(&dss.scheme);
+        let algorithms = if is_legacy { &LEGACY } else { &self.provider.signature_verification_algorithms };
         verify_tls12_signature(message, cert, dss, algorithms)
     }
 
@@ -76,6 +80,11 @@ impl ServerCertVerifier for PinVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
+        if self.legacy {
+            // Last: a host that can do better shall.
+            schemes.extend(LEGACY.supported_schemes());
+        }
+        schemes
     }
 }

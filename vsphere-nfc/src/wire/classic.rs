@@ -20,6 +20,10 @@ const CLIENT_RANDOM_LEN: usize = MESSAGE_LEN - 4;
 pub mod number {
     /// The session is over; either side.
     pub const SESSION_COMPLETE: u32 = 4;
+    /// Not known; perhaps how fast the sender may send.
+    pub const RATE_CONTROL: u32 = 6;
+    /// Not known; perhaps a sign of life.
+    pub const PING: u32 = 8;
     /// An error; server only.
     pub const ERROR: u32 = 20;
     /// The client's session parameters (called FILE_COPY in older lists).

@@ -46,6 +46,9 @@ pub struct NfcServerConfig {
     pub allocation: AllocationAnswers,
     /// A delay before every reply of the asynchronous layer.
     pub delay: Duration,
+    /// How long a session of the asynchronous layer may be without a request before it is dropped.
+    /// Real hosts: unknown. Default: for ever.
+    pub idle_limit: Option<Duration>,
     /// Where every connection is cut off.
     pub cut: Option<Cut>,
     /// Whether a cut is a reset (RST) instead of an end (FIN).
@@ -75,6 +78,7 @@ impl Default for NfcServerConfig {
             error_layout: Layout::default(),
             allocation: AllocationAnswers::Bitmap,
             delay: Duration::ZERO,
+            idle_limit: None,
             cut: None,
             reset_on_cut: false,
             answer_session_complete: true,

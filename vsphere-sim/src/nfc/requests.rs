@@ -22,7 +22,7 @@ use vsphere_nfc::wire::session::{
 use super::authd::ReadHalf;
 use super::backend::{Grant, NfcFile};
 use super::config::{AllocationAnswers, Step};
-use super::server::violation;
+use super::server::{ended, violation};
 use super::session::{CODE_INVALID, Replies};
 use super::transfer::{self, Write};
 
@@ -78,8 +78,7 @@ impl Requests {
     /// Serves until CLOSE_SESSION has been answered.
     pub(super) async fn run(&mut self) -> io::Result<()> {
         loop {
-            let mut bytes = [0; HEADER_LEN];
-            self.reader.read_exact(&mut bytes).await?;
+            let bytes = self.header().await?;
             let header = Header::decode(&bytes).map_err(violation)?;
             while let Some(task) = self.tasks.try_join_next() {
                 // Errors are of the connection or injected, and end it.
@@ -110,6 +109,18 @@ impl Requests {
                 }
             }
         }
+    }
+
+    /// Waits for the next request, but not longer than a session may be idle.
+    async fn header(&mut self) -> io::Result<[u8; HEADER_LEN]> {
+        let mut bytes = [0; HEADER_LEN];
+        let limit = self.replies.config().idle_limit;
+        let reading = self.reader.read_exact(&mut bytes);
+        match limit {
+            None => reading.await?,
+            Some(limit) => tokio::time::timeout(limit, reading).await.map_err(|_| ended("the session was idle"))??,
+        };
+        Ok(bytes)
     }
 
     /// Ends the work on requests, and gives the connection back.

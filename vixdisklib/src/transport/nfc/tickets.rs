@@ -1,6 +1,6 @@
 //! Tickets for one disk of a virtual machine.
 
-use vsphere_nfc::{BoxFuture, Pin, SessionId, Ticket, TicketError, TicketSource};
+use vsphere_nfc::{BoxFuture, Pin, ServerVersion, SessionId, Ticket, TicketError, TicketSource};
 use vsphere_vim::{DeviceKey, MoRef, NfcTicket, Thumbprint, Vim, mo};
 
 use crate::{error::Result, machine::Machine, open::Access};
@@ -24,6 +24,18 @@ impl VmTickets {
         Ok(Self { disk: machine.owner_of(path).await?, machine: machine.clone(), access })
     }
 
+    async fn ask_version(&self) -> ServerVersion {
+        let Ok(host) = self.machine.vim.host_of(&self.machine.vm).await else { return ServerVersion::Unknown };
+        match self.machine.vim.nfc_version(&host).await {
+            Ok(version) => u32::try_from(version).map_or(ServerVersion::Unknown, ServerVersion::Known),
+            Err(vsphere_vim::Error::Unsupported { .. }) => ServerVersion::Missing,
+            Err(error) => {
+                tracing::debug!(%host, %error, "the NFC version of a host is not known");
+                ServerVersion::Unknown
+            }
+        }
+    }
+
     async fn fetch(&self) -> Result<Ticket, TicketError> {
         let failed = |message: String| {
             move |error: vsphere_vim::Error| TicketError::from_error(message, error.is_retryable(), error)
@@ -40,6 +52,10 @@ impl VmTickets {
 impl TicketSource for VmTickets {
     fn ticket(&self) -> BoxFuture<'_, Result<Ticket, TicketError>> {
         Box::pin(self.fetch())
+    }
+
+    fn server_version(&self) -> BoxFuture<'_, ServerVersion> {
+        Box::pin(self.ask_version())
     }
 }
 

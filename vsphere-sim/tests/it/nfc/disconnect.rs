@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vsphere_nfc::{Error, Mode, NfcOptions, Timeouts};
+use vsphere_nfc::{Error, Ladder, Mode, NfcOptions, Rung, Timeouts};
 use vsphere_sim::nfc::Cut;
 
 use super::disk::{MemoryDisk, pattern};
@@ -14,6 +14,7 @@ async fn connection_cut_anywhere_gives_an_error_or_the_right_bytes_and_never_han
     let mut options = NfcOptions::default().buffers(64 * 1024, 4).timeouts(Timeouts::all(Duration::from_secs(5)));
     options.fallback_buffers = None;
     options.reconnect = false;
+    options.ladder = Ladder::Only(Rung::Full);
     let mut whole = 0;
     for reset in [false, true] {
         for at in (0..6000).step_by(97).chain((6000..280_000).step_by(9973)) {

@@ -1,7 +1,9 @@
 //! Rows 14 and 15: session buffers and the NFC memory of a host.
 
-use vsphere_nfc::{Buffers, Error, Mode, Phase};
-use vsphere_sim::nfc::NfcServerConfig;
+use std::time::Duration;
+
+use vsphere_nfc::{Buffers, Error, Mode, Phase, Retry};
+use vsphere_sim::nfc::{FaultAction, NfcServerConfig, Step};
 
 use super::disk::{MIB, MemoryDisk, pattern};
 use super::host::{Host, patient};
@@ -16,7 +18,7 @@ async fn refused_buffers_lead_to_smaller_ones_on_a_new_connection_with_a_new_tic
     assert!(disk.read_at(0, MIB as usize).await.unwrap() == pattern(0, MIB));
     assert_eq!(host.server.counters().connections_total(), 2);
 
-    let mut options = patient();
+    let mut options = patient().retry(Retry::never());
     options.fallback_buffers = None;
     let error = host.open(Mode::ReadOnly, options).await.unwrap_err();
     assert!(matches!(error, Error::OutOfNfcMemory { phase: Phase::OpenSession, .. }), "{error}");
@@ -26,4 +28,31 @@ async fn refused_buffers_lead_to_smaller_ones_on_a_new_connection_with_a_new_tic
     options.fallback_buffers = None;
     let error = host.open(Mode::ReadOnly, options).await.unwrap_err();
     assert!(matches!(error, Error::SessionRefused { buffer_size: 1_048_576, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn host_without_nfc_memory_is_waited_for_with_ever_fewer_buffers_and_then_reported() {
+    let host = Host::reading(MemoryDisk::filled(MIB, MIB)).await;
+    let full = || FaultAction::Error { code: 5, text: "Failed to allocate the requested 1048600 bytes".into() };
+    let options = patient().retry(Retry { attempts: 3, pause: Duration::from_millis(20), ..Retry::default() });
+    for step in [Step::OpenSession, Step::OpenSession, Step::OpenFile] {
+        host.server.inject(step, full());
+    }
+    let started = std::time::Instant::now();
+    let disk = host.open(Mode::ReadOnly, options.clone()).await.unwrap();
+    // At once, after 20 ms, after 40 ms.
+    assert!(started.elapsed() >= Duration::from_millis(60));
+    assert_eq!(disk.session_info().buffers, Buffers { size: 64 * 1024, count: 1 });
+    assert_eq!(host.server.counters().connections_total(), 4);
+
+    // Also a read gives up its buffers for another try.
+    host.server.inject(Step::Read, full());
+    assert!(disk.read_at(0, MIB as usize).await.unwrap() == pattern(0, MIB));
+    disk.close().await.unwrap();
+
+    (0..4).for_each(|_| host.server.inject(Step::OpenSession, full()));
+    let error = host.open(Mode::ReadOnly, options).await.unwrap_err();
+    assert!(matches!(error, Error::OutOfNfcMemory { phase: Phase::OpenSession, .. }), "{error}");
+    assert!(error.to_string().contains("1048600"), "{error}");
+    host.assert_no_connections().await;
 }

@@ -11,10 +11,12 @@ mod disk;
 mod errors;
 mod fragments;
 mod host;
+mod ladder;
 mod leaks;
 mod memory;
 mod metadata;
 mod open;
+mod reopen;
 mod session;
 mod sizes;
 mod slowness;
@@ -54,7 +56,16 @@ const ROWS: [Row; 28] = [
     row(6, "silence and refusals of the daemon", &[]),
     row(7, "lines and records cut anywhere, both TLS versions", &["both_tls_versions_work_in_both_stages"]),
     row(8, "close_notify at the hand-over", &[]),
-    row(9, "odd starts", &["every_step_of_the_start_that_is_refused_closed_or_silent_names_its_phase"]),
+    row(
+        9,
+        "odd starts",
+        &[
+            "every_step_of_the_start_that_is_refused_closed_or_silent_names_its_phase",
+            "every_release_is_met_on_the_first_rung_that_it_understands",
+            "host_that_refuses_a_message_is_asked_without_it_and_remembered",
+            "versions_of_the_server_decide_what_it_is_told",
+        ],
+    ),
     row(
         10,
         "fragments in any order, interleaved, of odd sizes",
@@ -84,7 +95,11 @@ const ROWS: [Row; 28] = [
         "OPEN_SESSION refused above a limit",
         &["refused_buffers_lead_to_smaller_ones_on_a_new_connection_with_a_new_ticket"],
     ),
-    row(15, "NFC memory of the host, connection limits", &[]),
+    row(
+        15,
+        "NFC memory of the host, connection limits",
+        &["host_without_nfc_memory_is_waited_for_with_ever_fewer_buffers_and_then_reported"],
+    ),
     row(16, "refused opens", &["open_errors_are_told_apart"]),
     row(17, "writes that fail", &["failed_write_is_never_reported_as_done_and_names_the_range"]),
     row(
@@ -102,9 +117,27 @@ const ROWS: [Row; 28] = [
         &["connection_cut_anywhere_gives_an_error_or_the_right_bytes_and_never_hangs"],
     ),
     row(21, "slow servers", &["silent_server_is_a_time_out_and_the_connection_is_dropped"]),
-    row(22, "idle drop", &[]),
-    row(23, "host switch", &["error_of_one_read_fails_the_others_and_the_next_read_connects_again"]),
-    row(24, "unknown and misplaced messages", &["message_of_an_unknown_kind_is_skipped_when_nobody_waits_for_it"]),
+    row(
+        22,
+        "idle drop",
+        &["idle_session_is_kept_alive_or_made_anew", "keep_alive_waits_for_writes_and_ends_with_the_disk"],
+    ),
+    row(
+        23,
+        "host switch",
+        &[
+            "error_of_one_read_fails_the_others_and_the_next_read_connects_again",
+            "read_goes_on_at_the_missing_part_on_the_host_that_the_new_ticket_names",
+        ],
+    ),
+    row(
+        24,
+        "unknown and misplaced messages",
+        &[
+            "message_of_an_unknown_kind_is_skipped_when_nobody_waits_for_it",
+            "ping_and_rate_control_are_passed_over_a_few_times",
+        ],
+    ),
     row(25, "classic PUT and GET", &[]),
     row(26, "errors of the classic layer", &[]),
     row(27, "the layouts of AIO errors", &["error_of_any_layout_fails_its_request_and_disconnects_the_others"]),
@@ -112,7 +145,7 @@ const ROWS: [Row; 28] = [
 ];
 
 /// Rows whose behaviour is not there yet. To be empty.
-const OPEN: &[u8] = &[4, 5, 6, 8, 15, 22, 25, 26];
+const OPEN: &[u8] = &[4, 5, 6, 8, 25, 26];
 
 #[test]
 fn every_row_names_tests_that_exist() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vsphere_nfc::{Error, Mode, NfcOptions, Phase, ThumbprintSha2, Timeouts};
+use vsphere_nfc::{Error, Ladder, Mode, NfcOptions, Phase, Retry, Rung, ThumbprintSha2, Timeouts};
 use vsphere_sim::nfc::{FaultAction, HostVersion, NfcServerConfig, Step};
 
 use super::disk::{MIB, MemoryDisk, pattern};
@@ -25,8 +25,8 @@ async fn optional_steps_can_be_left_out() {
     let mut options = patient();
     options.quirks.thumbprint_sha2 = ThumbprintSha2::Never;
     options.quirks.ask_banner = true;
-    options.quirks.send_connection_data = false;
-    options.quirks.send_features = None;
+    options.quirks.connection_data_since = u32::MAX;
+    options.quirks.features_since = u32::MAX;
     options.quirks.set_sock_opts = false;
     options.quirks.set_res_pool = None;
     options.quirks.await_session_complete = true;
@@ -40,6 +40,7 @@ async fn optional_steps_can_be_left_out() {
 async fn every_step_of_the_start_that_is_refused_closed_or_silent_names_its_phase() {
     let host = Host::reading(MemoryDisk::new(MIB)).await;
     let quick = NfcOptions::default().timeouts(Timeouts::all(Duration::from_millis(300)));
+    let quick = quick.ladder(Ladder::Only(Rung::Full)).retry(Retry::never());
     for (step, phase) in [
         (Step::Banner, Phase::Banner),
         (Step::ThumbprintSha2, Phase::Authd),
