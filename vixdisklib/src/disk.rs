@@ -110,6 +110,22 @@ impl Disk {
         self.handle.read_at(offset, len).await
     }
 
+    /// Fills `buffer` with the bytes from `offset`: [`read_at`](Self::read_at) for callers that have memory of their own.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at); the buffer then holds anything.
+    ///
+    /// # Cancel safety
+    /// As [`read_at`](Self::read_at).
+    pub async fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.check("read", offset, buffer.len() as u64)?;
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let _under_way = self.under_way.read().await;
+        self.handle.read_into(offset, buffer).await
+    }
+
     /// Writes `data` at `offset`.
     ///
     /// # Errors
@@ -274,6 +290,12 @@ impl Disk {
         close(handle).await
     }
 
+    /// Counts something that is under way, unless somebody waits for all that is.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn under_way(&self) -> Option<tokio::sync::RwLockReadGuard<'_, ()>> {
+        self.under_way.try_read().ok()
+    }
+
     pub(crate) fn handle(&self) -> &SharedHandle {
         &self.handle
     }
@@ -293,7 +315,7 @@ impl Disk {
         self.check(operation, range.start, range.end.saturating_sub(range.start))
     }
 
-    fn check(&self, operation: &'static str, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn check(&self, operation: &'static str, offset: u64, len: u64) -> Result<()> {
         self.check_bounds(operation, offset, len)?;
         let alignment = self.alignment();
         let multiple = |bytes: u64| bytes.is_multiple_of(u64::from(alignment));

@@ -33,6 +33,7 @@
 //! - [`Connection`], [`ConnectionOptions`]: where disks come from
 //! - [`Disk`], [`DiskInfo`], [`Allocation`]: positioned reads and writes, in bytes
 //! - [`TransportMode`], [`TransportList`]: the names above
+//! - `blocking` (feature `blocking`): the same for callers without async
 //! - [`Governor`], [`GovernorLimits`]: limits, bandwidth and turns of many disks
 //! - `nbd` (feature `nbd-server`): any disk for qemu, nbdcopy and the Linux kernel
 
@@ -41,6 +42,8 @@
 
 mod allocation;
 mod attach;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod clone;
 mod connection;
 mod create;

@@ -135,6 +135,14 @@ pub(crate) trait DiskHandle: Send + Sync {
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes>>;
 
+    /// Reads into the caller's memory: for transports that can save an allocation by it.
+    fn read_into<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            buffer.copy_from_slice(&self.read_at(offset, buffer.len()).await?);
+            Ok(())
+        })
+    }
+
     fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<()>>;
 
     fn zero_range(&self, range: Range<u64>) -> BoxFuture<'_, Result<()>>;
@@ -190,6 +198,12 @@ pub(crate) trait DiskHandle: Send + Sync {
         refuse("have a parent attached", self.mode(), ATTACH)
     }
 
+    /// The disk as blocking calls, where I/O blocks a thread anyway: callers that may block save a change of threads.
+    #[cfg(feature = "blocking")]
+    fn direct(&self) -> Option<&dyn DirectIo> {
+        None
+    }
+
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>>;
 }
 
@@ -213,3 +227,14 @@ pub(crate) fn refuse<T: Send + 'static>(
 const ATTACH: &str = "the child must be a file of this machine, opened over `file` as a single link";
 
 const ON_FILES: &str = "clone the disk to a file of this machine, and do it there over `file`";
+
+/// Blocking I/O on the calling thread, or `None` when that would have to wait for something else. Callers have checked
+/// what callers of [`DiskHandle`] check.
+#[cfg(feature = "blocking")]
+pub(crate) trait DirectIo: Sync {
+    fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<()>>;
+
+    fn write_from(&self, offset: u64, data: &[u8]) -> Option<Result<()>>;
+
+    fn flush(&self) -> Option<Result<()>>;
+}

@@ -4,10 +4,10 @@ mod tickets;
 
 use std::{
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use vsphere_nfc::{Channel, Mode, NfcDisk, NfcOptions, Phase};
 
 pub use self::tickets::VmTickets;
@@ -52,7 +52,8 @@ impl NfcTransport {
         let place = self.place(nfc.buffers.budget()).await?;
         let disk = NfcDisk::open(Arc::new(tickets), path, mode, nfc).await;
         let disk = disk.map_err(Error::nfc("opening", path))?;
-        Ok(NfcHandle { disk, transport: self.mode(), no_allocation: OnceLock::new(), place })
+        let (no_allocation, spare) = (OnceLock::new(), Mutex::new(None));
+        Ok(NfcHandle { disk, transport: self.mode(), no_allocation, spare, place })
     }
 
     /// Waits for a place on the host that the machine is on.
@@ -89,6 +90,8 @@ struct NfcHandle {
     transport: TransportMode,
     /// Why allocation is not asked for (any more). A refusal costs a connection, so one is enough.
     no_allocation: OnceLock<String>,
+    /// The buffer of the last read into a caller's memory: fresh memory costs more than the copy out of it.
+    spare: Mutex<Option<BytesMut>>,
     /// Kept until the disk is closed: fields are dropped in order.
     place: Option<Place>,
 }
@@ -101,6 +104,10 @@ impl NfcHandle {
     /// Waits until bytes may travel, where there is a governor.
     async fn turn(&self, bytes: u64) -> Option<Turn> {
         Some(self.place.as_ref()?.turn(bytes).await)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Option<BytesMut>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn allocation(&self, range: Range<u64>, chunk: u64) -> Result<Allocation> {
@@ -192,6 +199,19 @@ impl DiskHandle for NfcHandle {
         })
     }
 
+    fn read_into<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let _turn = self.turn(buffer.len() as u64).await;
+            let spare = self.spare().take().unwrap_or_default();
+            let read = self.disk.read_into(offset, buffer.len(), spare).await.map_err(self.failed("reading"))?;
+            buffer.copy_from_slice(&read);
+            if read.capacity() <= MOST_SPARE {
+                *self.spare() = Some(read);
+            }
+            Ok(())
+        })
+    }
+
     fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let _turn = self.turn(data.len() as u64).await;
@@ -244,3 +264,6 @@ fn is_silence(error: &vsphere_nfc::Error) -> bool {
 
 /// Zeros sent with one call: enough to keep the session's buffers filled.
 const ZEROS: u64 = 4 << 20;
+
+/// The largest buffer that is kept for the next read: larger reads are long enough to pay for their own.
+const MOST_SPARE: usize = 4 << 20;

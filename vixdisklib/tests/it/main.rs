@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
 #![allow(clippy::single_range_in_vec_init)] // Lists of one range are what is expected.
 
+#[cfg(feature = "blocking")]
+mod blocking;
 mod file;
 mod nbd;
 mod simulator;

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use tokio::{sync::RwLock, task::spawn_blocking};
 use vmdk::{ChildSpec, MapKind};
 
+#[cfg(feature = "blocking")]
+use super::super::DirectIo;
 use super::{BoxFuture, DiskHandle, flatten};
 use crate::{
     Progress,
@@ -186,12 +188,48 @@ impl DiskHandle for FileHandle {
         })
     }
 
+    #[cfg(feature = "blocking")]
+    fn direct(&self) -> Option<&dyn DirectIo> {
+        Some(self)
+    }
+
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
             // Waits for everything that is under way.
             let Some(disk) = self.disk.write().await.take() else { return Ok(()) };
             flatten(spawn_blocking(move || disk.close()).await, "closing", &self.path)
         })
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl FileHandle {
+    /// Runs `work` on the calling thread, unless something has the disk alone or waits to.
+    fn run_here(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&vmdk::Disk) -> vmdk::Result<()>,
+    ) -> Option<Result<()>> {
+        let disk = self.disk.try_read().ok()?;
+        Some(work(disk.as_ref()?).map_err(Error::file(operation, &self.path)))
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl DirectIo for FileHandle {
+    fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<()>> {
+        self.run_here("reading", |disk| disk.read_at(offset, buffer))
+    }
+
+    fn write_from(&self, offset: u64, data: &[u8]) -> Option<Result<()>> {
+        self.run_here("writing", |disk| {
+            disk.write_at(offset, data)?;
+            if self.unbuffered { disk.flush() } else { Ok(()) }
+        })
+    }
+
+    fn flush(&self) -> Option<Result<()>> {
+        self.run_here("flushing", vmdk::Disk::flush)
     }
 }
 
