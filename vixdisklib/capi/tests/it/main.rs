@@ -1,0 +1,10 @@
+//! The library as programs load it: from C, from Python, by nbdkit.
+
+#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+
+mod nbdkit;
+mod programs;
+mod python;
+mod site;
+mod support;
+mod symbols;
