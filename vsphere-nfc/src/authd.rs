@@ -238,4 +238,46 @@ mod tests {
         assert_eq!(thumbprint_of(&reply(&short.to_string())), None);
         assert_eq!(thumbprint_of(&reply("Connect ha-nfc")), None);
     }
+
+    /// A daemon without TLS, for one connection: its end of the dialogue.
+    async fn daemon_in_clear(listener: tokio::net::TcpListener) -> String {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        tcp.write_all(b"220 VMware Authentication Daemon Version 1.0\r\n").await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"PROXY nfc\r\n") {
+            if tcp.read_buf(&mut said).await.unwrap() == 0 {
+                return String::from_utf8(said).unwrap();
+            }
+        }
+        tcp.write_all(b"200 Connect ha-nfc\r\n").await.unwrap();
+        String::from_utf8(said).unwrap()
+    }
+
+    #[tokio::test]
+    async fn daemon_without_tls_gets_the_ticket_only_when_that_is_allowed() {
+        for allowed in [false, true] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let daemon = tokio::spawn(daemon_in_clear(listener));
+            let ticket = Ticket {
+                host: "127.0.0.1".to_owned(),
+                port: 902,
+                pin: None,
+                service: "nfc".to_owned(),
+                session_id: crate::ticket::SessionId::new("52-secret"),
+            };
+            let mut options = NfcOptions::default().channel(Channel::Clear);
+            options.quirks.clear_authd = allowed;
+            let blame = Blame::new("127.0.0.1", 902, &Arc::from("[ds] a.vmdk"));
+            let offer = Offer { legacy: false, tls13: true };
+            match reach(&blame, tcp, &ticket, &Trust::Anyone, offer, &options).await {
+                Err(error) => assert!(!allowed && matches!(error, Error::Tls { .. }), "{error}"),
+                Ok(reached) => {
+                    assert!(allowed && reached.hand_over(&ticket, Rung::Full, &options).await.is_ok());
+                }
+            }
+            let said = daemon.await.unwrap();
+            assert_eq!(said, if allowed { "SESSION 52-secret\r\nPROXY nfc\r\n" } else { "" });
+        }
+    }
 }

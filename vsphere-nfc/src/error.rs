@@ -232,7 +232,7 @@ impl Error {
                 Some("the ticket was used, expired or belongs to another service; get a new one")
             }
             Self::StartRefused { .. } => {
-                Some("hosts older than ESXi 6.7 have only the synchronous layer, which is for reading")
+                Some("hosts older than ESXi 6.7 need the synchronous layer, which disks cannot be read over")
             }
             Self::SessionRefused { .. } | Self::OutOfNfcMemory { .. } => Some(
                 "use fewer or smaller buffers, open fewer disks of this host at once, or raise \

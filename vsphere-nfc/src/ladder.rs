@@ -28,7 +28,9 @@ pub enum Rung {
     WithoutClientRandom,
     /// Without messages 54 and 55 too.
     WithoutConnectionData,
-    /// Without the asynchronous layer: FSSRVR, for reading, one request after the other.
+    /// Without the asynchronous layer: FSSRVR, for reading, one request after the other. All that
+    /// ESXi 6.0 has. [`NfcDisk`](crate::NfcDisk) does not stand on it yet, so a host that gets this
+    /// far is refused with [`Error::StartRefused`].
     Synchronous,
 }
 
@@ -132,7 +134,9 @@ pub(crate) async fn connect(target: &Target, buffers: Buffers) -> Result<Connect
             let synchronous = target.mode == Mode::ReadOnly && !found.is_modern(known);
             let first = descent.map_or_else(|| error.clone(), |descent| descent.first);
             match next_rung(options.ladder, setup.rung, &found, synchronous) {
-                None => return Err(first),
+                // The last step down ends here until disks can stand on the synchronous layer; asking
+                // for a ticket that nobody uses would help no one.
+                None | Some(Rung::Synchronous) => return Err(first),
                 Some(rung) => {
                     tracing::info!(%endpoint, %error, from = %setup.rung, to = %rung, "asking less of an NFC host");
                     descent = Some(Descent { endpoint, first });

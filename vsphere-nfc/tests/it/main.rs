@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
 
 mod fastlz;
+mod legacy_tls;

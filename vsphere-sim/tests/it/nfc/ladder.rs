@@ -33,6 +33,18 @@ async fn every_release_is_met_on_the_first_rung_that_it_understands() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn release_without_the_asynchronous_layer_is_refused_with_a_hint_at_the_cost_of_one_ticket() {
+    for version in [HostVersion::Apache2015, HostVersion::Esxi60, HostVersion::Esxi65] {
+        let host = host(NfcServerConfig::of(version)).await;
+        let error = host.open(Mode::ReadOnly, patient()).await.unwrap_err();
+        assert!(matches!(error, Error::StartRefused { .. }), "{version:?}: {error}");
+        assert!(error.hint().unwrap().contains("synchronous"));
+        assert_eq!(host.server.counters().connections_total(), 1, "{version:?}");
+        assert_eq!(host.backend.issued.load(Ordering::SeqCst), 2, "{version:?}: the test's own ticket and one more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn host_that_refuses_a_message_is_asked_without_it_and_remembered() {
     // One that takes THUMBPRINT_SHA2 and does not know message 43.
     let without_43 = host(NfcServerConfig::default()).await;
