@@ -4,6 +4,7 @@ use std::ops::Range;
 
 /// Where data may be; everything else of the range that was asked about is a hole.
 #[doc(alias = "VixDiskLibBlockList")]
+#[doc(alias = "VixDiskLib_FreeBlockList")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Allocation {

@@ -13,7 +13,7 @@ impl Disk {
     /// Cancel safe.
     #[doc(alias = "VixDiskLib_IsAttachPossible")]
     pub async fn is_attach_possible(parent: &Self, child: &Self) -> Result<()> {
-        child.handle().is_attach_possible(parent.handle()).await
+        child.handle().is_attach_possible(parent.handle(), parent.path()).await
     }
 
     /// Puts `parent` under `child`, a file of this machine that was opened as a
@@ -30,7 +30,7 @@ impl Disk {
     /// Cancel safe.
     #[doc(alias = "VixDiskLib_Attach")]
     pub async fn attach(parent: &Self, child: &Self) -> Result<()> {
-        child.handle().attach(parent.shared_handle()).await
+        child.handle().attach(parent.shared_handle(), parent.path()).await
     }
 
     /// Makes a child of this disk at `path`: a file of this machine that holds only what differs. The child is not

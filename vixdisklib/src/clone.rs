@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use vmdk::AdapterType;
+use vsphere_vim::Vim;
 
 use crate::{
     Progress,
@@ -29,7 +30,7 @@ pub struct CloneOptions {
 }
 
 impl CloneOptions {
-    /// What suits the target: one sparse file on this machine, a thin disk on a datastore. Adapter and hardware are the
+    /// What suits the target: one sparse file on this machine, a thick disk on a datastore. Adapter and hardware are the
     /// source's. A disk that exists is not touched.
     pub fn new() -> Self {
         Self::default()
@@ -78,6 +79,8 @@ pub(crate) struct CloneJob {
     pub(crate) source: SharedHandle,
     /// What it is called.
     pub(crate) name: String,
+    /// The server that has it, if one does.
+    pub(crate) server: Option<Vim>,
     pub(crate) options: CloneOptions,
     /// Becomes true when the caller has gone.
     pub(crate) cancelled: Arc<AtomicBool>,
@@ -116,6 +119,7 @@ pub async fn clone_disk(
     let job = CloneJob {
         source: source.shared_handle(),
         name: from_path.to_owned(),
+        server: from.server_of(from_path).cloned(),
         options: options.clone(),
         cancelled: Arc::clone(&cancelled.0),
     };

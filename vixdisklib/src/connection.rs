@@ -19,6 +19,10 @@ use crate::{
 /// Cheap to clone; disks keep what they need of it, so it may be dropped while they are open. There is nothing to close:
 /// each disk has a network connection of its own.
 #[doc(alias = "VixDiskLibConnection")]
+#[doc(alias = "VixDiskLib_Init")]
+#[doc(alias = "VixDiskLib_InitEx")]
+#[doc(alias = "VixDiskLib_Disconnect")]
+#[doc(alias = "VixDiskLib_Exit")]
 #[derive(Clone)]
 pub struct Connection {
     inner: Arc<Inner>,
@@ -196,6 +200,14 @@ impl Connection {
     /// The transports in the order of trying.
     pub fn transports(&self) -> &TransportList {
         &self.inner.list
+    }
+
+    /// The server that a datastore path is on.
+    pub(crate) fn server_of(&self, path: &str) -> Option<&Vim> {
+        match &self.inner.place {
+            Place::Machine(machine) if path.starts_with('[') => Some(&machine.vim),
+            _ => None,
+        }
     }
 
     pub(crate) fn slots(&self) -> &[Slot] {

@@ -1,6 +1,6 @@
 //! The crate's error: what was being done to which disk, whose fault it is, and what to do next.
 
-use std::{error::Error as _, fmt};
+use std::{error::Error as _, fmt, io, path::PathBuf};
 
 use crate::mode::TransportMode;
 
@@ -11,6 +11,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// [`Error::Nfc`], [`Error::File`] and [`Error::Server`] are the fault of what lies below and keep its error whole; the
 /// rest is found here, before anything is sent or written.
+#[doc(alias = "VixDiskLib_GetErrorText")]
+#[doc(alias = "VixDiskLib_FreeErrorText")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -111,6 +113,57 @@ pub enum Error {
         path: String,
     },
 
+    /// Two open disks cannot be put together to a chain.
+    #[error("{child} cannot have {parent} under it: {problem}")]
+    NotAttachable {
+        /// The child.
+        child: String,
+        /// The parent.
+        parent: String,
+        /// What does not fit.
+        problem: AttachProblem,
+    },
+
+    /// There is a disk, or a file of one, of that name already.
+    #[error("cannot {operation} {path}: it exists")]
+    Exists {
+        /// What was asked for, as a verb.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+    },
+
+    /// A name that cannot stand for the holder of a lock.
+    #[error("{identity:?} cannot be the identity of a lock: {reason}")]
+    InvalidIdentity {
+        /// The name.
+        identity: String,
+        /// Why not.
+        reason: &'static str,
+    },
+
+    /// Somebody else keeps a VM in its place.
+    #[error("{vm} is locked against migration by {} after {attempts} attempts", known_holder(.holder.as_deref()))]
+    AccessLocked {
+        /// The virtual machine.
+        vm: String,
+        /// Who, as far as the server says.
+        holder: Option<String>,
+        /// How often the lock was asked for.
+        attempts: u32,
+    },
+
+    /// The journal of locks could not be used.
+    #[error("{operation} the journal of locks in {} failed", directory.display())]
+    Journal {
+        /// What was being done, in the form `reading`.
+        operation: &'static str,
+        /// Where it is.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
     /// NFC over port 902 failed.
     #[error("{operation} {path} over NFC failed")]
     Nfc {
@@ -166,6 +219,37 @@ pub enum Error {
     },
 }
 
+/// Why two disks do not make a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachProblem {
+    /// The child has no parent by its descriptor: all of its data are its own.
+    #[error("the child is a base disk")]
+    ChildIsBase,
+    /// The child was opened with its parents.
+    #[error("the child was opened with its parents; open it as a single link")]
+    ChildHasParents,
+    /// The parent was opened without its own parents.
+    #[error("the parent is a single link itself, and its own parent is missing")]
+    ParentIsPart,
+    /// The parent's content is not what it was when the child was made.
+    #[error("the child wants a parent with content id {wanted}, and this one has {found}")]
+    ContentId {
+        /// What the child has written down.
+        wanted: vmdk::Cid,
+        /// What the parent has.
+        found: vmdk::Cid,
+    },
+    /// The parent is larger.
+    #[error("the parent has {parent} bytes and the child {child}")]
+    Capacity {
+        /// Bytes of the parent.
+        parent: u64,
+        /// Bytes of the child.
+        child: u64,
+    },
+}
+
 /// A transport that did not open a disk, or did not do what was asked for, and why.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -186,9 +270,14 @@ impl Error {
             Self::NoTransport { attempts, .. } => attempts.iter().any(|attempt| attempt.error.is_retryable()),
             #[cfg(feature = "nbd-server")]
             Self::Serve { .. } => false,
+            Self::AccessLocked { .. } => true,
             Self::UnknownTransport { .. }
             | Self::Unavailable { .. }
             | Self::NotOffered { .. }
+            | Self::NotAttachable { .. }
+            | Self::Exists { .. }
+            | Self::InvalidIdentity { .. }
+            | Self::Journal { .. }
             | Self::WrongPath { .. }
             | Self::NotOfVm { .. }
             | Self::OutOfRange { .. }
@@ -204,6 +293,11 @@ impl Error {
             Self::UnknownTransport { .. } => "name transports as in `nbdssl:nbd:file`",
             Self::Unavailable { .. } => "use `nbdssl`",
             Self::NotOffered { hint, .. } => hint,
+            Self::Exists { .. } => "choose another name, or say that it may be overwritten",
+            Self::InvalidIdentity { .. } => "name the program, in 1 to 50 characters",
+            Self::AccessLocked { .. } => "wait for the other program, or end its access if it died",
+            Self::NotAttachable { .. } => "attach the disk that the child was made of, as it was then",
+            Self::Journal { .. } => "make the directory writable; without a note no lock is taken",
             Self::NotOfVm { .. } => {
                 "take the path from the VM's or its snapshot's present hardware; snapshots and consolidation change it"
             }
@@ -280,6 +374,10 @@ impl fmt::Display for Attempt {
         }
         Ok(())
     }
+}
+
+fn known_holder(name: Option<&str>) -> &str {
+    name.unwrap_or("somebody")
 }
 
 /// All attempts with all their causes: a list has no single source to hand on.

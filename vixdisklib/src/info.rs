@@ -2,6 +2,7 @@
 
 /// Facts about an open disk.
 #[doc(alias = "VixDiskLibInfo")]
+#[doc(alias = "VixDiskLib_FreeInfo")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskInfo {
@@ -41,6 +42,29 @@ pub struct Geometry {
 pub(crate) mod key {
     pub(crate) const ADAPTER_TYPE: &str = "adapterType";
     pub(crate) const UUID: &str = "uuid";
+    /// What VMware's programs write; asked for one by one where keys cannot be listed.
+    pub(crate) const KNOWN: [&str; 20] = [
+        ADAPTER_TYPE,
+        "geometry.cylinders",
+        "geometry.heads",
+        "geometry.sectors",
+        BIOS[0],
+        BIOS[1],
+        BIOS[2],
+        UUID,
+        "longContentID",
+        "virtualHWVersion",
+        "toolsVersion",
+        "toolsInstallType",
+        "thinProvisioned",
+        "encoding",
+        "deletable",
+        "comment",
+        "objectParentUri",
+        "nativeParentHint",
+        "nativeParentCID",
+        "sidecars",
+    ];
     pub(crate) const BIOS: [&str; 3] = ["geometry.biosCylinders", "geometry.biosHeads", "geometry.biosSectors"];
 }
 

@@ -25,21 +25,66 @@
 //! | `file` | files of this machine: VMDK of all kinds, raw | file path |
 //! | `san`, `hotadd`, `https` | known by name, not offered yet | |
 //!
-//! A list such as `nbdssl:nbd` is tried from left to right for every disk; [`Disk::transport`] tells which it was and
-//! [`Disk::passed_over`] why the ones before it were not. A certificate that is not the expected one ends the search:
+//! [`TransportList::default`] is what this version can use, in VMware's order. A list such as `nbdssl:nbd` is tried
+//! from left to right for every disk; [`Disk::transport`] tells which it was and [`Disk::passed_over`] why the ones
+//! before it were not. A certificate that is not the expected one ends the search:
 //! nothing falls back to clear text because of it.
+//!
+//! # VixDiskLib's functions
+//! What VMware's library does, what does it here, and over which transports. *Server* means that the server does it, for
+//! disks on its datastores, whatever transport their data take; what a transport does not offer it refuses by name
+//! ([`Error::NotOffered`]).
+//!
+//! | VixDiskLib_ | Here | `file` | `nbd`, `nbdssl` |
+//! |---|---|---|---|
+//! | Init, InitEx, Exit | nothing to do: there is no global state | | |
+//! | ListTransportModes | [`Connection::list_transport_modes`] | | |
+//! | Connect, ConnectEx | [`Connection::local`], [`Connection::connect`], [`ConnectionOptions::snapshot`] | yes | yes |
+//! | Disconnect | dropping the last clone of a connection | | |
+//! | AllocateConnectParams, GetConnectParams, FreeConnectParams | Rust values; [`Disk::connection`] | | |
+//! | PrepareForAccess, EndAccess | [`access::prepare_for_access`], [`access::end_access`] | not needed | vCenter |
+//! | Cleanup | [`access::clean_up`] | not needed | vCenter |
+//! | Open | [`Connection::open`], [`Connection::open_with`] | yes | yes, but no single link |
+//! | Close | [`Disk::close`] | yes | yes |
+//! | GetTransportMode | [`Disk::transport`] | yes | yes |
+//! | GetInfo, FreeInfo | [`Disk::info`] | yes | yes |
+//! | Read, ReadAsync | [`Disk::read_at`], many at once | yes | yes |
+//! | Write, WriteAsync | [`Disk::write_at`], many at once | yes | yes |
+//! | Flush | [`Disk::flush`] | syncs | every write is confirmed |
+//! | Wait | [`Disk::wait`] | yes | yes |
+//! | QueryAllocatedBlocks, FreeBlockList | [`Disk::allocated`], [`Disk::allocated_in_chunks`] | yes | when open for reading |
+//! | ReadMetadata | [`Disk::metadata`] | yes | yes |
+//! | GetMetadataKeys | [`Disk::metadata_keys`] | yes | those of VMware's programs |
+//! | WriteMetadata | [`Disk::set_metadata`] | yes | no: clone it |
+//! | Create | [`Connection::create`] | all but stream-optimized | server: thin, thick |
+//! | CreateChild | [`Disk::create_child`] | yes | no: create a snapshot |
+//! | Clone | [`clone_disk`] | all kinds, from anywhere | server, or upload of thick and thin |
+//! | SpaceNeededForClone | [`Disk::space_needed_for_clone`] | yes | yes |
+//! | Unlink | [`Connection::unlink`] | yes | server |
+//! | Rename | [`rename`] | yes | no |
+//! | Grow | [`Connection::grow`] | yes | server |
+//! | Shrink | [`Disk::shrink`] | yes | no |
+//! | Defragment | [`Disk::defragment`] | base disks in one sparse file | no |
+//! | CheckRepair | [`Connection::check_repair`] | yes | no |
+//! | IsAttachPossible, Attach | [`Disk::is_attach_possible`], [`Disk::attach`] | the child | the parent |
+//! | GetErrorText, FreeErrorText | [`Error`]: `Display`, [`Error::hint`] | | |
+//!
+//! `Init` and its like, and the functions that free memory, have a counterpart in the C interface only.
 //!
 //! # Modules
 //! - [`Connection`], [`ConnectionOptions`]: where disks come from
 //! - [`Disk`], [`DiskInfo`], [`Allocation`]: positioned reads and writes, in bytes
 //! - [`TransportMode`], [`TransportList`]: the names above
 //! - `blocking` (feature `blocking`): the same for callers without async
+//! - [`CreateSpec`], [`DiskKind`], [`clone_disk`], [`rename`]: disks as a whole
+//! - [`access`]: a VM that must not move while it is read
 //! - [`Governor`], [`GovernorLimits`]: limits, bandwidth and turns of many disks
 //! - `nbd` (feature `nbd-server`): any disk for qemu, nbdcopy and the Linux kernel
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))] // Lists of one range are what tests expect.
 
+pub mod access;
 mod allocation;
 mod attach;
 #[cfg(feature = "blocking")]
@@ -52,15 +97,15 @@ mod error;
 mod governor;
 mod info;
 mod machine;
+mod managed;
 mod mode;
 #[cfg(feature = "nbd-server")]
 pub mod nbd;
 mod open;
 mod options;
+mod progress;
 mod transport;
 mod upkeep;
-
-use std::sync::Arc;
 
 pub use vsphere_nfc::CompressionWish;
 
@@ -70,17 +115,14 @@ pub use self::{
     connection::Connection,
     create::{CreateSpec, DiskKind},
     disk::Disk,
-    error::{Attempt, Error, Result},
+    error::{AttachProblem, Attempt, Error, Result},
     governor::{Governor, GovernorLimits, GovernorUsage},
     info::{DiskInfo, Geometry},
     machine::ListedDisk,
     mode::{TransportList, TransportMode},
     open::{Access, OpenOptions},
     options::ConnectionOptions,
+    progress::Progress,
     transport::VmTickets,
     upkeep::{CheckOutcome, rename},
 };
-
-/// What is told how far long work is, in percent. Called from any thread, never twice at once; it must be quick.
-#[doc(alias = "VixDiskLibProgressFunc")]
-pub type Progress = Arc<dyn Fn(u8) + Send + Sync>;

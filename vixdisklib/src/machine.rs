@@ -38,17 +38,17 @@ impl Machine {
 
     /// Finds the disk that a file belongs to: tickets are for a device key, and snapshots change the file but not the
     /// key.
-    pub(crate) async fn owner_of(&self, path: &str) -> Result<DeviceKey> {
+    pub(crate) async fn find(&self, path: &str) -> Result<FoundDisk> {
         let disks = self.disks().await?;
-        if let Some(key) = owner(&disks, path) {
-            return Ok(key);
+        if let Some(found) = owner(&disks, path) {
+            return Ok(found);
         }
         if self.snapshot.is_none() {
             // After a revert, files of a snapshot may lie on a branch that the running disk does not build upon.
             let snapshots = self.vim.snapshots(&self.vm).await.map_err(self.failed("listing the snapshots"))?;
             for found in snapshots.iter() {
-                if let Some(key) = owner(&self.snapshot_disks(&found.snapshot).await?, path) {
-                    return Ok(key);
+                if let Some(found) = owner(&self.snapshot_disks(&found.snapshot).await?, path) {
+                    return Ok(found);
                 }
             }
         }
@@ -83,9 +83,19 @@ impl ListedDisk {
     }
 }
 
+/// The disk that a file belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundDisk {
+    pub(crate) key: DeviceKey,
+    /// The files that the file builds upon, its parent first.
+    pub(crate) parents: Vec<String>,
+}
+
 /// The disk whose chain has the file.
-fn owner(disks: &[VirtualDiskInfo], path: &str) -> Option<DeviceKey> {
-    let builds_on =
-        |disk: &&VirtualDiskInfo| disk.backing.file_name.iter().chain(&disk.backing.parents).any(|file| file == path);
-    disks.iter().find(builds_on).map(|disk| disk.key)
+fn owner(disks: &[VirtualDiskInfo], path: &str) -> Option<FoundDisk> {
+    disks.iter().find_map(|disk| {
+        let mut chain = disk.backing.file_name.iter().chain(&disk.backing.parents);
+        chain.find(|file| *file == path)?;
+        Some(FoundDisk { key: disk.key, parents: chain.cloned().collect() })
+    })
 }

@@ -6,6 +6,9 @@ use vsphere_vim::{MoRef, mo};
 use crate::governor::Governor;
 
 /// Settings of the transports. The defaults are meant to be right.
+#[doc(alias = "VixDiskLib_AllocateConnectParams")]
+#[doc(alias = "VixDiskLib_GetConnectParams")]
+#[doc(alias = "VixDiskLib_FreeConnectParams")]
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ConnectionOptions {

@@ -41,17 +41,18 @@ pub(crate) enum Fixed {
     HostDisks,
     EventManager,
     AlarmManager,
+    VirtualDiskManager,
 }
 
 use Fixed::{
     AlarmManager, AuthorizationManager, ComputeResource, Datacenter, Datastore, DatastoreBrowser, DatastoreFolder,
     EventManager, FileManager, Host, HostDisks, HostFolder, Network, NetworkFolder, NfcService, PropertyCollector,
     ResourcePool, RootFolder, SearchIndex, ServiceInstance, SessionManager, TaskManager, VcenterDisks, ViewManager,
-    VmFolder,
+    VirtualDiskManager, VmFolder,
 };
 
 /// Every fixed object: type, id on vCenter, id on ESXi, name on vCenter, name on ESXi.
-const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 25] = [
+const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 26] = [
     (RootFolder, "Folder", ["group-d1", "ha-folder-root"], ["Datacenters", "ha-folder-root"]),
     (Datacenter, "Datacenter", ["datacenter-2", "ha-datacenter"], ["dc1", "ha-datacenter"]),
     (VmFolder, "Folder", ["group-v3", "ha-folder-vm"], ["vm", "vm"]),
@@ -84,6 +85,7 @@ const FIXED: [(Fixed, &str, [&str; 2], [&str; 2]); 25] = [
     (EventManager, "EventManager", ["EventManager", "ha-eventmgr"], ["", ""]),
     // vCenter's; its service refuses on a host.
     (AlarmManager, "AlarmManager", ["AlarmManager", "AlarmManager"], ["", ""]),
+    (VirtualDiskManager, "VirtualDiskManager", ["virtualDiskManager", "ha-vdiskmanager"], ["", ""]),
 ];
 
 /// The versions offered, newest first.

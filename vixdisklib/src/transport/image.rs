@@ -1,6 +1,6 @@
 //! An open disk as the crate `vmdk` takes it: blocking, for its copies and exports.
 
-use std::{io, ops::Range};
+use std::{io, ops::Range, sync::Arc};
 
 use tokio::runtime::Handle;
 use vmdk::{Image, MapEntry, MapKind};
@@ -8,11 +8,19 @@ use vmdk::{Image, MapEntry, MapKind};
 use super::SharedHandle;
 use crate::{allocation::MIN_CHUNK, error::Error};
 
-/// A disk of any transport, read from threads that may block. Never call it from a task.
-pub(crate) struct BlockingImage {
-    pub(crate) handle: SharedHandle,
-    pub(crate) name: String,
-    pub(crate) runtime: Handle,
+/// The view of an open disk for threads that may block; never use it from a task. Files are read directly.
+pub(crate) fn blocking_image(handle: SharedHandle, name: &str, runtime: Handle) -> Arc<dyn Image> {
+    match handle.local_image() {
+        Some(image) => image,
+        None => Arc::new(BlockingImage { handle, name: name.to_owned(), runtime }),
+    }
+}
+
+/// A disk of any transport.
+struct BlockingImage {
+    handle: SharedHandle,
+    name: String,
+    runtime: Handle,
 }
 
 impl BlockingImage {
@@ -74,22 +82,7 @@ impl Image for BlockingImage {
 
     fn map(&self, range: Range<u64>) -> Box<dyn Iterator<Item = vmdk::Result<MapEntry>> + Send + '_> {
         let end = range.end.min(self.capacity());
-        let starts = std::iter::successors(Some(range.start), |start| start.checked_add(WINDOW));
-        let windows = starts.take_while(move |start| *start < end).map(move |start| start..end.min(start + WINDOW));
-        let mut failed = false;
-        Box::new(windows.flat_map(move |window| {
-            if failed {
-                return Vec::new().into_iter();
-            }
-            let entries = self.map_window(window).map_or_else(
-                |error| {
-                    failed = true;
-                    vec![Err(error)]
-                },
-                |entries| entries.into_iter().map(Ok).collect(),
-            );
-            entries.into_iter()
-        }))
+        in_windows(range.start..end, |window| self.map_window(window))
     }
 
     fn write_at(&self, _offset: u64, _data: &[u8]) -> vmdk::Result<()> {
@@ -112,6 +105,21 @@ impl Image for BlockingImage {
         let value = self.runtime.block_on(self.handle.metadata(key));
         value.inspect_err(|error| tracing::warn!(name = self.name, key, %error, "a value is not known")).ok().flatten()
     }
+}
+
+/// Maps a range window by window, so that no answer becomes large. Ends after an error.
+pub(super) fn in_windows<'a>(
+    range: Range<u64>,
+    map: impl Fn(Range<u64>) -> vmdk::Result<Vec<MapEntry>> + Send + 'a,
+) -> Box<dyn Iterator<Item = vmdk::Result<MapEntry>> + Send + 'a> {
+    let mut start = Some(range.start).filter(|start| *start < range.end);
+    let windows = std::iter::from_fn(move || {
+        let window = start?..range.end.min(start?.saturating_add(WINDOW));
+        let entries = map(window.clone());
+        start = Some(window.end).filter(|next| entries.is_ok() && *next < range.end);
+        Some(entries.map_or_else(|error| vec![Err(error)], |entries| entries.into_iter().map(Ok).collect()))
+    });
+    Box::new(windows.flatten())
 }
 
 /// What is mapped at once: an answer in chunks of 64 KiB has at most 8 MiB then.

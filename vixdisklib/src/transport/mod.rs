@@ -188,13 +188,28 @@ pub(crate) trait DiskHandle: Send + Sync {
         refuse("defragment a disk", self.mode(), ON_FILES)
     }
 
+    /// The disk as threads that may block read it, where that needs no task.
+    fn local_image(&self) -> Option<Arc<dyn vmdk::Image>> {
+        None
+    }
+
+    /// The disk and its parents by name, as far as they are known: a clone must not take the place of one of them.
+    fn chain(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// What the disk says of its place in a chain; `None` where the transport cannot tell.
+    fn link(&self) -> BoxFuture<'_, Result<Option<Link>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Whether this disk, opened alone, can have `parent` under it; the error says why not.
-    fn is_attach_possible<'a>(&'a self, _parent: &'a SharedHandle) -> BoxFuture<'a, Result<()>> {
+    fn is_attach_possible<'a>(&'a self, _parent: &'a SharedHandle, _name: &'a str) -> BoxFuture<'a, Result<()>> {
         refuse("have a parent attached", self.mode(), ATTACH)
     }
 
     /// Reads `parent` where this disk, opened alone, has nothing.
-    fn attach(&self, _parent: SharedHandle) -> BoxFuture<'_, Result<()>> {
+    fn attach<'a>(&'a self, _parent: SharedHandle, _name: &'a str) -> BoxFuture<'a, Result<()>> {
         refuse("have a parent attached", self.mode(), ATTACH)
     }
 
@@ -205,6 +220,15 @@ pub(crate) trait DiskHandle: Send + Sync {
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>>;
+}
+
+/// A disk's place in a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Tells one content from another.
+    pub(crate) content_id: vmdk::Cid,
+    /// It has a parent that was left out.
+    pub(crate) is_part: bool,
 }
 
 /// Closes a disk, unless something else has it open as well: then that does it.

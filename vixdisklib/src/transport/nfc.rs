@@ -14,12 +14,16 @@ pub use self::tickets::VmTickets;
 use super::{BoxFuture, DiskHandle, Transport, refuse};
 use crate::{
     allocation::Allocation,
+    clone::CloneJob,
+    create::CreateSpec,
     error::{Error, Result},
     governor::{DiskDemand, Governor, Place, Turn},
     info::{DiskInfo, Geometry, key},
     machine::Machine,
+    managed::{self, ManagedPath},
     mode::TransportMode,
     open::{Access, OpenOptions},
+    progress::Progress,
 };
 
 /// Opens disks of one virtual machine.
@@ -34,18 +38,29 @@ impl NfcTransport {
         Self { machine, options, governor }
     }
 
-    async fn open_disk(&self, path: &str, access: Access, options: &OpenOptions) -> Result<NfcHandle> {
-        if !path.starts_with('[') {
-            let expected = "it takes datastore paths, as in `[ds1] web/web.vmdk`";
-            return Err(Error::WrongPath { mode: self.mode(), path: path.to_owned(), expected });
+    fn check_path(&self, path: &str) -> Result<()> {
+        if path.starts_with('[') {
+            return Ok(());
         }
+        let expected = "it takes datastore paths, as in `[ds1] web/web.vmdk`";
+        Err(Error::WrongPath { mode: self.mode(), path: path.to_owned(), expected })
+    }
+
+    async fn managed(&self, path: &str) -> Result<ManagedPath> {
+        self.check_path(path)?;
+        ManagedPath::locate(&self.machine.vim, path).await
+    }
+
+    async fn open_disk(&self, path: &str, access: Access, options: &OpenOptions) -> Result<NfcHandle> {
+        self.check_path(path)?;
         if options.single_link {
             return refuse("open a link without its parents", self.mode(), "read it over `https`").await;
         }
         if options.unbuffered {
             tracing::info!(path, mode = %self.mode(), "nothing is buffered here: `unbuffered` changes nothing");
         }
-        let tickets = VmTickets::for_disk(&self.machine, path, access).await?;
+        let found = self.machine.find(path).await?;
+        let tickets = VmTickets::new(&self.machine, found.key, access);
         let mode = if access.is_writing() { Mode::ReadWrite } else { Mode::ReadOnly };
         let mut nfc = self.options.clone();
         nfc.compression = options.compression.unwrap_or(nfc.compression);
@@ -53,7 +68,7 @@ impl NfcTransport {
         let disk = NfcDisk::open(Arc::new(tickets), path, mode, nfc).await;
         let disk = disk.map_err(Error::nfc("opening", path))?;
         let (no_allocation, spare) = (OnceLock::new(), Mutex::new(None));
-        Ok(NfcHandle { disk, transport: self.mode(), no_allocation, spare, place })
+        Ok(NfcHandle { disk, parents: found.parents, transport: self.mode(), no_allocation, spare, place })
     }
 
     /// Waits for a place on the host that the machine is on.
@@ -83,10 +98,34 @@ impl Transport for NfcTransport {
     ) -> BoxFuture<'a, Result<Box<dyn DiskHandle>>> {
         Box::pin(async move { Ok(Box::new(self.open_disk(path, access, options).await?) as Box<dyn DiskHandle>) })
     }
+
+    fn create<'a>(&'a self, path: &'a str, spec: &'a CreateSpec) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.managed(path).await?.create(spec).await })
+    }
+
+    fn unlink<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.managed(path).await?.unlink().await })
+    }
+
+    fn grow<'a>(
+        &'a self,
+        path: &'a str,
+        capacity: u64,
+        _update_geometry: bool,
+        progress: Option<Progress>,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.managed(path).await?.grow(capacity, progress).await })
+    }
+
+    fn clone_from<'a>(&'a self, path: &'a str, job: &'a CloneJob) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { managed::clone_to(self.managed(path).await?, job).await })
+    }
 }
 
 struct NfcHandle {
     disk: NfcDisk,
+    /// The files below it, as the server lists them.
+    parents: Vec<String>,
     transport: TransportMode,
     /// Why allocation is not asked for (any more). A refusal costs a connection, so one is enough.
     no_allocation: OnceLock<String>,
@@ -151,8 +190,8 @@ impl NfcHandle {
             bios_geometry: Geometry::from_texts(bios),
             adapter_type: self.look_up(key::ADAPTER_TYPE).await?,
             uuid: self.look_up(key::UUID).await?,
-            links: None,
-            parent_hint: None,
+            links: Some(1 + self.parents.len()),
+            parent_hint: self.parents.first().cloned(),
         })
     }
 
@@ -229,6 +268,24 @@ impl DiskHandle for NfcHandle {
 
     fn metadata<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
         Box::pin(self.look_up(key))
+    }
+
+    fn chain(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        let own = std::iter::once(self.disk.path().to_owned());
+        Box::pin(std::future::ready(Ok(own.chain(self.parents.iter().cloned()).collect())))
+    }
+
+    fn metadata_keys(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        // The protocol looks up keys and lists none.
+        Box::pin(async {
+            let mut keys = Vec::new();
+            for key in key::KNOWN {
+                if self.look_up(key).await?.is_some() {
+                    keys.push(key.to_owned());
+                }
+            }
+            Ok(keys)
+        })
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<()>> {

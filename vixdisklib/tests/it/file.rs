@@ -1,21 +1,10 @@
 //! The transport `file`: images of this machine.
 
-use std::path::PathBuf;
-
 use bytes::Bytes;
-use tempfile::TempDir;
-use vixdisklib::{Access, Connection, Error, TransportMode};
-use vmdk::{CreateKind, CreateSpec, create};
+use vixdisklib::{Access, Connection, Error, OpenOptions, TransportMode};
+use vmdk::CreateKind;
 
-const MIB: u64 = 1 << 20;
-
-/// A new image in a folder of its own.
-fn image(name: &str, capacity: u64, kind: CreateKind) -> (TempDir, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let path: PathBuf = folder.path().join(name);
-    create(&path, &CreateSpec::new(capacity, kind)).unwrap().close().unwrap();
-    (folder, path.to_str().unwrap().to_owned())
-}
+use crate::images::{MIB, image};
 
 #[tokio::test]
 async fn what_is_written_is_read_after_closing_and_opening_again() {
@@ -85,6 +74,47 @@ async fn a_connection_for_reading_writes_nothing() {
     assert!(matches!(refused, Error::ReadOnly { .. }) && refused.hint().is_some());
     assert!(matches!(disk.zero_range(0..512).await, Err(Error::ReadOnly { .. })));
     disk.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_may_be_opened_for_less_than_its_connection_and_not_for_more() {
+    let (_folder, path) = image("a.img", MIB, CreateKind::Raw);
+    let writing = Connection::local(Access::ReadWrite);
+    let disk = writing.open_with(&*path, OpenOptions::new().access(Access::ReadOnly)).await.unwrap();
+    assert_eq!((disk.access(), disk.connection().access()), (Access::ReadOnly, Access::ReadWrite));
+    assert!(matches!(disk.write_at(0, Bytes::from_static(b"x")).await, Err(Error::ReadOnly { .. })));
+    let more = OpenOptions::new().access(Access::ReadWrite);
+    let refused = Connection::local(Access::ReadOnly).open_with(&*path, more).await.unwrap_err();
+    assert!(matches!(refused, Error::ReadOnly { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn metadata_are_listed_and_edited_in_the_file() {
+    let (_folder, path) = image("a.vmdk", MIB, CreateKind::MonolithicSparse);
+    let disk = Connection::local(Access::ReadWrite).open(&path).await.unwrap();
+    disk.set_metadata("uuid", "60 00 C2 90 00 00 00 00-00 00 00 00 00 00 00 01").await.unwrap();
+    disk.set_metadata("comment", "caf\u{e9} \u{2713}").await.unwrap();
+    disk.close().await.unwrap();
+    let disk = Connection::local(Access::ReadOnly).open(&path).await.unwrap();
+    assert_eq!(disk.metadata("comment").await.unwrap().as_deref(), Some("caf\u{e9} \u{2713}"));
+    for key in disk.metadata_keys().await.unwrap() {
+        assert!(disk.metadata(&key).await.unwrap().is_some(), "{key}");
+    }
+    assert!(disk.info().await.unwrap().uuid.unwrap().ends_with("01"));
+    assert!(matches!(disk.set_metadata("a", "b").await, Err(Error::ReadOnly { .. })));
+}
+
+#[tokio::test]
+async fn unbuffered_writes_are_read_back_and_chunks_are_the_callers() {
+    let (_folder, path) = image("a.vmdk", 8 * MIB, CreateKind::MonolithicSparse);
+    let options = OpenOptions::new().unbuffered(true).compression(vixdisklib::CompressionWish::Zlib);
+    let disk = Connection::local(Access::ReadWrite).open_with(&*path, options).await.unwrap();
+    disk.write_at(3 * MIB, Bytes::from_static(b"now")).await.unwrap();
+    disk.wait().await.unwrap();
+    let coarse = disk.allocated_in_chunks(0..8 * MIB, 700_000).await.unwrap();
+    assert_eq!(coarse.areas, [3 * MIB..4 * MIB], "rounded up to a power of two");
+    assert_eq!(disk.read_at(3 * MIB, 3).await.unwrap(), &b"now"[..]);
+    disk.close().await.unwrap();
 }
 
 #[tokio::test]

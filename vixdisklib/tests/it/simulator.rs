@@ -1,22 +1,23 @@
 //! The transports `nbdssl` and `nbd` against the simulator.
 
 use bytes::Bytes;
-use vixdisklib::{Access, Connection, Error, TransportMode};
+use vixdisklib::{Access, Connection, ConnectionOptions, Error, TransportMode};
 use vsphere_sim::{
     DiskSpec, Power, Simulator, VmSpec,
     nfc::{AllocationAnswers, FaultAction, NfcServerConfig, Step},
 };
 use vsphere_vim::{CreateSnapshotOptions, Credentials, MoRef, RemoveSnapshotOptions, RetryPolicy, Vim, mo};
 
-const MIB: u64 = 1 << 20;
 pub(crate) const BASE: &str = "[ds1] web/web.vmdk";
+
+use crate::images::MIB;
 
 /// A simulator with one VM `web` with a disk of 32 MiB, and a client that is logged in.
 pub(crate) struct Lab {
     pub(crate) sim: Simulator,
-    vim: Vim,
-    vm: MoRef<mo::VirtualMachine>,
-    snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
+    pub(crate) vim: Vim,
+    pub(crate) vm: MoRef<mo::VirtualMachine>,
+    pub(crate) snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
 }
 
 impl Lab {
@@ -93,6 +94,25 @@ async fn the_path_decides_which_point_in_time_is_read() {
 }
 
 #[tokio::test]
+async fn a_connection_to_a_snapshot_lists_its_disks_and_opens_no_others() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let options = ConnectionOptions::new().snapshot(lab.snapshot.clone().unwrap());
+    let connection = Connection::connect_with(&lab.vim, &lab.vm, Access::ReadOnly, "nbdssl", options).await.unwrap();
+    let disks = connection.disks().await.unwrap();
+    let listed: Vec<_> = disks.iter().map(|disk| (disk.key.0, &*disk.path, disk.capacity)).collect();
+    assert_eq!(listed, [(2000, BASE, 32 * MIB)]);
+    let disk = connection.open(BASE).await.unwrap();
+    assert_eq!(disk.read_at(MIB, 512).await.unwrap(), vec![5; 512]);
+    disk.close().await.unwrap();
+
+    let now = lab.connect(Access::ReadOnly, "nbdssl").await.disks().await.unwrap();
+    assert_ne!(now[0].path, BASE, "the VM writes to a child by now");
+    let error = connection.open(&*now[0].path).await.unwrap_err();
+    assert!(matches!(&error, Error::NotOfVm { .. }), "{error}");
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn allocation_is_known_over_nfc() {
     let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
     let disk = lab.connect(Access::ReadOnly, "nbdssl").await.open(BASE).await.unwrap();
@@ -140,6 +160,9 @@ async fn info_and_metadata_come_over_the_wire() {
     assert!(info.uuid.is_some() && info.adapter_type.is_some(), "{info:?}");
     assert_eq!(disk.metadata("adapterType").await.unwrap(), info.adapter_type);
     assert_eq!(disk.metadata("nonsense").await.unwrap(), None);
+    assert_eq!((info.links, info.parent_hint), (Some(1), None));
+    let keys = disk.metadata_keys().await.unwrap();
+    assert!(keys.iter().any(|key| key == "uuid") && !keys.iter().any(|key| key == "comment"), "{keys:?}");
     disk.close().await.unwrap();
     lab.end().await;
 }

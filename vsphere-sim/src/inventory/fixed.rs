@@ -120,6 +120,7 @@ pub(crate) fn content(world: &World) -> ServiceContent {
         authorization_manager: Some(world.fixed(Fixed::AuthorizationManager).cast()),
         search_index: Some(world.fixed(Fixed::SearchIndex).cast()),
         file_manager: Some(world.fixed(Fixed::FileManager).cast()),
+        virtual_disk_manager: Some(world.fixed(Fixed::VirtualDiskManager).cast()),
         task_manager: Some(world.fixed(Fixed::TaskManager).cast()),
         alarm_manager: match world.personality() {
             Personality::VCenter => Some(world.fixed(Fixed::AlarmManager).cast()),

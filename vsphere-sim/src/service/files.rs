@@ -76,7 +76,7 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
 }
 
 /// Tasks on files have the datastore as their object.
-fn start<M: Method<Output = MoRef<mo::Task>>>(
+pub(super) fn start<M: Method<Output = MoRef<mo::Task>>>(
     call: &Call<'_>,
     work: impl FnOnce(&Arc<World>) -> Result<Any, Fault> + Send + 'static,
 ) -> Result<Reply, Fault> {
@@ -101,7 +101,11 @@ fn begin(
 }
 
 /// A path, checked with the datacenter that it needs on a vCenter.
-fn resolve(call: &Call<'_>, path: &str, datacenter: Option<&MoRef<mo::Datacenter>>) -> Result<FilePath, Fault> {
+pub(super) fn resolve(
+    call: &Call<'_>,
+    path: &str,
+    datacenter: Option<&MoRef<mo::Datacenter>>,
+) -> Result<FilePath, Fault> {
     let own = call.world.fixed(Fixed::Datacenter);
     match datacenter {
         Some(datacenter) if *datacenter.as_untyped() != own => Err(Fault::not_found(datacenter.as_untyped())),
@@ -211,7 +215,7 @@ fn rename(world: &Arc<World>, from: &FilePath, to: &FilePath, force: bool) -> Re
 }
 
 /// Where a new file goes; its folder has to exist.
-fn target(world: &World, to: &FilePath, force: bool) -> Result<std::path::PathBuf, Fault> {
+pub(super) fn target(world: &World, to: &FilePath, force: bool) -> Result<std::path::PathBuf, Fault> {
     let state = world.lock();
     match files::find(world, &state, to) {
         Some(Found::Stored(_)) if force => {}
@@ -333,7 +337,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|c| *c == b'*')
 }
 
-fn exists(path: &FilePath) -> Fault {
+pub(super) fn exists(path: &FilePath) -> Fault {
     Fault::new(
         "FileAlreadyExists",
         &format!("Cannot complete the operation because the file or folder {path} already exists"),

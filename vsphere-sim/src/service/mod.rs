@@ -18,6 +18,7 @@ mod session;
 mod task;
 mod vapp;
 mod view;
+mod virtual_disks;
 mod vm;
 mod vslm;
 
@@ -203,6 +204,7 @@ async fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "HttpNfcLease" => lease::dispatch(call),
         "ResourcePool" | "VirtualApp" if call.request.method == "ImportVApp" => lease::on_pool(call),
         "FileManager" | "HostDatastoreBrowser" => files::dispatch(call),
+        "VirtualDiskManager" => virtual_disks::dispatch(call),
         "VirtualMachine" | "VirtualMachineSnapshot" => vm::dispatch(call).await,
         "Folder" => folder::dispatch(call),
         "AlarmManager" => alarm::on_manager(call),

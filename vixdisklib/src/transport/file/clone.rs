@@ -12,12 +12,12 @@ use vmdk::{CopyOptions, Image, PathPolicy, convert, stream};
 
 use super::blocking;
 use crate::{
-    Progress,
     clone::CloneJob,
     create::{CreateSpec, DiskKind},
     error::Result,
     mode::TransportMode,
-    transport::{image::BlockingImage, refuse},
+    progress::{Progress, tell},
+    transport::{image::blocking_image, refuse},
 };
 
 /// Makes a disk at `path`. The source is read ahead by many threads, which is what keeps a network busy.
@@ -27,16 +27,17 @@ pub(super) async fn clone_to_file(path: &str, paths: PathPolicy, job: &CloneJob)
         let hint = "redo logs are made by ESXi alone; choose another kind";
         return refuse("make disks of this kind", TransportMode::File, hint).await;
     }
-    let source = BlockingImage { handle: Arc::clone(&job.source), name: job.name.clone(), runtime: Handle::current() };
+    let source = blocking_image(Arc::clone(&job.source), &job.name, Handle::current());
     let work = Work {
         path: path.into(),
         paths,
         spec,
         overwrite: job.options.overwrite,
+        source_chain: job.source.chain().await?,
         progress: job.options.progress.clone(),
         cancelled: Arc::clone(&job.cancelled),
     };
-    blocking("cloning to", path, move || work.run(&source)).await
+    blocking("cloning to", path, move || work.run(&*source)).await
 }
 
 struct Work {
@@ -44,14 +45,16 @@ struct Work {
     paths: PathPolicy,
     spec: CreateSpec,
     overwrite: bool,
+    /// The links of the source, which must not be written over.
+    source_chain: Vec<String>,
     progress: Option<Progress>,
     cancelled: Arc<AtomicBool>,
 }
 
 impl Work {
     fn run(&self, source: &dyn Image) -> vmdk::Result<()> {
-        if self.overwrite && self.path.exists() {
-            vmdk::unlink(&self.path, self.paths)?;
+        if self.path.exists() {
+            self.make_way()?;
         }
         match self.spec.for_vmdk() {
             Some(spec) => self.convert(source, &spec),
@@ -59,9 +62,22 @@ impl Work {
         }
     }
 
+    /// Removes the disk that is in the way, if that is wanted and it is not the source.
+    fn make_way(&self) -> vmdk::Result<()> {
+        let exists = || {
+            let name = self.path.display().to_string();
+            vmdk::Error::io("create", name, None, io::ErrorKind::AlreadyExists.into())
+        };
+        let same = |other: &Path| matches!((other.canonicalize(), self.path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if !self.overwrite || self.source_chain.iter().any(|link| same(Path::new(link))) {
+            return Err(exists());
+        }
+        vmdk::unlink(&self.path, self.paths)
+    }
+
     fn convert(&self, source: &dyn Image, spec: &vmdk::CreateSpec) -> vmdk::Result<()> {
         let capacity = source.capacity();
-        let report = |bytes| self.report(bytes, capacity);
+        let report = |bytes| tell(self.progress.as_ref(), bytes, capacity);
         let options = CopyOptions::new().threads(THREADS).cancel(&self.cancelled).progress(&report);
         convert(source, &self.path, spec, &options)?.close()
     }
@@ -82,19 +98,13 @@ impl Work {
         if let Some(version) = self.spec.hardware_version {
             spec = spec.hardware_version(version);
         }
-        let mut report = |at: stream::Progress| self.report(at.disk, source.capacity());
+        let mut report = |at: stream::Progress| tell(self.progress.as_ref(), at.disk, source.capacity());
         let export = stream::Export::new(&spec).threads(THREADS).cancel(&self.cancelled).on_progress(&mut report);
         let buffered = export.run(source, io::BufWriter::with_capacity(1 << 20, file))?;
         let file = buffered.into_inner().map_err(|error| failed("write")(error.into_error()))?;
         file.sync_all().map_err(failed("flush"))?;
         half_made.keep();
         Ok(())
-    }
-
-    fn report(&self, bytes: u64, capacity: u64) {
-        if let Some(progress) = &self.progress {
-            progress(u8::try_from(u128::from(bytes) * 100 / u128::from(capacity.max(1))).unwrap_or(100));
-        }
     }
 }
 

@@ -3,7 +3,13 @@
 //! A lock that every operation shares and closing takes alone makes closing wait for operations whose futures were
 //! dropped.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use tokio::{sync::RwLock, task::spawn_blocking};
@@ -11,27 +17,36 @@ use vmdk::{ChildSpec, MapKind};
 
 #[cfg(feature = "blocking")]
 use super::super::DirectIo;
-use super::{BoxFuture, DiskHandle, flatten};
+use super::{
+    BoxFuture, DiskHandle,
+    attached::WithParent,
+    flatten,
+    local_image::LocalImage,
+    rewrite::{defragment, shrink},
+};
 use crate::{
-    Progress,
     allocation::{Allocation, Chunks},
     create::DiskKind,
-    error::{Error, Result},
+    error::{AttachProblem, Error, Result},
     info::{DiskInfo, Geometry, key},
     mode::TransportMode,
     open::OpenOptions,
+    progress::{Progress, tell},
+    transport::{Link, SharedHandle, close, image::blocking_image, refuse},
 };
 
 pub(super) struct FileHandle {
     /// Taken out when the disk is closed.
     disk: Arc<RwLock<Option<vmdk::Disk>>>,
+    /// The parent that was attached; closed after the disk.
+    parent: Mutex<Option<SharedHandle>>,
     path: Arc<str>,
     capacity: u64,
     writable: bool,
     /// Every write is made durable before it returns.
     unbuffered: bool,
     /// It has a parent that was left out.
-    is_part: bool,
+    is_part: AtomicBool,
     options: vmdk::OpenOptions,
 }
 
@@ -44,10 +59,97 @@ impl FileHandle {
             capacity: disk.capacity(),
             writable: disk.is_writable(),
             unbuffered: options.unbuffered,
-            is_part: options.single_link && has_parent(),
+            is_part: AtomicBool::new(options.single_link && has_parent()),
+            parent: Mutex::new(None),
             options: vmdk_options,
             disk: Arc::new(RwLock::new(Some(disk))),
         }
+    }
+
+    fn is_part(&self) -> bool {
+        self.is_part.load(Ordering::Acquire)
+    }
+
+    /// What the child has written down about its parent: content id and name.
+    async fn wanted(&self) -> Result<(vmdk::Cid, Option<String>)> {
+        let wanted = |disk: &vmdk::Disk| match disk.descriptor() {
+            Some(own) => Ok((own.parent_cid()?, own.parent_file_name_hint()?.map(Into::into))),
+            None => Ok((vmdk::Cid::NONE, None)),
+        };
+        self.run("describing", wanted).await
+    }
+
+    async fn attach_problem(&self, parent: &SharedHandle) -> Result<Option<AttachProblem>> {
+        let (wanted, _) = self.wanted().await?;
+        if wanted == vmdk::Cid::NONE {
+            return Ok(Some(AttachProblem::ChildIsBase));
+        }
+        if !self.is_part() {
+            return Ok(Some(AttachProblem::ChildHasParents));
+        }
+        if parent.capacity() > self.capacity {
+            return Ok(Some(AttachProblem::Capacity { parent: parent.capacity(), child: self.capacity }));
+        }
+        Ok(match parent.link().await? {
+            Some(Link { is_part: true, .. }) => Some(AttachProblem::ParentIsPart),
+            Some(Link { content_id: found, .. }) if found != wanted => Some(AttachProblem::ContentId { wanted, found }),
+            _ => None,
+        })
+    }
+
+    async fn check_attach(&self, parent: &SharedHandle, name: &str) -> Result<()> {
+        match self.attach_problem(parent).await? {
+            None => Ok(()),
+            Some(problem) => {
+                Err(Error::NotAttachable { child: self.path.to_string(), parent: name.to_owned(), problem })
+            }
+        }
+    }
+
+    /// Opens the disk again, over the parent. Nothing is under way meanwhile; after a failure it is as it was.
+    async fn put_over(&self, parent: SharedHandle, name: &str) -> Result<()> {
+        self.check_attach(&parent, name).await?;
+        let (wanted, hint) = self.wanted().await?;
+        let hint = hint.unwrap_or_default();
+        let image = blocking_image(Arc::clone(&parent), name, tokio::runtime::Handle::current());
+        let (path, options) = (Arc::clone(&self.path), self.options.clone());
+        let mut disk = Arc::clone(&self.disk).write_owned().await;
+        let work = move || {
+            let over = WithParent::new(&path, &hint, wanted, image)?.into_options(&options);
+            let Some(alone) = disk.take() else { return Ok(false) };
+            let opened = alone.close().and_then(|()| vmdk::Disk::open(&*path, &over));
+            let (opened, outcome) = match opened {
+                Ok(opened) => (opened, Ok(true)),
+                Err(error) => (vmdk::Disk::open(&*path, &options)?, Err(error)),
+            };
+            *disk = Some(opened);
+            outcome
+        };
+        if flatten(spawn_blocking(work).await, "attaching a parent to", &self.path)? {
+            self.is_part.store(false, Ordering::Release);
+            *self.parent.lock().unwrap_or_else(PoisonError::into_inner) = Some(parent);
+        }
+        Ok(())
+    }
+
+    /// Closes the disk, has its file rewritten, and opens it again.
+    async fn put_in_order(&self, progress: Option<Progress>) -> Result<()> {
+        let (path, options) = (Arc::clone(&self.path), self.options.clone());
+        let attached = self.parent.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let mut disk = Arc::clone(&self.disk).write_owned().await;
+        let work = move || {
+            let Some(open) = disk.as_ref() else { return Ok(true) };
+            let Some(rewritten) = defragment(open, &path, attached, progress.as_ref())? else { return Ok(false) };
+            disk.take().map_or(Ok(()), vmdk::Disk::close)?;
+            let replaced = rewritten.replace(&path);
+            *disk = Some(vmdk::Disk::open(&*path, &options)?);
+            replaced.map(|()| true)
+        };
+        if flatten(spawn_blocking(work).await, "defragmenting", &self.path)? {
+            return Ok(());
+        }
+        let hint = "only base disks in one sparse file are put in order: clone the disk instead";
+        refuse("defragment disks of this kind", self.mode(), hint).await
     }
 
     /// Runs `work` on a blocking thread, where it keeps the disk open until it is done.
@@ -125,7 +227,7 @@ impl DiskHandle for FileHandle {
     }
 
     fn allocated(&self, range: Range<u64>, chunk: u64) -> BoxFuture<'_, Result<Allocation>> {
-        let is_part = self.is_part;
+        let is_part = self.is_part.load(Ordering::Acquire);
         Box::pin(self.run("mapping", move |disk| {
             let mut chunks = Chunks::new(chunk, range.clone());
             for entry in disk.map(range) {
@@ -173,7 +275,7 @@ impl DiskHandle for FileHandle {
     ) -> BoxFuture<'a, Result<()>> {
         let Some(kind) = kind.create_kind().filter(|kind| kind.is_sparse()) else {
             let hint = "children are MonolithicSparse or SplitSparse: they hold only what differs";
-            return super::super::refuse("create children of this kind", self.mode(), hint);
+            return refuse("create children of this kind", self.mode(), hint);
         };
         let spec = ChildSpec::new().kind(kind).options(self.options.clone().single_link(false));
         let (parent, child) = (Arc::clone(&self.path), path.to_owned());
@@ -181,9 +283,7 @@ impl DiskHandle for FileHandle {
         Box::pin(async move {
             super::check_path(path)?;
             self.run("creating a child of", create).await?;
-            if let Some(progress) = progress {
-                progress(100);
-            }
+            tell(progress.as_ref(), 1, 1);
             Ok(())
         })
     }
@@ -193,11 +293,50 @@ impl DiskHandle for FileHandle {
         Some(self)
     }
 
+    fn shrink(&self, progress: Option<Progress>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.run("shrinking", move |disk| shrink(disk, progress.as_ref())))
+    }
+
+    fn defragment(&self, progress: Option<Progress>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.put_in_order(progress))
+    }
+
+    fn local_image(&self) -> Option<Arc<dyn vmdk::Image>> {
+        let (disk, path) = (Arc::clone(&self.disk), Arc::clone(&self.path));
+        Some(Arc::new(LocalImage { disk, path, capacity: self.capacity }))
+    }
+
+    fn chain(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        let names = |disk: &vmdk::Disk| disk.links().map(|link| link.path.to_string_lossy().into_owned()).collect();
+        Box::pin(self.run("listing the links of", move |disk| Ok(names(disk))))
+    }
+
+    fn link(&self) -> BoxFuture<'_, Result<Option<Link>>> {
+        let is_part = self.is_part();
+        Box::pin(self.run("describing", move |disk| match disk.descriptor() {
+            Some(own) => Ok(Some(Link { content_id: own.cid()?, is_part })),
+            None => Ok(None),
+        }))
+    }
+
+    fn is_attach_possible<'a>(&'a self, parent: &'a SharedHandle, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.check_attach(parent, name))
+    }
+
+    fn attach<'a>(&'a self, parent: SharedHandle, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.put_over(parent, name))
+    }
+
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
             // Waits for everything that is under way.
             let Some(disk) = self.disk.write().await.take() else { return Ok(()) };
-            flatten(spawn_blocking(move || disk.close()).await, "closing", &self.path)
+            let closed = flatten(spawn_blocking(move || disk.close()).await, "closing", &self.path);
+            let parent = self.parent.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match parent {
+                Some(parent) => closed.and(close(parent).await),
+                None => closed,
+            }
         })
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! File I/O blocks, so it runs on the runtime's blocking threads.
 
+mod attached;
 mod clone;
 mod handle;
+mod local_image;
+mod rewrite;
 
 use tokio::task::{JoinError, spawn_blocking};
 use vmdk::{
@@ -15,12 +18,12 @@ use vmdk::{
 use self::{clone::clone_to_file, handle::FileHandle};
 use super::{BoxFuture, DiskHandle, Transport};
 use crate::{
-    Progress,
     clone::CloneJob,
     create::CreateSpec,
     error::{Error, Result},
     mode::TransportMode,
     open::{Access, OpenOptions},
+    progress::{Progress, tell},
     upkeep::CheckOutcome,
 };
 
@@ -92,9 +95,7 @@ impl Transport for FileTransport {
         Box::pin(async move {
             check_path(path)?;
             blocking("growing", path, move || vmdk::grow(name, capacity, &options)).await?;
-            if let Some(progress) = progress {
-                progress(100);
-            }
+            tell(progress.as_ref(), 1, 1);
             Ok(())
         })
     }

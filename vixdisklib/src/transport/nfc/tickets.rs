@@ -3,7 +3,7 @@
 use vsphere_nfc::{BoxFuture, Pin, ServerVersion, SessionId, Ticket, TicketError, TicketSource};
 use vsphere_vim::{DeviceKey, MoRef, NfcTicket, Thumbprint, Vim, mo};
 
-use crate::{error::Result, machine::Machine, open::Access};
+use crate::{machine::Machine, open::Access};
 
 /// Tickets for one disk of a virtual machine, for users of the crate `vsphere-nfc`.
 ///
@@ -20,8 +20,8 @@ impl VmTickets {
         Self { machine: Machine { vim: vim.clone(), vm: vm.clone(), snapshot: None }, disk, access }
     }
 
-    pub(super) async fn for_disk(machine: &Machine, path: &str, access: Access) -> Result<Self> {
-        Ok(Self { disk: machine.owner_of(path).await?, machine: machine.clone(), access })
+    pub(super) fn new(machine: &Machine, disk: DeviceKey, access: Access) -> Self {
+        Self { machine: machine.clone(), disk, access }
     }
 
     async fn ask_version(&self) -> ServerVersion {
