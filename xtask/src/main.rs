@@ -1,8 +1,10 @@
 //! Chores of this repository.
 //!
 //! - `cargo xtask codegen` writes the generated model of `vsphere-vim-types` from `xtask/model/vim.json`;
-//! - `cargo xtask codegen --check` fails when the committed files are not what it would write.
+//! - `cargo xtask codegen --check` fails when the committed files are not what it would write;
+//! - `cargo xtask abi-check --vddk DIR` compares `vixdisklib-sys` with the headers in `DIR/include`, through `bindgen`.
 
+mod abi;
 mod codegen;
 
 use std::path::Path;
@@ -15,7 +17,8 @@ fn main() -> ExitCode {
     let result = match args.as_slice() {
         ["codegen"] => codegen::run(root, codegen::Mode::Write),
         ["codegen", "--check"] => codegen::run(root, codegen::Mode::Check),
-        _ => Err("usage: cargo xtask codegen [--check]".to_owned()),
+        ["abi-check", "--vddk", directory] => abi::check(Path::new(directory)),
+        _ => Err("usage: cargo xtask codegen [--check] | abi-check --vddk DIR".to_owned()),
     };
     match result {
         Ok(message) => {

@@ -85,6 +85,11 @@ impl VixCode {
         Some(&FACTS[at])
     }
 
+    /// What is known about all codes that have a name here, in ascending order.
+    pub fn known() -> impl Iterator<Item = &'static CodeFacts> {
+        FACTS.iter()
+    }
+
     /// VMware's name; `None` where it is not known.
     pub fn name(self) -> Option<&'static str> {
         self.facts().map(|facts| facts.name)

@@ -17,6 +17,7 @@
 //! - [`constants`]: kinds of disks, adapters and credentials, flags of opening
 //! - [`code`]: what [`VixError`] says, whether trying again helps, and what to do
 //! - [`functions`]: the 43 functions as Rust types, and as the table [`FUNCTIONS`]
+//! - [`layout`]: sizes and offsets of the structures as a table
 //! - [`shape`]: what of a signature matters to a caller in machine code
 #![cfg_attr(feature = "load", doc = "- [`load`]: VMware's library, loaded at run time and kept from misuse")]
 #![cfg_attr(not(feature = "load"), doc = "- `load` (feature): VMware's library, loaded at run time")]
@@ -30,6 +31,7 @@ pub mod code;
 pub mod constants;
 #[macro_use]
 pub mod functions;
+pub mod layout;
 #[cfg(all(feature = "load", unix))]
 pub mod load;
 pub mod shape;

@@ -9,6 +9,7 @@ use super::{
     info::DiskInfo,
     library::need,
     progress::{self, Progress},
+    text,
     worker::{Message, Worker},
 };
 use crate::{
@@ -95,7 +96,6 @@ impl Disk {
 
     /// Makes the writes before it durable.
     #[doc(alias = "VixDiskLib_Flush")]
-    #[doc(alias = "VixDiskLib_Wait")]
     pub fn flush(&self) -> Answer<()> {
         self.on_worker(|worker| {
             worker.drain()?;
@@ -103,6 +103,12 @@ impl Disk {
             // SAFETY: an open disk.
             worker.check("VixDiskLib_Flush", unsafe { flush(worker.handle()) })
         })
+    }
+
+    /// Waits for all that is under way, also for what nobody waits for any more.
+    #[doc(alias = "VixDiskLib_Wait")]
+    pub fn idle(&self) -> Answer<()> {
+        self.on_worker(Worker::drain)
     }
 
     /// The allocated runs of sectors, in whole chunks: start and count are multiples of the chunk, which has at least
@@ -125,7 +131,8 @@ impl Disk {
                 unsafe { read(worker.handle(), key.as_ptr(), buffer, len, required) }
             });
             match value {
-                Ok(value) => Ok(strings(&value).next()),
+                // The value ends in NUL; it may be empty, and is there all the same.
+                Ok(value) => Ok(value.split(|byte| *byte == 0).next().map(text::lossy)),
                 Err(error) if error.vix_code() == Some(VixCode::DISK_KEY_NOTFOUND) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -258,7 +265,7 @@ impl fmt::Debug for Disk {
 /// The texts of a list in which each ends in NUL, up to the first that is empty.
 fn strings(list: &[u8]) -> impl Iterator<Item = String> + '_ {
     let texts = list.split(|byte| *byte == 0).take_while(|text| !text.is_empty());
-    texts.map(|text| String::from_utf8_lossy(text).into_owned())
+    texts.map(text::lossy)
 }
 
 const READ_METADATA: &str = "VixDiskLib_ReadMetadata";

@@ -84,6 +84,11 @@ impl LibraryOptions {
         Self { log: Some(sink), ..self }
     }
 
+    /// The same, unless somebody has set one already.
+    pub fn log_unless_set(self, sink: LogSink) -> Self {
+        Self { log: self.log.or(Some(sink)), ..self }
+    }
+
     /// Whether a library begun with these is as good as one begun with `other`.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let key = |of: &Self| (of.version, of.lib_dir.clone(), of.config.clone(), of.generation, of.depth);

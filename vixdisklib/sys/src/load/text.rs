@@ -9,6 +9,11 @@ pub(super) fn to_c(what: &'static str, text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::Nul { what })
 }
 
+/// Bytes of the library as text; those that are not UTF-8 are replaced.
+pub(super) fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 /// A text of the library, copied; bytes that are not UTF-8 are replaced. `None` for null.
 ///
 /// # Safety
@@ -19,5 +24,5 @@ pub(super) unsafe fn from_c(text: *const c_char) -> Option<String> {
     }
     // SAFETY: not null; the rest is the caller's promise.
     let text = unsafe { CStr::from_ptr(text) };
-    Some(text.to_string_lossy().into_owned())
+    Some(lossy(text.to_bytes()))
 }

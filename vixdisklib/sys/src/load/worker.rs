@@ -295,7 +295,7 @@ impl Worker {
             let at = if buffer.is_empty() { ptr::null_mut() } else { buffer.as_mut_ptr().cast() };
             let error = call(at, buffer.len(), &mut required);
             match error.code() {
-                VixCode::BUFFER_TOOSMALL if required > buffer.len() => buffer.resize(required, 0),
+                VixCode::BUFFER_TOOSMALL | VixCode::OK if required > buffer.len() => buffer.resize(required, 0),
                 _ => {
                     self.check(name, error)?;
                     buffer.truncate(required);

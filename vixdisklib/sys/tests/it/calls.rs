@@ -52,6 +52,8 @@ fn what_is_done_to_an_open_disk() {
         let disk = local.open("a", OpenFlags::NONE).wait().unwrap();
         assert_eq!(disk.metadata("adapterType").wait().unwrap().as_deref(), Some("lsilogic"));
         assert_eq!(disk.metadata("nothing").wait().unwrap(), None);
+        disk.set_metadata("comment", "").wait().unwrap();
+        assert_eq!(disk.metadata("comment").wait().unwrap().as_deref(), Some(""), "empty, and there");
         assert_eq!(disk.metadata_keys().wait().unwrap(), ["adapterType", "uuid"]);
         disk.set_metadata("uuid", "1234").wait().unwrap();
         assert_eq!(disk.metadata("uuid").wait().unwrap().as_deref(), Some("1234"));

@@ -23,7 +23,7 @@ typedef Bool Progress(void *data, int percent);
 
 enum { CAPACITY = 16384, SECTOR = 512 };
 
-typedef struct { char server[64], vm[64]; unsigned port; int disks; } Connection;
+typedef struct { char server[64], vm[64], mode[16]; unsigned port; int disks; } Connection;
 typedef struct { Connection *connection; int flying; char path[256]; uint8_t *bytes; char key[64], value[64]; } Disk;
 typedef struct {
     char *vm, *server, *thumbprint; long private_use; int cred_type; char *creds[3]; uint32_t port, nfc_port; char *version;
@@ -86,6 +86,7 @@ VixError VixDiskLib_ConnectEx(const Params *params, Bool read_only, const char *
         if (!strcmp(params->server, "away")) return free(made), (0x12ULL << 32) | 14009;
         snprintf(made->server, sizeof made->server, "%s", params->server);
         snprintf(made->vm, sizeof made->vm, "%s", params->vm ? params->vm : "");
+        snprintf(made->mode, sizeof made->mode, "%.*s", modes ? (int)strcspn(modes, ":") : 6, modes ? modes : "nbdssl");
         made->port = params->port;
 #ifndef OLD
         if (params->spec_type) SAY("spec %d %s %s", params->spec_type, params->spec[0], params->spec[1]);
@@ -129,14 +130,14 @@ VixError VixDiskLib_Close(Disk *disk) {
     free(disk);
     return error;
 }
-const char *VixDiskLib_GetTransportMode(Disk *disk) { return disk->connection->server[0] ? "nbdssl" : "file"; }
+const char *VixDiskLib_GetTransportMode(Disk *disk) { return disk->connection->server[0] ? disk->connection->mode : "file"; }
 
 VixError VixDiskLib_GetInfo(Disk *disk, Info **out) {
     /* At the end of its memory: what is read beyond it is a crash. */
     uint8_t *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mprotect(pages + 4096, 4096, PROT_NONE);
     Info *info = (Info *)(pages + 4096 - sizeof *info);
-    *info = (Info){ {1024, 16, 63}, {2048, 255, 63}, CAPACITY, 3, 2, "/parent.vmdk", "60 00 C2 9a" };
+    *info = (Info){ {1024, 16, 63}, {2048, 255, 63}, strstr(disk->path, "odd") ? CAPACITY - 5 : CAPACITY, 3, 2, "/parent.vmdk", "60 00 C2 9a" };
 #ifndef OLD
     info->logical = 512, info->physical_sector = 4096;
 #endif
