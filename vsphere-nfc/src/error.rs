@@ -301,6 +301,12 @@ pub enum Phase {
     QueryAllocated,
     /// Looking up a disk database entry.
     Metadata,
+    /// Fetching a file or a disk as a whole.
+    GetFile,
+    /// Storing a file or a disk as a whole.
+    PutFile,
+    /// Making a directory or deleting a file.
+    FileOperation,
     /// Closing disk and session.
     Close,
     /// Nothing in particular: the connection was idle.
@@ -322,6 +328,9 @@ impl fmt::Display for Phase {
             Self::Write => "a write",
             Self::QueryAllocated => "an allocation query",
             Self::Metadata => "a disk database look-up",
+            Self::GetFile => "fetching a file",
+            Self::PutFile => "storing a file",
+            Self::FileOperation => "a file operation",
             Self::Close => "closing",
             Self::Idle => "the idle session",
         })

@@ -26,7 +26,8 @@
 //! 2. the authentication daemon on port 902: banner, TLS, ticket, `PROXY`;
 //! 3. the NFC service: a second TLS session on the same TCP stream, or in clear
 //!    ([`Channel`]); the 264-byte messages that start a session;
-//! 4. the asynchronous layer: [`NfcDisk`] with many requests in flight.
+//! 4. the asynchronous layer: [`NfcDisk`] with many requests in flight; or, on a connection of its
+//!    own, the classic layer: [`NfcFiles`] for whole files and disks.
 //!
 //! [`wire`] has the bytes of all of them, without input or output.
 //!
@@ -39,6 +40,7 @@
 
 mod aio;
 mod authd;
+mod classic;
 mod dial;
 mod disk;
 mod error;
@@ -56,6 +58,10 @@ mod tls;
 pub mod trace;
 pub mod wire;
 
+pub use classic::{
+    Ancestors, ClassicQuirks, DiskReader, DiskSpec, DiskWriter, FileReader, FileWriter, FilesOptions, NfcFiles,
+    Provisioning, SynchronousDisk,
+};
 pub use disk::{Mode, NfcDisk, SessionInfo};
 pub use error::{Error, Phase, Result};
 pub use hosts::NfcHosts;
@@ -65,5 +71,6 @@ pub use quirks::{Quirks, ThumbprintSha2};
 pub use retry::Retry;
 pub use ticket::{BoxFuture, DEFAULT_PORT, ServerVersion, SessionId, Ticket, TicketError, TicketSource};
 pub use tls::{ParsePinError, Pin};
+pub use wire::disk_stream::Part as DiskPart;
 pub use wire::fault::Fault;
 pub use wire::file::Geometry;

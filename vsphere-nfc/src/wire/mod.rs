@@ -6,7 +6,11 @@
 //! | module | what |
 //! |-|-|
 //! | [`authd`] | the line protocol in front: banner, commands, replies |
-//! | [`classic`] | the 264-byte messages |
+//! | [`classic`] | the 264-byte messages that start and end a session |
+//! | [`classic_file`] | those about whole files |
+//! | [`frames`] | how the content of a file travels |
+//! | [`disk_stream`] | what it is when the file is a disk |
+//! | [`fssrvr`] | messages of synchronous random access |
 //! | [`aio`] | the 16-byte header of the asynchronous layer |
 //! | [`session`] | payloads that set up an AIO session |
 //! | [`mod@file`] | payloads that open and close a disk |
@@ -20,9 +24,13 @@
 pub mod aio;
 pub mod authd;
 pub mod classic;
+pub mod classic_file;
 pub mod compress;
+pub mod disk_stream;
 pub mod fault;
 pub mod file;
+pub mod frames;
+pub mod fssrvr;
 pub mod io;
 pub mod query;
 pub mod session;

@@ -24,6 +24,46 @@ pub trait NfcBackend: Send + Sync + 'static {
     /// # Errors
     /// [`OpenRefused`] with the NFC code and text that the client is to see.
     fn open(&self, grant: &Grant, path: &str, write: bool) -> Result<Arc<dyn NfcFile>, OpenRefused>;
+
+    /// The content of the plain file `path`.
+    ///
+    /// # Errors
+    /// [`OpenRefused`] with the NFC code and text that the client is to see; so it is with all below.
+    fn read_file(&self, _grant: &Grant, _path: &str) -> Result<Vec<u8>, OpenRefused> {
+        Err(OpenRefused::not_offered())
+    }
+
+    /// Stores the plain file `path`.
+    ///
+    /// # Errors
+    /// As above.
+    fn write_file(&self, _grant: &Grant, _path: &str, _content: Vec<u8>) -> Result<(), OpenRefused> {
+        Err(OpenRefused::not_offered())
+    }
+
+    /// Makes a disk of zeros, open for writing.
+    ///
+    /// # Errors
+    /// As above.
+    fn create_disk(&self, _grant: &Grant, _path: &str, _new: &NewDisk) -> Result<Arc<dyn NfcFile>, OpenRefused> {
+        Err(OpenRefused::not_offered())
+    }
+
+    /// Makes the directory `path`, with those above it or only in one that is there.
+    ///
+    /// # Errors
+    /// As above.
+    fn make_directory(&self, _grant: &Grant, _path: &str, _with_ancestors: bool) -> Result<(), OpenRefused> {
+        Err(OpenRefused::not_offered())
+    }
+
+    /// Deletes the file `path`.
+    ///
+    /// # Errors
+    /// As above.
+    fn delete(&self, _grant: &Grant, _path: &str) -> Result<(), OpenRefused> {
+        Err(OpenRefused::not_offered())
+    }
 }
 
 /// An open disk: positioned, blocking input and output in bytes.
@@ -62,6 +102,19 @@ pub trait NfcFile: Send + Sync + 'static {
     /// The disk database entry `key` (without `ddb.`), if there is one.
     fn ddb(&self, key: &str) -> Option<String>;
 
+    /// All entries of the disk database: keys without `ddb.`, and values.
+    fn ddb_entries(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// Sets entries of the disk database.
+    ///
+    /// # Errors
+    /// What the storage says; the client sees an NFC error.
+    fn set_ddb(&self, _entries: &[(String, String)]) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the disk database cannot be written"))
+    }
+
     /// Makes everything written durable; called when a writable file is closed.
     ///
     /// # Errors
@@ -69,6 +122,20 @@ pub trait NfcFile: Send + Sync + 'static {
     fn flush(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A disk that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewDisk {
+    /// The size in bytes, a multiple of 512.
+    pub capacity: u64,
+    /// Storage is taken as it is needed.
+    pub thin: bool,
+    /// `lsilogic` or `ide`, where the client said so.
+    pub adapter: Option<&'static str>,
+    /// A disk that exists is overwritten.
+    pub overwrite: bool,
 }
 
 /// What a redeemed ticket allows. Its content is the backend's own business.
@@ -125,6 +192,11 @@ impl OpenRefused {
     /// A refusal with `code` and `text`.
     pub fn new(code: u32, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
+    }
+
+    /// The answer of a backend that does not do this.
+    pub fn not_offered() -> Self {
+        Self::new(super::session::CODE_INVALID, "The operation is not offered here")
     }
 
     /// The answer to write flags under a read-only ticket.

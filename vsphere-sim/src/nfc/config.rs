@@ -40,6 +40,18 @@ pub struct NfcServerConfig {
     pub fragment_size: Option<u32>,
     /// How the fragments of reads are compressed. Default: as the client wishes.
     pub compression: ReplyCompression,
+    /// The most sectors of a run of data in a fetched disk. Default: 32767, all that there is.
+    pub run_sectors: u16,
+    /// How many frames the disk database of a fetched disk is cut into. Default: 1.
+    pub metadata_frames: u32,
+    /// Whether an empty frame follows a fetched disk. Real hosts: unknown. Default: no.
+    pub empty_frame_after_disk: bool,
+    /// Whether a disk that is fetched is announced as a child disk. Default: no.
+    pub answers_delta_disk: bool,
+    /// What means a read in synchronous access. Real hosts: unknown. Default: 0, as 1 is a write.
+    pub synchronous_read_direction: u32,
+    /// The largest request of synchronous access, in bytes. Default: 2 MiB.
+    pub max_synchronous_request: u32,
     /// The layout of AIO errors. Real hosts: unknown.
     pub error_layout: Layout,
     /// Whether allocation queries are answered. Default: yes.
@@ -75,6 +87,12 @@ impl Default for NfcServerConfig {
             fragment_order: FragmentOrder::InOrder,
             fragment_size: None,
             compression: ReplyCompression::AsWished,
+            run_sectors: u16::MAX,
+            metadata_frames: 1,
+            empty_frame_after_disk: false,
+            answers_delta_disk: false,
+            synchronous_read_direction: 0,
+            max_synchronous_request: 2 * 1024 * 1024,
             error_layout: Layout::default(),
             allocation: AllocationAnswers::Bitmap,
             delay: Duration::ZERO,
@@ -204,6 +222,18 @@ pub enum Step {
     CloseFile,
     /// CLOSE_SESSION.
     CloseSession,
+    /// A file or a disk is asked for as a whole.
+    GetFile,
+    /// A frame of it.
+    GetData,
+    /// A file or a disk is announced, to be stored as a whole.
+    PutFile,
+    /// A frame of it.
+    PutData,
+    /// The answer when it is stored.
+    PutDone,
+    /// A directory is made, a file deleted.
+    FileOperation,
 }
 
 /// What happens instead of the answer.

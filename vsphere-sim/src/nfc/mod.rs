@@ -1,4 +1,5 @@
-//! A server for NFC on TCP 902: the authentication daemon, both TLS stages, the asynchronous layer.
+//! A server for NFC on TCP 902: the authentication daemon, both TLS stages, the asynchronous
+//! layer, and the classic one below it.
 //!
 //! It follows the same sheet of facts as the client, not the client's code; they share only the
 //! codec. Everything that is not certain about real hosts is a switch of [`NfcServerConfig`], and
@@ -9,9 +10,11 @@
 mod authd;
 mod backend;
 mod buffers;
+mod classic;
 mod config;
 mod counters;
 mod metered;
+mod random_access;
 mod replay;
 mod requests;
 mod server;
@@ -20,7 +23,7 @@ mod start;
 mod transfer;
 mod version;
 
-pub use backend::{Geometry, Grant, NfcBackend, NfcFile, OpenRefused, RedeemError};
+pub use backend::{Geometry, Grant, NewDisk, NfcBackend, NfcFile, OpenRefused, RedeemError};
 pub use config::{
     AllocationAnswers, Cut, FaultAction, FragmentOrder, NfcServerConfig, ReplyCompression, Step, TicketRefusal,
 };

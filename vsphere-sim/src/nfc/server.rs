@@ -15,7 +15,8 @@ use super::backend::NfcBackend;
 use super::config::{FaultAction, Injected, NfcServerConfig, Step};
 use super::counters::NfcCounters;
 use super::metered::Metered;
-use super::{authd, replay, session, start};
+use super::start::{self, Started};
+use super::{authd, classic, replay, session};
 
 /// A certificate and the TLS configuration that presents it.
 #[derive(Debug, Clone)]
@@ -197,8 +198,10 @@ async fn serve(tcp: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
         if let Some(trace) = &config.replay {
             return replay::serve(reader, writer, trace).await;
         }
-        start::serve(&mut reader, &mut writer, shared, &config, handed.expect_client_random).await?;
-        session::serve(reader, writer, shared, &config, handed.grant).await
+        match start::serve(&mut reader, &mut writer, shared, &config, handed.expect_client_random).await? {
+            Started::Asynchronous => session::serve(reader, writer, shared, &config, handed.grant).await,
+            Started::Classic(first) => classic::serve(&first, reader, writer, shared, &config, handed.grant).await,
+        }
     };
     tokio::select! {
         _ = generation.changed() => Err(io::Error::other("all connections were ended")),

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vsphere_nfc::wire::classic::{MESSAGE_LEN, Message};
 
 use super::authd::{self, ReadHalf, WriteHalf};
+use super::classic;
 use super::config::{FaultAction, NfcServerConfig, Step};
 use super::server::{Shared, ended, violation};
 
@@ -15,21 +16,34 @@ const MAX_STRING: u32 = 4096;
 /// The type of classic errors; real values are not known.
 const ERROR_KIND: u32 = 1;
 
-/// Answers classic messages until the client asks for the asynchronous layer.
+/// What the client wants once it has started.
+pub(super) enum Started {
+    /// The asynchronous layer.
+    Asynchronous,
+    /// What this message, the first one, asks for.
+    Classic(Box<[u8; MESSAGE_LEN]>),
+}
+
+/// Answers classic messages until the client asks for the asynchronous layer, or for something that
+/// needs none.
 pub(super) async fn serve(
     reader: &mut ReadHalf,
     writer: &mut WriteHalf,
     shared: &Arc<Shared>,
     config: &NfcServerConfig,
     expect_client_random: bool,
-) -> io::Result<()> {
+) -> io::Result<Started> {
     let gates = config.gates();
     let mut started = false;
     let mut versioned = false;
     loop {
         let mut bytes = [0; MESSAGE_LEN];
         reader.read_exact(&mut bytes).await?;
-        let (step, answer) = match Message::decode(&bytes) {
+        let message = Message::decode(&bytes);
+        if !versioned && classic::is_operation(message.number()) {
+            return Ok(Started::Classic(Box::new(bytes)));
+        }
+        let (step, answer) = match message {
             Message::ClientRandom(_) if expect_client_random && !started => continue,
             // As 6.7 and 6.0 do.
             Message::ClientRandom(_) => return unknown(writer, "message 43 was not expected").await,
@@ -89,20 +103,20 @@ pub(super) async fn serve(
                 return Err(ended("ended by an injected fault"));
             }
             Some(FaultAction::Close) => return Err(ended("closed by an injected fault")),
-            Some(FaultAction::Stall) => return authd::stall(reader).await,
+            Some(FaultAction::Stall) => authd::stall(reader).await?,
             Some(FaultAction::Bytes(bytes)) => {
                 writer.write_all(&bytes).await?;
                 writer.flush().await?;
             }
         }
         if step == Step::AioOpen {
-            return Ok(());
+            return Ok(Started::Asynchronous);
         }
     }
 }
 
 /// Ends the session as a host does that does not know the message.
-async fn unknown(writer: &mut WriteHalf, why: &'static str) -> io::Result<()> {
+async fn unknown(writer: &mut WriteHalf, why: &'static str) -> io::Result<Started> {
     send(writer, &Message::SessionComplete).await?;
     Err(ended(why))
 }
