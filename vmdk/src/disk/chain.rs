@@ -131,8 +131,7 @@ impl Chain {
                     }
                     Err(stop) => {
                         blocks.go_on(stop)?;
-                        let (_, end) = grains.table(part.start);
-                        let len = end.min(part.end) - part.start;
+                        let len = grains.part_end::<B>(part.start).min(part.end) - part.start;
                         // The links under this one will be asked too, most likely: learn what they miss as well.
                         (len, self.walk(link + 1, at(len), blocks, see)?)
                     }

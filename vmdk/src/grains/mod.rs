@@ -23,6 +23,10 @@ pub(crate) trait Blocks {
     /// Why there is no block: a failure, or that it must be fetched first.
     type Stop: From<Error>;
 
+    /// Tables are asked for in parts of so many bytes. Whole, where nothing else is said: those who change tables share
+    /// them with those who read.
+    const PART_BYTES: u64 = u64::MAX;
+
     /// The block of `file`. Its length is the one asked for.
     fn block(&self, file: FileId, block: Block) -> Result<Table, Self::Stop>;
 
@@ -142,6 +146,24 @@ impl Grains {
         (table, (table + 1).saturating_mul(span).min(self.capacity))
     }
 
+    /// Where the bytes end of which the same part of a table tells as of the byte at `offset`.
+    pub(crate) fn part_end<B: Blocks>(&self, offset: u64) -> u64 {
+        let (table, index) = self.entry(self.grain(offset));
+        let behind = (self.part_start::<B>(index) + self.part_entries::<B>()).min(self.entries_per_table);
+        (table * self.entries_per_table + behind).saturating_mul(self.grain_bytes).min(self.capacity)
+    }
+
+    /// Entries of a part of a table.
+    fn part_entries<B: Blocks>(&self) -> u64 {
+        (B::PART_BYTES / self.entries.width()).clamp(1, self.entries_per_table)
+    }
+
+    /// The first entry of the part with entry `index` of a table.
+    fn part_start<B: Blocks>(&self, index: usize) -> u64 {
+        let entries = self.part_entries::<B>();
+        index as u64 / entries * entries
+    }
+
     /// Where the first bytes of `range` are: the longest run that tables and file agree to call one.
     pub(crate) fn run<B: Blocks>(&self, file: FileId, blocks: &B, range: Range<u64>) -> Result<Run, B::Stop> {
         let mut found: Option<Run> = None;
@@ -217,18 +239,26 @@ impl Grains {
     /// The first run of `range`, which is not empty and lies in table `number`.
     fn table_run<B: Blocks>(&self, file: FileId, blocks: &B, number: u64, range: Range<u64>) -> Result<Run, B::Stop> {
         match self.table_block(file, blocks, number)? {
-            Some(block) => Ok(self.first_run(&blocks.block(file, block)?, range)?),
+            Some(table) => {
+                let (_, index) = self.entry(self.grain(range.start));
+                let (first, width) = (self.part_start::<B>(index), self.entries.width());
+                let len = (self.entries_per_table - first).min(self.part_entries::<B>()) * width;
+                let part = Block { offset: table.offset + first * width, len: len as u32 };
+                let range = range.start..range.end.min(self.part_end::<B>(range.start));
+                Ok(self.first_run(&blocks.block(file, part)?, first as usize, range)?)
+            }
             None => Ok(Run { place: Place::Unallocated, len: range.end - range.start }),
         }
     }
 
-    fn first_run(&self, table: &[AtomicU32], range: Range<u64>) -> Result<Run> {
+    /// The first run of `range`, of which `part` tells: a table from entry `first` on.
+    fn first_run(&self, part: &[AtomicU32], first: usize, range: Range<u64>) -> Result<Run> {
         let mut grain = self.grain(range.start);
-        let mut run = self.one(table, grain, range.start, range.end)?;
+        let mut run = self.one((part, first), grain, range.start, range.end)?;
         if matches!(run.place, Place::Unallocated | Place::Zero) {
             // A map of 62 TB meets two million empty tables.
             let (_, index) = self.entry(grain);
-            grain += self.entries.alike(table, index);
+            grain += self.entries.alike(part, index - first);
             run.len = self.grain_range(grain).end.min(range.end) - range.start;
         }
         loop {
@@ -238,18 +268,18 @@ impl Grains {
                 return Ok(run);
             }
             // A bad entry fails where it is read, not before.
-            match self.one(table, grain, start, range.end) {
+            match self.one((part, first), grain, start, range.end) {
                 Ok(next) if run.join(next) => {}
                 _ => return Ok(run),
             }
         }
     }
 
-    fn one(&self, table: &[AtomicU32], grain: u64, start: u64, end: u64) -> Result<Run> {
-        let (_, index) = self.entry(grain);
+    fn one(&self, (part, first): (&[AtomicU32], usize), grain: u64, start: u64, end: u64) -> Result<Run> {
+        let index = self.entry(grain).1 - first;
         let begin = grain * self.grain_bytes;
         let len = (begin + self.grain_bytes).min(end) - start;
-        let entry = self.entries.load(table, index);
+        let entry = self.entries.load(part, index);
         let grain_at = self.entries.grain_place(entry).map_err(|problem| {
             Error::malformed(&*self.name, format!("the table entry of grain {grain}, {entry:#x}, {problem}"))
         })?;
@@ -263,7 +293,7 @@ impl Grains {
                         grain_bytes: self.grain_bytes,
                         grain_len: (begin + self.grain_bytes).min(self.capacity) - begin,
                         within: start - begin,
-                        room: self.room(table, index, entry).min(most),
+                        room: self.room(part, index, entry).min(most),
                         most,
                     })
                 }

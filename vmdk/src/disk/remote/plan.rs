@@ -42,8 +42,12 @@ struct Asking<'a, S> {
     most: usize,
 }
 
-/// A map asks for so many blocks at a time (8 MiB of the largest tables), and shows so many pieces.
-const MAP_BLOCKS: usize = 256;
+/// Large tables are fetched in parts: who reads here and there needs few entries of each, and a whole table of
+/// `seSparse` has 32 KiB. Of small tables a part is all.
+const PART_BYTES: u64 = 4096;
+
+/// A map asks for so many blocks at a time (8 MiB), and shows so many pieces.
+const MAP_BLOCKS: usize = 2048;
 const MAP_PIECES: usize = 4096;
 
 impl<S: AsyncReadAt> AsyncDisk<S> {
@@ -100,6 +104,8 @@ impl Blocks {
 
 impl<S: AsyncReadAt> grains::Blocks for Asking<'_, S> {
     type Stop = Stop;
+
+    const PART_BYTES: u64 = PART_BYTES;
 
     fn block(&self, file: FileId, block: Block) -> Result<Table, Stop> {
         let key = (file, block);
