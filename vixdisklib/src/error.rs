@@ -2,14 +2,14 @@
 
 use std::{error::Error as _, fmt, io, path::PathBuf};
 
-use crate::mode::TransportMode;
+use crate::{https::HttpsError, mode::TransportMode};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something with a virtual disk failed.
 ///
-/// [`Error::Nfc`], [`Error::File`] and [`Error::Server`] are the fault of what lies below and keep its error whole; the
+/// [`Error::Nfc`], [`Error::Https`], [`Error::File`] and [`Error::Server`] are the fault of what lies below and keep its error whole; the
 /// rest is found here, before anything is sent or written.
 #[doc(alias = "VixDiskLib_GetErrorText")]
 #[doc(alias = "VixDiskLib_FreeErrorText")]
@@ -186,6 +186,26 @@ pub enum Error {
         source: Box<vmdk::Error>,
     },
 
+    /// Files of a datastore over HTTPS failed.
+    #[error("{operation} {path} over HTTPS failed")]
+    Https {
+        /// What was being done, in the form `reading`.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+        /// Why.
+        source: Box<HttpsError>,
+    },
+
+    /// A lease was to be completed, and one of its disks did not come to its end. The lease was given up.
+    #[error("{operation} {disk} did not come to its end; the lease was given up")]
+    Unfinished {
+        /// What was being done, in the form `reading`.
+        operation: &'static str,
+        /// The lease's name for the disk.
+        disk: String,
+    },
+
     /// The vCenter or host could not be asked about the VM.
     #[error("{operation} of {of} failed")]
     Server {
@@ -266,6 +286,7 @@ impl Error {
         match self {
             Self::Nfc { source, .. } => source.is_retryable(),
             Self::File { source, .. } => source.is_retryable(),
+            Self::Https { source, .. } => source.is_retryable(),
             Self::Server { source, .. } => source.is_retryable(),
             Self::NoTransport { attempts, .. } => attempts.iter().any(|attempt| attempt.error.is_retryable()),
             #[cfg(feature = "nbd-server")]
@@ -283,6 +304,7 @@ impl Error {
             | Self::OutOfRange { .. }
             | Self::Unaligned { .. }
             | Self::ReadOnly { .. }
+            | Self::Unfinished { .. }
             | Self::CutOff { .. } => false,
         }
     }
@@ -309,6 +331,8 @@ impl Error {
                 return text.or_else(|| self.vim()?.hint());
             }
             Self::File { source, .. } => return source.hint().map(str::to_owned),
+            Self::Https { source, .. } => return source.hint(),
+            Self::Unfinished { .. } => "read or write every disk that was begun to its end before completing the lease",
             Self::Server { source, .. } => return source.hint(),
             #[cfg(feature = "nbd-server")]
             Self::Serve { .. } => return None,
@@ -321,6 +345,7 @@ impl Error {
     pub fn vim(&self) -> Option<&vsphere_vim::Error> {
         match self {
             Self::Server { source, .. } => Some(source),
+            Self::Https { source, .. } => source.vim(),
             Self::Nfc { source, .. } => match &**source {
                 vsphere_nfc::Error::Ticket(error) => error.inner()?.downcast_ref(),
                 _ => None,
@@ -335,8 +360,9 @@ impl Error {
             Self::Nfc { source, .. } => {
                 matches!(**source, vsphere_nfc::Error::ThumbprintMismatch { .. } | vsphere_nfc::Error::InvalidTicket(_))
             }
-            Self::Server { source, .. } => {
-                source.transport_kind() == Some(vsphere_vim::error::TransportErrorKind::Untrusted)
+            Self::Server { .. } | Self::Https { .. } => {
+                let kind = self.vim().and_then(vsphere_vim::Error::transport_kind);
+                kind == Some(vsphere_vim::error::TransportErrorKind::Untrusted)
             }
             _ => false,
         }
@@ -356,6 +382,11 @@ impl Error {
     pub(crate) fn nfc(operation: &'static str, path: &str) -> impl FnOnce(vsphere_nfc::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Nfc { operation, path, source: Box::new(source) }
+    }
+
+    pub(crate) fn https(operation: &'static str, path: &str) -> impl FnOnce(HttpsError) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Https { operation, path, source: Box::new(source) }
     }
 
     pub(crate) fn file(operation: &'static str, path: &str) -> impl FnOnce(vmdk::Error) -> Self + use<> {

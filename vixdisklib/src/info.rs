@@ -68,6 +68,33 @@ pub(crate) mod key {
     pub(crate) const BIOS: [&str; 3] = ["geometry.biosCylinders", "geometry.biosHeads", "geometry.biosSectors"];
 }
 
+impl DiskInfo {
+    /// What the files of a disk say. `ddb` looks a key up in the data bases of the chain.
+    pub(crate) fn of_image(
+        capacity: u64,
+        descriptor: Option<&vmdk::Descriptor>,
+        links: usize,
+        ddb: impl Fn(&str) -> Option<String>,
+    ) -> vmdk::Result<Self> {
+        let adapter = ddb(key::ADAPTER_TYPE);
+        let usual = vmdk::AdapterType::from_name(adapter.as_deref().unwrap_or("lsilogic"));
+        let written = descriptor.and_then(vmdk::descriptor::Geometry::of);
+        let geometry = written.unwrap_or_else(|| vmdk::descriptor::Geometry::for_disk(capacity, &usual));
+        let hint = descriptor.map(|own| own.parent_file_name_hint().map(|hint| hint.map(Into::into)));
+        Ok(Self {
+            capacity,
+            logical_sector_size: SECTOR,
+            physical_sector_size: SECTOR,
+            geometry: Geometry { cylinders: geometry.cylinders, heads: geometry.heads, sectors: geometry.sectors },
+            bios_geometry: Geometry::from_texts(key::BIOS.map(&ddb)),
+            adapter_type: adapter,
+            uuid: ddb(key::UUID),
+            links: Some(links),
+            parent_hint: hint.transpose()?.flatten(),
+        })
+    }
+}
+
 impl Geometry {
     /// From the texts of a disk data base; `None` when one is missing or not a number.
     pub(crate) fn from_texts([cylinders, heads, sectors]: [Option<String>; 3]) -> Option<Self> {
@@ -78,6 +105,9 @@ impl Geometry {
         })
     }
 }
+
+/// Images have sectors of 512 bytes.
+const SECTOR: u32 = 512;
 
 #[cfg(test)]
 mod tests {

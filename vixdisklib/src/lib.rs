@@ -23,7 +23,8 @@
 //! | `nbdssl` | NFC over port 902, encrypted | datastore path: `[ds1] web/web.vmdk` |
 //! | `nbd` | the same with the data in clear; used only where it is named | datastore path |
 //! | `file` | files of this machine: VMDK of all kinds, raw | file path |
-//! | `san`, `hotadd`, `https` | known by name, not offered yet | |
+//! | `https` | files of a datastore through the server's `/folder`, for reading ([`https`]) | datastore path |
+//! | `san`, `hotadd` | known by name, not offered yet | |
 //!
 //! [`TransportList::default`] is what this version can use, in VMware's order. A list such as `nbdssl:nbd` is tried
 //! from left to right for every disk; [`Disk::transport`] tells which it was and [`Disk::passed_over`] why the ones
@@ -80,6 +81,8 @@
 //! - [`access`]: a VM that must not move while it is read
 //! - [`Governor`], [`GovernorLimits`]: limits, bandwidth and turns of many disks
 //! - `nbd` (feature `nbd-server`): any disk for qemu, nbdcopy and the Linux kernel
+//! - [`https`]: settings and errors of the transport, and whole disks put into a datastore
+//! - [`lease`]: whole disks read and written from front to back, without port 902
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))] // Lists of one range are what tests expect.
@@ -95,7 +98,9 @@ mod create;
 mod disk;
 mod error;
 mod governor;
+pub mod https;
 mod info;
+pub mod lease;
 mod machine;
 mod managed;
 mod mode;

@@ -29,7 +29,7 @@ impl TransportMode {
 
     /// The modes that this version can use.
     #[doc(alias = "VixDiskLib_ListTransportModes")]
-    pub const OFFERED: [Self; 3] = [Self::File, Self::NbdSsl, Self::Nbd];
+    pub const OFFERED: [Self; 4] = [Self::File, Self::NbdSsl, Self::Nbd, Self::Https];
 
     /// VMware's name of the mode.
     pub fn name(self) -> &'static str {
@@ -46,8 +46,7 @@ impl TransportMode {
     /// Why this version cannot use the mode; `None` when it can.
     pub(crate) fn not_offered(self) -> Option<&'static str> {
         match self {
-            Self::File | Self::Nbd | Self::NbdSsl => None,
-            Self::Https => Some("reading through the datastore browser comes in a later version"),
+            Self::File | Self::Nbd | Self::NbdSsl | Self::Https => None,
             Self::San | Self::HotAdd => Some("it needs VMware's own disk library, which a later version will load"),
         }
     }

@@ -3,7 +3,7 @@
 use vsphere_nfc::NfcOptions;
 use vsphere_vim::{MoRef, mo};
 
-use crate::governor::Governor;
+use crate::{governor::Governor, https::HttpsOptions};
 
 /// Settings of the transports. The defaults are meant to be right.
 #[doc(alias = "VixDiskLib_AllocateConnectParams")]
@@ -14,6 +14,7 @@ use crate::governor::Governor;
 pub struct ConnectionOptions {
     pub(crate) nfc: NfcOptions,
     pub(crate) file: vmdk::OpenOptions,
+    pub(crate) https: HttpsOptions,
     pub(crate) snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
     pub(crate) governor: Option<Governor>,
 }
@@ -32,6 +33,11 @@ impl ConnectionOptions {
     /// Format, path policy and caches of `file`. The access is set by the connection.
     pub fn file(self, file: vmdk::OpenOptions) -> Self {
         Self { file, ..self }
+    }
+
+    /// Connections, read-ahead and limits of `https`.
+    pub fn https(self, https: HttpsOptions) -> Self {
+        Self { https, ..self }
     }
 
     /// The point in time that disks are taken from. Paths are then looked for among the disks of this snapshot, and

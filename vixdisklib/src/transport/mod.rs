@@ -4,6 +4,7 @@
 //! cannot do it leaves to the default bodies, which refuse by name.
 
 mod file;
+pub(crate) mod https;
 mod image;
 mod nfc;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use vsphere_nfc::Channel;
 
 pub(crate) use self::file::{blocking, check_path};
 pub use self::nfc::VmTickets;
-use self::{file::FileTransport, nfc::NfcTransport};
+use self::{file::FileTransport, https::HttpsTransport, nfc::NfcTransport};
 use crate::{
     Progress,
     allocation::Allocation,
@@ -52,13 +53,14 @@ pub(crate) fn make(
     place: &Place,
     options: &ConnectionOptions,
 ) -> Result<Box<dyn Transport>, &'static str> {
-    let nfc = |channel| match place {
+    let machine = || match place {
         Place::Local => Err("it needs a connection to a server"),
-        Place::Machine(machine) => {
-            let mut nfc = options.nfc.clone();
-            nfc.channel = channel;
-            Ok(Box::new(NfcTransport::new(machine.clone(), nfc, options.governor.clone())) as Box<dyn Transport>)
-        }
+        Place::Machine(machine) => Ok(machine.clone()),
+    };
+    let nfc = |channel| {
+        let mut nfc = options.nfc.clone();
+        nfc.channel = channel;
+        Ok(Box::new(NfcTransport::new(machine()?, nfc, options.governor.clone())) as Box<dyn Transport>)
     };
     if let Some(reason) = mode.not_offered() {
         return Err(reason);
@@ -67,7 +69,8 @@ pub(crate) fn make(
         TransportMode::File => Ok(Box::new(FileTransport::new(options.file.clone()))),
         TransportMode::NbdSsl => nfc(Channel::Tls),
         TransportMode::Nbd => nfc(Channel::Clear),
-        TransportMode::Https | TransportMode::San | TransportMode::HotAdd => Err("it is not offered"),
+        TransportMode::Https => Ok(Box::new(HttpsTransport::new(machine()?, options.https.clone()))),
+        TransportMode::San | TransportMode::HotAdd => Err("it is not offered"),
     }
 }
 

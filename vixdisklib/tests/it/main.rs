@@ -10,10 +10,20 @@ mod blocking;
 mod clones;
 mod file;
 mod files;
+mod https;
 mod images;
+mod lab;
+mod lease;
 mod managed;
 mod nbd;
 mod random;
 mod simulator;
+/// The writer of snapshot files that the tests of crate `vmdk` have: nobody else but ESXi writes them.
+#[path = "../../../vmdk/tests/it/support/snapshot.rs"]
+#[allow(dead_code)] // Its other half is used there.
+mod snapshot;
 mod support;
 mod table;
+
+// What that file expects beside it.
+use lab::Random;

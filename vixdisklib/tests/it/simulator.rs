@@ -238,7 +238,7 @@ async fn after_a_revert_a_disk_of_the_other_branch_is_found_through_its_snapshot
 #[tokio::test]
 async fn transports_that_this_version_lacks_say_so() {
     let lab = Lab::new(Power::Off).await;
-    for (list, what) in [("hotadd", "disk library"), ("san:https", "disk library"), ("nfs", "no transport")] {
+    for (list, what) in [("hotadd", "disk library"), ("san:hotadd", "disk library"), ("nfs", "no transport")] {
         let error = Connection::connect(&lab.vim, &lab.vm, Access::ReadOnly, list).await.unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
     }

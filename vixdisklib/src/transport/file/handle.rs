@@ -28,7 +28,7 @@ use crate::{
     allocation::{Allocation, Chunks},
     create::DiskKind,
     error::{AttachProblem, Error, Result},
-    info::{DiskInfo, Geometry, key},
+    info::DiskInfo,
     mode::TransportMode,
     open::OpenOptions,
     progress::{Progress, tell},
@@ -182,23 +182,8 @@ impl DiskHandle for FileHandle {
 
     fn info(&self) -> BoxFuture<'_, Result<DiskInfo>> {
         Box::pin(self.run("describing", |disk| {
-            let adapter = disk.ddb_get(key::ADAPTER_TYPE);
-            let usual = vmdk::AdapterType::from_name(adapter.as_deref().unwrap_or("lsilogic"));
-            let descriptor = disk.descriptor();
-            let written = descriptor.as_ref().and_then(vmdk::descriptor::Geometry::of);
-            let geometry = written.unwrap_or_else(|| vmdk::descriptor::Geometry::for_disk(disk.capacity(), &usual));
-            let hint = descriptor.map(|own| own.parent_file_name_hint().map(|hint| hint.map(Into::into)));
-            Ok(DiskInfo {
-                capacity: disk.capacity(),
-                logical_sector_size: SECTOR,
-                physical_sector_size: SECTOR,
-                geometry: Geometry { cylinders: geometry.cylinders, heads: geometry.heads, sectors: geometry.sectors },
-                bios_geometry: Geometry::from_texts(key::BIOS.map(|key| disk.ddb_get(key))),
-                adapter_type: adapter,
-                uuid: disk.ddb_get(key::UUID),
-                links: Some(disk.links().len()),
-                parent_hint: hint.transpose()?.flatten(),
-            })
+            let (descriptor, links) = (disk.descriptor(), disk.links().len());
+            DiskInfo::of_image(disk.capacity(), descriptor.as_ref(), links, |key| disk.ddb_get(key))
         }))
     }
 
@@ -383,6 +368,3 @@ impl Drop for FileHandle {
         }
     }
 }
-
-/// Images of this machine have sectors of 512 bytes.
-const SECTOR: u32 = 512;
