@@ -24,6 +24,7 @@ mod slowness;
 mod start;
 mod tickets;
 mod tls;
+mod traces;
 mod writes;
 
 /// A row of the table: what the simulator does, and the tests that show what the client does.
