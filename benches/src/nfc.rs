@@ -15,6 +15,7 @@ mod memory;
 mod peer;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::client::Way;
@@ -43,22 +44,26 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
 
 /// Everything about one channel at one distance.
 fn line(options: &Options, channel: Channel, rtt: Duration) -> Result<(), Box<dyn Error>> {
-    let peer = Peer::start(rtt)?;
+    let peer = Arc::new(Peer::start(rtt)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let name = channel.name();
     let away = format!("{name} +{} ms", rtt.as_millis());
     let seen = runtime.block_on(bare::round_trip(&peer))?;
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     println!("{away}: a byte and back takes {:.2} ms", ms(seen));
+    let amount = options.amount;
     for way in [Way::Read, Way::Write] {
         // Turns, so that what disturbs the machine for a while disturbs all alike.
         let mut limit = Rate::default();
         let mut many = Rate::default();
         let mut one = Rate::default();
         for _ in 0..options.rounds {
-            limit.better(runtime.block_on(bare::stream(&peer, channel, way, options.bytes, options.patience))?);
-            many.better(runtime.block_on(client::run(&peer, channel, way, client::DEPTH, options))?);
-            one.better(runtime.block_on(client::run(&peer, channel, way, 1, options))?);
+            // As tasks, which is where programs have such work: `block_on` is one more thread than the machine has.
+            let run =
+                |depth| runtime.block_on(runtime.spawn(client::run(Arc::clone(&peer), channel, way, depth, amount)));
+            limit.better(runtime.block_on(runtime.spawn(bare::stream(Arc::clone(&peer), channel, way, amount)))??);
+            many.better(run(client::DEPTH)?.map_err(|error| error.to_string())?);
+            one.better(run(1)?.map_err(|error| error.to_string())?);
         }
         let of_limit = many.speed() / limit.speed();
         println!(
@@ -135,12 +140,20 @@ impl Channel {
     }
 }
 
-/// What the command line says after the question's name.
-struct Options {
+/// How much is moved.
+#[derive(Debug, Clone, Copy)]
+struct Amount {
     /// Moved in every measurement that does not run out of patience before.
     bytes: u64,
     /// The longest time of one measurement: one request in flight over 50 ms would take minutes.
     patience: Duration,
+    /// The most bytes of a request; `None` for the client's own choice.
+    request: Option<u32>,
+}
+
+/// What the command line says after the question's name.
+struct Options {
+    amount: Amount,
     rounds: u32,
     round_trips: Vec<Duration>,
 }
@@ -148,16 +161,20 @@ struct Options {
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let ms = Duration::from_millis;
-        let mut options =
-            Self { bytes: 8 << 30, patience: ms(20_000), rounds: 1, round_trips: vec![ms(0), ms(1), ms(10), ms(50)] };
+        let amount = Amount { bytes: 8 << 30, patience: ms(20_000), request: None };
+        let mut options = Self { amount, rounds: 1, round_trips: vec![ms(0), ms(1), ms(10), ms(50)] };
         while let Some(flag) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{flag} wants a value"))?;
             match flag.as_str() {
-                "--mib" => options.bytes = value.parse::<u64>()? << 20,
-                "--patience" => options.patience = Duration::from_secs(value.parse()?),
+                "--mib" => options.amount.bytes = value.parse::<u64>()? << 20,
+                "--patience" => options.amount.patience = Duration::from_secs(value.parse()?),
+                "--request" => options.amount.request = Some(value.parse::<u32>()? << 10),
                 "--rounds" => options.rounds = value.parse()?,
                 "--rtt" => options.round_trips = vec![ms(value.parse()?)],
-                _ => return Err(format!("{flag} is not known: --mib, --patience (s), --rounds, --rtt (ms)").into()),
+                _ => {
+                    let known = "--mib, --patience (s), --rounds, --rtt (ms), --request (KiB)";
+                    return Err(format!("{flag} is not known: {known}").into());
+                }
             }
         }
         Ok(options)

@@ -1,4 +1,7 @@
 //! The limit: streams that carry nothing but the bytes.
+//!
+//! What arrives goes to as much memory as a session of ours has in flight, one buffer after the other: bytes that are to
+//! be used have to be put somewhere, and one small buffer that never leaves the cache would be no limit for that.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::client::Way;
 use super::peer::{Peer, pattern};
-use super::{BUFFER, Channel, Rate};
+use super::{Amount, BUFFER, BUFFERS, Channel, Rate};
 use crate::process;
 
 /// A request: what, and how many bytes.
@@ -35,7 +38,7 @@ pub(super) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>) {
 
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let data = pattern();
-    let mut buffer = vec![0; data.len()];
+    let mut window = Window::new();
     loop {
         let what = stream.read_u8().await?;
         let mut left = stream.read_u64().await?;
@@ -49,8 +52,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
             }
             WRITE => {
                 while left > 0 {
-                    let part = size(left.min(BUFFER));
-                    left -= stream.read(&mut buffer[..part]).await? as u64;
+                    left -= window.read(&mut stream, left).await?;
                 }
                 stream.write_u8(WRITE).await?;
             }
@@ -74,19 +76,13 @@ pub(super) async fn round_trip(peer: &Peer) -> io::Result<Duration> {
     Ok(shortest)
 }
 
-/// Moves `bytes`, or what goes through in `patience`.
-pub(super) async fn stream(
-    peer: &Peer,
-    channel: Channel,
-    way: Way,
-    bytes: u64,
-    patience: Duration,
-) -> io::Result<Rate> {
+/// Moves that amount.
+pub(super) async fn stream(peer: Arc<Peer>, channel: Channel, way: Way, amount: Amount) -> io::Result<Rate> {
     match channel {
         Channel::Clear => {
             let tcp = TcpStream::connect(peer.bare).await?;
             tcp.set_nodelay(true)?;
-            transfer(tcp, way, bytes, patience).await
+            transfer(tcp, way, amount).await
         }
         Channel::Tls => {
             let tcp = TcpStream::connect(peer.bare_tls).await?;
@@ -100,7 +96,7 @@ pub(super) async fn stream(
                 .with_root_certificates(roots)
                 .with_no_client_auth();
             let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-            transfer(TlsConnector::from(Arc::new(config)).connect(name, tcp).await?, way, bytes, patience).await
+            transfer(TlsConnector::from(Arc::new(config)).connect(name, tcp).await?, way, amount).await
         }
     }
 }
@@ -108,20 +104,16 @@ pub(super) async fn stream(
 async fn transfer(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     way: Way,
-    bytes: u64,
-    patience: Duration,
+    Amount { bytes, patience, .. }: Amount,
 ) -> io::Result<Rate> {
     let (begun, before) = (Instant::now(), process::own_time()?);
     let mut moved = 0;
     match way {
         Way::Read => {
             request(&mut stream, READ, bytes).await?;
-            let mut buffer = vec![0; size(BUFFER)];
+            let mut window = Window::new();
             while moved < bytes && begun.elapsed() < patience {
-                moved += match stream.read(&mut buffer).await? {
-                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    read => read as u64,
-                };
+                moved += window.read(&mut stream, bytes - moved).await?;
             }
         }
         Way::Write => {
@@ -149,7 +141,34 @@ async fn request(stream: &mut (impl AsyncWrite + Unpin), what: u8, bytes: u64) -
     stream.flush().await
 }
 
-/// At most a buffer.
+/// Where the bytes go.
+struct Window {
+    memory: Vec<u8>,
+    next: usize,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { memory: vec![0; size(BUFFER * BUFFERS)], next: 0 }
+    }
+
+    /// Reads what is there, at most `most` bytes, to where the last ones ended.
+    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin), most: u64) -> io::Result<u64> {
+        if self.next == self.memory.len() {
+            self.next = 0;
+        }
+        let end = self.memory.len().min(self.next.saturating_add(size(most)));
+        match stream.read(&mut self.memory[self.next..end]).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                self.next += read;
+                Ok(read as u64)
+            }
+        }
+    }
+}
+
+/// Lengths here fit.
 fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -10,11 +10,14 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use vsphere_nfc::{Mode, NfcDisk, NfcOptions, Pin, SessionId, Ticket, TicketError};
 
 use super::peer::{Peer, pattern};
-use super::{BUFFER, BUFFERS, Channel, Options, Rate};
+use super::{Amount, BUFFER, BUFFERS, Channel, Rate};
 use crate::process;
 
 /// Calls under way: what the session's buffers take, and as many waiting.
 pub(super) const DEPTH: u64 = 2 * BUFFERS;
+
+/// An error that may come from another thread.
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +33,7 @@ impl fmt::Display for Way {
 }
 
 /// Opens a disk of the peer.
-pub(super) async fn open(peer: &Peer, channel: Channel, way: Way) -> Result<NfcDisk, Box<dyn Error>> {
+pub(super) async fn open(peer: &Peer, channel: Channel, way: Way, request: Option<u32>) -> Result<NfcDisk, Failure> {
     let ticket = Ticket {
         host: peer.nfc.ip().to_string(),
         port: peer.nfc.port(),
@@ -48,30 +51,31 @@ pub(super) async fn open(peer: &Peer, channel: Channel, way: Way) -> Result<NfcD
     };
     let mode = if way == Way::Read { Mode::ReadOnly } else { Mode::ReadWrite };
     let size = u32::try_from(BUFFER)?;
-    let options = NfcOptions::default().channel(channel).buffers(size, u32::try_from(BUFFERS)?);
+    let mut options = NfcOptions::default().channel(channel).buffers(size, u32::try_from(BUFFERS)?);
+    options.quirks.max_request = request;
     Ok(NfcDisk::open(tickets, "[ds] disk.vmdk", mode, options).await?)
 }
 
 /// Moves a part of the disk from its start on, in calls of a buffer each, `depth` of them at a time.
 pub(super) async fn run(
-    peer: &Peer,
+    peer: Arc<Peer>,
     channel: Channel,
     way: Way,
     depth: u64,
-    options: &Options,
-) -> Result<Rate, Box<dyn Error>> {
-    let disk = open(peer, channel, way).await?;
+    amount: Amount,
+) -> Result<Rate, Failure> {
+    let disk = open(&peer, channel, way, amount.request).await?;
     let (begun, before) = (Instant::now(), process::own_time()?);
     let bytes = match way {
-        Way::Read => read(&disk, depth, options, begun).await?,
-        Way::Write => write(&disk, depth, options, begun).await?,
+        Way::Read => read(&disk, depth, amount, begun).await?,
+        Way::Write => write(&disk, depth, amount, begun).await?,
     };
     let rate = Rate { bytes, wall: begun.elapsed(), cpu: process::own_time()?.saturating_sub(before) };
     disk.close().await?;
     Ok(rate)
 }
 
-async fn read(disk: &NfcDisk, depth: u64, options: &Options, begun: Instant) -> Result<u64, Box<dyn Error>> {
+async fn read(disk: &NfcDisk, depth: u64, amount: Amount, begun: Instant) -> Result<u64, Failure> {
     let len = usize::try_from(BUFFER)?;
     let mut calls = FuturesUnordered::new();
     let mut next = 0;
@@ -84,7 +88,7 @@ async fn read(disk: &NfcDisk, depth: u64, options: &Options, begun: Instant) -> 
         if buffer.first() != pattern().first() || buffer.len() != len {
             return Err("wrong bytes".into());
         }
-        if next < options.bytes && begun.elapsed() < options.patience {
+        if next < amount.bytes && begun.elapsed() < amount.patience {
             calls.push(disk.read_into(next, len, buffer));
             next += BUFFER;
         }
@@ -92,7 +96,7 @@ async fn read(disk: &NfcDisk, depth: u64, options: &Options, begun: Instant) -> 
     Ok(next)
 }
 
-async fn write(disk: &NfcDisk, depth: u64, options: &Options, begun: Instant) -> Result<u64, Box<dyn Error>> {
+async fn write(disk: &NfcDisk, depth: u64, amount: Amount, begun: Instant) -> Result<u64, Failure> {
     let data = Bytes::from_static(pattern());
     let mut calls = FuturesUnordered::new();
     let mut next = 0;
@@ -102,7 +106,7 @@ async fn write(disk: &NfcDisk, depth: u64, options: &Options, begun: Instant) ->
     }
     while let Some(written) = calls.next().await {
         written?;
-        if next < options.bytes && begun.elapsed() < options.patience {
+        if next < amount.bytes && begun.elapsed() < amount.patience {
             calls.push(disk.write_at(next, data.clone()));
             next += BUFFER;
         }

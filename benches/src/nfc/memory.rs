@@ -56,7 +56,7 @@ pub(super) fn hold(mut arguments: impl Iterator<Item = String>) -> Result<(), Bo
     runtime.block_on(async {
         let mut open = Vec::new();
         for _ in 0..disks {
-            open.push(client::open(&peer, channel, Way::Read).await?);
+            open.push(client::open(&peer, channel, Way::Read, None).await.map_err(|error| error.to_string())?);
         }
         let len = usize::try_from(BUFFER)?;
         // Callers hold no buffer of their own longer than the bytes are on their way: that is the disk's memory.

@@ -96,7 +96,7 @@ pub(super) fn serve(mut arguments: impl Iterator<Item = String>) -> Result<(), B
         tokio::spawn(bare::serve(tls, Some(TlsAcceptor::from(config))));
         if !rtt.is_zero() {
             for address in &mut addresses {
-                *address = delay::in_front_of(*address, rtt / 2).await?;
+                *address = delay::in_front_of(*address, rtt / 2)?;
             }
         }
         let certificate: String = certificate.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use vsphere_nfc::wire::aio::{Kind, message};
 use vsphere_nfc::wire::classic::{MESSAGE_LEN, Message};
 use vsphere_nfc::wire::fault::Fault;
@@ -47,25 +48,27 @@ pub(super) async fn serve(
         queue: sender,
         working: AtomicU64::new(0),
     }));
-    let sending = async move {
+    // A task of its own: else replies would wait while the other one decrypts what keeps arriving.
+    let mut sending = JoinSet::new();
+    sending.spawn(async move {
         while let Some((head, data)) = queue.recv().await {
             writer.write_all_buf(&mut head.chain(data.as_slice())).await?;
             writer.flush().await?;
             buffers.give(data);
         }
         io::Result::Ok(writer)
-    };
-    tokio::pin!(sending);
+    });
     let mut requests = Requests::new(reader, grant, replies);
     let received = tokio::select! {
         // The queue outlives the requests, so this is an error.
-        sent = &mut sending => return sent.map(drop),
+        Some(sent) = sending.join_next() => return sent.map_err(io::Error::other)?.map(drop),
         received = requests.run() => received,
     };
     received?;
     // With the last sender the queue ends, after the replies in it are sent.
     let reader = requests.into_reader();
-    let writer = sending.await?;
+    let Some(sent) = sending.join_next().await else { return Err(ended("nobody sends replies")) };
+    let writer = sent.map_err(io::Error::other)??;
     goodbye(reader, writer, config).await
 }
 
