@@ -9,6 +9,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use vsphere_nfc::wire::file::Geometry;
 
 /// Redeems tickets and opens files. Calls may block; the server runs them off its own threads.
@@ -86,6 +88,12 @@ pub trait NfcFile: Send + Sync + 'static {
     /// # Errors
     /// What the storage says; the client sees an NFC error.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// The bytes from `offset` where they lie in memory already, so that giving them neither blocks nor copies; `None`
+    /// has them read by [`read_at`](Self::read_at). The server has checked that the range is inside the capacity.
+    fn resident(&self, _offset: u64, _len: usize) -> Option<Bytes> {
+        None
+    }
 
     /// Writes all of `data` at `offset`. The server has checked range and write access.
     ///

@@ -1,6 +1,6 @@
 //! A TCP stream that counts its bytes and is cut off where the configuration says.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -72,6 +72,25 @@ impl AsyncWrite for Metered {
         let written = ready!(Pin::new(&mut this.tcp).poll_write(cx, &bytes[..limit]))?;
         this.sent += written as u64;
         Poll::Ready(Ok(written))
+    }
+
+    /// TLS hands over many records at once: one system call for all of them, but where a cut has to be exact.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.cut.is_some() {
+            let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+            return self.poll_write(cx, first);
+        }
+        let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, slices))?;
+        self.sent += written as u64;
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,10 +2,11 @@
 //! and one queue of replies leads back to the client.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -29,7 +30,32 @@ const ERROR_KIND: u32 = 1;
 const QUEUE: usize = 4;
 
 /// A reply: header and payload, and data.
-pub(super) type Frame = (BytesMut, Vec<u8>);
+pub(super) type Frame = (BytesMut, Data);
+
+/// The data of a reply.
+pub(super) enum Data {
+    /// In a buffer of the connection, which gets it back.
+    Own(Vec<u8>),
+    /// Where the disk has it.
+    Resident(Bytes),
+}
+
+impl Deref for Data {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(data) => data,
+            Self::Resident(data) => data,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Data {
+    fn from(data: Vec<u8>) -> Self {
+        Self::Own(data)
+    }
+}
 
 /// Serves requests until the client says goodbye.
 pub(super) async fn serve(
@@ -52,9 +78,11 @@ pub(super) async fn serve(
     let mut sending = JoinSet::new();
     sending.spawn(async move {
         while let Some((head, data)) = queue.recv().await {
-            writer.write_all_buf(&mut head.chain(data.as_slice())).await?;
+            writer.write_all_buf(&mut head.chain(&*data)).await?;
             writer.flush().await?;
-            buffers.give(data);
+            if let Data::Own(data) = data {
+                buffers.give(data);
+            }
         }
         io::Result::Ok(writer)
     });
@@ -122,7 +150,8 @@ impl Replies {
     }
 
     /// Sends a reply.
-    pub(super) async fn send(&self, kind: Kind, op_id: u32, payload: &[u8], data: Vec<u8>) -> io::Result<()> {
+    pub(super) async fn send(&self, kind: Kind, op_id: u32, payload: &[u8], data: impl Into<Data>) -> io::Result<()> {
+        let data = data.into();
         if !self.0.config.delay.is_zero() {
             tokio::time::sleep(self.0.config.delay).await;
         }
@@ -142,7 +171,7 @@ impl Replies {
             None => return Ok(false),
             Some(FaultAction::Error { code, text }) => self.error(op_id, code, text).await?,
             Some(FaultAction::Bytes(bytes)) => {
-                let frame = (BytesMut::new(), bytes);
+                let frame = (BytesMut::new(), bytes.into());
                 self.0.queue.send(frame).await.map_err(|_| ended("the connection is gone"))?;
             }
             Some(FaultAction::Close | FaultAction::Complete) => return Err(ended("closed by an injected fault")),

@@ -10,7 +10,7 @@ use vsphere_nfc::wire::io::{Direction, Io};
 
 use super::config::FragmentOrder;
 use super::requests::{OpenDisk, blocking};
-use super::session::{CODE_INVALID, Replies, Working};
+use super::session::{CODE_INVALID, Data, Replies, Working};
 
 /// Answers the read `io` with fragments.
 pub(super) async fn read(replies: &Replies, op_id: u32, disk: &OpenDisk, io: &Io, buffer_size: u32) -> io::Result<()> {
@@ -20,16 +20,21 @@ pub(super) async fn read(replies: &Replies, op_id: u32, disk: &OpenDisk, io: &Io
     let fragments = fragments(io.total, size, config.fragment_order, op_id);
     for (index, (fragment_offset, fragment_len)) in fragments.into_iter().enumerate() {
         let at = io.offset + u64::from(fragment_offset);
-        let file = Arc::clone(&disk.file);
-        let mut data = replies.buffers().take(fragment_len as usize);
-        let data = blocking(move || file.read_at(at, &mut data).map(|()| data));
-        let data = match data.await? {
-            Ok(data) => data,
-            Err(error) => return replies.error(op_id, CODE_INVALID, error.to_string()).await,
+        let data = match disk.file.resident(at, fragment_len as usize) {
+            Some(data) => Data::Resident(data),
+            None => {
+                let file = Arc::clone(&disk.file);
+                let mut data = replies.buffers().take(fragment_len as usize);
+                let data = blocking(move || file.read_at(at, &mut data).map(|()| data));
+                match data.await? {
+                    Ok(data) => Data::Own(data),
+                    Err(error) => return replies.error(op_id, CODE_INVALID, error.to_string()).await,
+                }
+            }
         };
         let compression = config.compression.of(io.compression, index);
         let (compression, data) = match compression.compress(&data) {
-            Some(packed) => (compression, packed),
+            Some(packed) => (compression, packed.into()),
             None => (Compression::None, data),
         };
         let reply = Io {
