@@ -42,8 +42,13 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
 
 /// Half holes, a third of the rest incompressible.
 fn make_image(path: &Path) -> std::io::Result<u64> {
+    make_image_of(path, DISK)
+}
+
+/// The same of `size` bytes; how many of them are data.
+pub(crate) fn make_image_of(path: &Path, size: u64) -> std::io::Result<u64> {
     let file = std::fs::File::options().read(true).write(true).create_new(true).open(path)?;
-    file.set_len(DISK)?;
+    file.set_len(size)?;
     let mut state = 88_172_645_463_325_252u64;
     let mut next = move || {
         state ^= state << 13;
@@ -53,7 +58,7 @@ fn make_image(path: &Path) -> std::io::Result<u64> {
     };
     let mut written = 0;
     let mut block = vec![0u8; 1 << 20];
-    for at in (0..DISK).step_by(2 << 20) {
+    for at in (0..size).step_by(2 << 20) {
         let random = (at >> 21).is_multiple_of(3);
         for word in block.chunks_exact_mut(8) {
             let number = next();

@@ -4,34 +4,49 @@
 //! times on a loaded machine mean little; the ratios hold better.
 
 mod backup;
+mod ffi;
 mod nfc;
 mod process;
 mod retrieve;
+mod transports;
 mod vmdk;
+mod world;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_default();
+    if name == world::SERVE {
+        let image = std::env::args_os().nth(2).unwrap_or_default();
+        return ended(world::serve(image.as_ref()));
+    }
     println!("machine: {} threads, {}", std::thread::available_parallelism().map_or(0, usize::from), cpu());
     let answered = match name.as_str() {
         "vim-retrieve" => retrieve::run(),
         "backup" => backup::run(),
         "vmdk" => vmdk::run(),
         "nfc" => nfc::run(),
+        "transports" => transports::run(),
+        "ffi" => ffi::run(),
         _ => {
             Err("questions: vim-retrieve (a large inventory through the public API, against a bare scan and pyVmomi), \
                   backup (full over nbdssl and its limit), vmdk (conversions, reads and maps of disks, against qemu-img), nfc (disks over port \
-                  902, near and far, against bare streams)"
+                  902, near and far, against bare streams), transports (one disk over each), ffi (the C interface against the crate)"
                 .into())
         }
     };
-    if let Err(error) = answered {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
+    ended(answered)
+}
+
+fn ended(answered: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
 }
 
 /// The shortest of several runs: what disturbs a run makes it longer, never shorter.
