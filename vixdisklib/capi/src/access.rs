@@ -1,16 +1,13 @@
-//! `PrepareForAccess` and `EndAccess`: a virtual machine that is being backed up must not be moved.
+//! `PrepareForAccess`, `EndAccess` and `Cleanup`: a virtual machine that is being backed up must not be moved.
 
-use std::ffi::c_char;
+use std::{ffi::c_char, time::Duration};
 
-use vixdisklib_sys::{ConnectParams, VixCode};
-use vsphere_vim::{
-    MoRef, Vim,
-    method_lock::{LockOutcome, MethodLock},
-    mo,
-};
+use vixdisklib::access::{self, AccessOptions, CleanUp, Prepared, end_access, prepare_for_access};
+use vixdisklib_sys::ConnectParams;
+use vsphere_vim::{MoRef, Vim, mo};
 
 use crate::{
-    call::{Failure, Outcome},
+    call::Outcome,
     connection::log_out,
     library::Library,
     log::{self, Channel},
@@ -30,36 +27,24 @@ impl Guarding {
     pub(crate) unsafe fn of(params: *const ConnectParams, identity: *const c_char) -> Outcome<Self> {
         // SAFETY: as the caller promises.
         let (target, identity) = unsafe { (Target::of_server(params)?, text::required("identity", identity)?) };
-        if identity.chars().count() > MOST_IDENTITY {
-            return Err(Failure::new(VixCode::INVALID_ARG, "an identity has at most 50 characters"));
-        }
         Ok(Self { target, identity })
     }
 
     /// Takes the lock. One that the same identity took before, as a program that crashed did, is taken over.
     pub(crate) fn prepare(&self, library: &Library) -> Outcome<()> {
+        let options = options(library);
         library.block_on(self.logged_in(async |vim, vm| {
-            let lock = MethodLock::against_migration(vm, &self.identity);
-            match vim.lock_methods(&lock).await? {
-                LockOutcome::Taken => Ok(()),
-                LockOutcome::AlreadyLocked { by } if by.as_ref() == Some(&self.identity) => Ok(()),
-                LockOutcome::AlreadyLocked { by } => {
-                    let by = by.unwrap_or_else(|| "somebody who is not named".to_owned());
-                    Err(Failure::new(VixCode::OBJECT_IS_BUSY, format!("{vm} is kept in its place by {by}; try later")))
-                }
-                _ => {
-                    log::line(Channel::Log, &format!("{vm} is on a server that moves nothing: no lock is needed"));
-                    Ok(())
-                }
+            if prepare_for_access(vim, vm, &self.identity, &options).await? == Prepared::NotNeeded {
+                log::line(Channel::Log, &format!("{vm} is on a server that moves nothing: no lock is needed"));
             }
+            Ok(())
         }))
     }
 
     /// Releases the lock; that there is none is no error.
     pub(crate) fn end(&self, library: &Library) -> Outcome<()> {
-        library.block_on(self.logged_in(async |vim, vm| {
-            Ok(vim.unlock_methods(&MethodLock::against_migration(vm, &self.identity)).await?)
-        }))
+        let options = options(library);
+        library.block_on(self.logged_in(async |vim, vm| Ok(end_access(vim, vm, &self.identity, &options).await?)))
     }
 
     async fn logged_in(&self, work: impl AsyncFnOnce(&Vim, &MoRef<mo::VirtualMachine>) -> Outcome<()>) -> Outcome<()> {
@@ -71,5 +56,26 @@ impl Guarding {
     }
 }
 
-/// Of VMware's documentation.
-const MOST_IDENTITY: usize = 50;
+/// Releases the locks of programs that crashed, whatever they called themselves.
+pub(crate) fn clean_up(library: &Library, target: &Target) -> Outcome<CleanUp> {
+    let options = options(library);
+    library.block_on(async {
+        let vim = target.connect().await?;
+        let done = access::clean_up(&vim, None, &options).await;
+        log_out(&vim).await;
+        let done = done?;
+        for (vm, error) in &done.remaining {
+            log::line(Channel::Warn, &format!("the lock of {vm} could not be released: {error}"));
+        }
+        Ok(done)
+    })
+}
+
+/// Programs expect to be told at once that somebody else has the lock: they try again themselves.
+fn options(library: &Library) -> AccessOptions {
+    let options = AccessOptions::new().retry(1, Duration::ZERO);
+    match &library.config.tmp_directory {
+        Some(directory) => options.journal(directory),
+        None => options,
+    }
+}

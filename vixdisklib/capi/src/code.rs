@@ -5,7 +5,7 @@
 
 use std::io::ErrorKind;
 
-use vixdisklib::Error;
+use vixdisklib::{AttachProblem, Error, https::HttpsError};
 use vixdisklib_sys::VixCode;
 use vsphere_nfc::Error as Nfc;
 use vsphere_vim::error::TransportErrorKind;
@@ -28,14 +28,41 @@ pub(crate) fn of(error: &Error) -> VixCode {
         Error::OutOfRange { .. } => VixCode::DISK_OUTOFRANGE,
         Error::Unaligned { .. } => VixCode::SECTORSIZE,
         Error::ReadOnly { .. } => VixCode::FILE_READ_ONLY,
+        Error::NotAttachable { problem, .. } => match problem {
+            AttachProblem::ChildIsBase => VixCode::DISK_ATTACH_ROOTLINK,
+            AttachProblem::ParentIsPart => VixCode::DISK_PARTIALCHAIN,
+            AttachProblem::ContentId { .. } => VixCode::DISK_CID_MISMATCH,
+            AttachProblem::Capacity { .. } => VixCode::DISK_CAPACITY_MISMATCH,
+            _ => VixCode::DISK_INVAL,
+        },
+        Error::Exists { .. } => VixCode::FILE_ALREADY_EXISTS,
+        Error::InvalidIdentity { .. } => VixCode::INVALID_ARG,
+        Error::AccessLocked { .. } => VixCode::OBJECT_IS_BUSY,
+        Error::Journal { .. } => VixCode::FILE_ERROR,
         Error::Nfc { source, .. } => match error.vim() {
             Some(server) => of_server(server),
             None => of_nfc(source),
         },
         Error::File { source, .. } => of_image(source),
         Error::Server { source, .. } => of_server(source),
+        Error::Https { source, .. } => of_https(source),
+        Error::Unfinished { .. } => VixCode::UNFINISHED_JOB,
         Error::CutOff { .. } => VixCode::CANCELLED,
         _ => VixCode::FAIL,
+    }
+}
+
+/// The number of an error of a datastore's files over HTTPS.
+fn of_https(error: &HttpsError) -> VixCode {
+    match error {
+        HttpsError::Refused { .. } => VixCode::FILE_ACCESS_ERROR,
+        HttpsError::NotFound { .. } => VixCode::FILE_NOT_FOUND,
+        HttpsError::ObjectStorage { .. } | HttpsError::RangeIgnored { .. } => VixCode::NOT_SUPPORTED_ON_REMOTE_OBJECT,
+        HttpsError::TimedOut { .. } => VixCode::TCP_CONN_LOST,
+        HttpsError::Name { .. } => VixCode::FILE_NAME_INVALID,
+        HttpsError::Exists { .. } => VixCode::FILE_ALREADY_EXISTS,
+        HttpsError::Server { source, .. } => of_server(source),
+        _ => VixCode::FILE_ERROR,
     }
 }
 
@@ -173,6 +200,14 @@ mod tests {
         Error::File { operation: "opening", path: "a.vmdk".into(), source }
     }
 
+    fn https(source: HttpsError) -> Error {
+        Error::Https { operation: "reading", path: "[ds1] a/a.vmdk".into(), source: Box::new(source) }
+    }
+
+    fn not_attachable(problem: AttachProblem) -> Error {
+        Error::NotAttachable { parent: "a".into(), child: "b".into(), problem }
+    }
+
     fn refused(line: &str) -> Error {
         nfc(Nfc::AuthdRefused { endpoint: "esx:902".into(), command: "PROXY", line: line.into() })
     }
@@ -197,6 +232,21 @@ mod tests {
             (image(ErrorKind::AlreadyExists), 12),
             (image(ErrorKind::Other), 7),
             (Error::Server { operation: "reading", of: "vm-1".into(), source: Box::new(server) }, 4000),
+            (https(HttpsError::NotFound { file: "[ds1] a/a.vmdk".into() }), 4),
+            (https(HttpsError::Exists { file: "[ds1] a/a.vmdk".into() }), 12),
+            (
+                https(HttpsError::Server {
+                    file: "a".into(),
+                    source: vsphere_vim::Error::NotFound { what: "a".into() },
+                }),
+                4000,
+            ),
+            (not_attachable(AttachProblem::ChildIsBase), 16069),
+            (not_attachable(AttachProblem::Capacity { parent: 512, child: 1024 }), 16067),
+            (Error::Exists { operation: "cloning to", path: "a".into() }, 12),
+            (Error::AccessLocked { vm: "vm-1".into(), holder: None, attempts: 1 }, 5),
+            (Error::InvalidIdentity { identity: String::new(), reason: "it is empty" }, 3),
+            (Error::Unfinished { operation: "reading", disk: "disk-0".into() }, 29),
             (Error::UnknownTransport { name: "nfs".into() }, 3),
             (Error::CutOff { operation: "reading", path: "a".into() }, 10),
             (Error::ReadOnly { operation: "write to", path: "a".into() }, 11),

@@ -1,6 +1,6 @@
 //! The file that `InitEx` names: lines of `name=value`.
 
-use std::{fs, str::FromStr, time::Duration};
+use std::{fs, path::PathBuf, str::FromStr, time::Duration};
 
 use tracing::level_filters::LevelFilter;
 use vixdisklib_sys::VixCode;
@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct Config {
     pub(crate) nfc: NfcOptions,
     pub(crate) levels: Levels,
+    /// Where it is written down what has to be cleaned up after a crash.
+    pub(crate) tmp_directory: Option<PathBuf>,
     /// What was found that is not known or not used, for the log.
     pub(crate) remarks: Vec<String>,
 }
@@ -24,7 +26,7 @@ impl Default for Config {
     fn default() -> Self {
         // 3 of VMware's levels, which is their default, is about what we call a warning and more.
         let levels = Levels { transport: LevelFilter::INFO, nfc: LevelFilter::WARN };
-        Self { nfc: NfcOptions::default(), levels, remarks: Vec::new() }
+        Self { nfc: NfcOptions::default(), levels, tmp_directory: None, remarks: Vec::new() }
     }
 }
 
@@ -69,8 +71,8 @@ impl Config {
             }
             "vixDiskLib.nfc.ReadTimeoutMs" => self.nfc.timeouts.read = duration(name, value)?,
             "vixDiskLib.nfc.WriteTimeoutMs" => self.nfc.timeouts.write = duration(name, value)?,
+            "tmpDirectory" => self.tmp_directory = Some(value.into()),
             // Known, and without an effect here.
-            "tmpDirectory" => self.remark(name, "this library keeps nothing in files"),
             "vixDiskLib.nfcFssrvr.TimeoutMs" | "vixDiskLib.nfcFssrvrWrite.TimeoutMs" => {
                 self.remark(name, "the time-outs of vixDiskLib.nfc.* hold for all requests");
             }
@@ -139,8 +141,9 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_said() {
         let config = Config::parse("tmpDirectory=/tmp/x\nvixDiskLib.transport.san.denyList=all\nfoo=bar").unwrap();
-        assert_eq!(config.remarks.len(), 3);
-        assert!(config.remarks[2].contains("foo"));
+        assert_eq!(config.remarks.len(), 2);
+        assert!(config.remarks[1].contains("foo"));
+        assert_eq!(config.tmp_directory.as_deref(), Some("/tmp/x".as_ref()));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! # async fn example(vim: Vim, vm: MoRef<mo::VirtualMachine>) -> vixdisklib::Result<()> {
 //! let options = AccessOptions::new().journal("/var/lib/backup/access");
 //! // After a crash: releases what earlier runs of this program left behind.
-//! let _left = access::clean_up(&vim, "backup of example.org", &options).await?;
+//! let _left = access::clean_up(&vim, Some("backup of example.org"), &options).await?;
 //!
 //! access::prepare_for_access(&vim, &vm, "backup of example.org", &options).await?;
 //! // Create a snapshot, open its disks, read them, close them, remove the snapshot.
@@ -180,10 +180,10 @@ pub async fn end_access(
     }
 }
 
-/// Releases what earlier runs with this identity left locked on this server, as their journal says. Without a journal
-/// there is nothing to go by, and nothing is done.
+/// Releases what earlier runs left locked on this server, as their journal says: those with this identity, or with any
+/// when there is none. Without a journal there is nothing to go by, and nothing is done.
 ///
-/// Call it when no other run is under way: it cannot tell a run that died from one that is at work.
+/// Call it when no other run with the same journal is under way: it cannot tell a run that died from one that is at work.
 ///
 /// # Errors
 /// [`Error::InvalidIdentity`], and [`Error::Journal`] when the journal cannot be read. Locks that cannot be released are
@@ -195,16 +195,16 @@ pub async fn end_access(
 /// # Cancel safety
 /// Safe to repeat.
 #[doc(alias = "VixDiskLib_Cleanup")]
-pub async fn clean_up(vim: &Vim, identity: &str, options: &AccessOptions) -> Result<CleanUp> {
-    check_identity(identity)?;
+pub async fn clean_up(vim: &Vim, identity: Option<&str>, options: &AccessOptions) -> Result<CleanUp> {
+    identity.map_or(Ok(()), check_identity)?;
     let mut done = CleanUp::default();
     let Some(journal) = options.open_journal().await? else { return Ok(done) };
     let server = server_of(vim);
     for note in journal.notes().await? {
-        if note.server != server || note.identity != identity {
+        if note.server != server || identity.is_some_and(|identity| note.identity != identity) {
             continue;
         }
-        match end_access(vim, &note.vm, identity, options).await {
+        match end_access(vim, &note.vm, &note.identity, options).await {
             Ok(()) => done.cleaned += 1,
             Err(error) => done.remaining.push((note.vm, error)),
         }

@@ -65,15 +65,20 @@ async fn what_a_crash_left_locked_is_found_in_the_journal_by_its_own_program_onl
     let options = AccessOptions::new().journal(journal.path().join("locks"));
     access::prepare_for_access(&lab.vim, &lab.vm, US, &options).await.unwrap();
     // The program dies here; the next one begins.
-    let other = access::clean_up(&lab.vim, "another program", &options).await.unwrap();
+    let other = access::clean_up(&lab.vim, Some("another program"), &options).await.unwrap();
     assert_eq!((other.cleaned, other.remaining.len()), (0, 0));
-    let without = access::clean_up(&lab.vim, US, &AccessOptions::new()).await.unwrap();
+    let without = access::clean_up(&lab.vim, Some(US), &AccessOptions::new()).await.unwrap();
     assert_eq!(without.cleaned, 0);
     assert!(is_locked(&lab).await);
-    let done = access::clean_up(&lab.vim, US, &options).await.unwrap();
+    let done = access::clean_up(&lab.vim, Some(US), &options).await.unwrap();
     assert_eq!((done.cleaned, done.remaining.len()), (1, 0));
     assert!(!is_locked(&lab).await);
-    assert_eq!(access::clean_up(&lab.vim, US, &options).await.unwrap().cleaned, 0);
+    assert_eq!(access::clean_up(&lab.vim, Some(US), &options).await.unwrap().cleaned, 0);
+
+    // Whoever has the journal may also clean up after all of its programs.
+    access::prepare_for_access(&lab.vim, &lab.vm, US, &options).await.unwrap();
+    assert_eq!(access::clean_up(&lab.vim, None, &options).await.unwrap().cleaned, 1);
+    assert!(!is_locked(&lab).await);
     lab.end().await;
 }
 

@@ -6,7 +6,7 @@ use vixdisklib::Access;
 use vixdisklib_sys::{Bool, ConnectParams, ConnectionHandle, VixError};
 
 use crate::{
-    access::Guarding,
+    access::{self, Guarding},
     call::{self, Failure, Outcome},
     connection::{CONNECTIONS, Linked, Wish, invalid, linked},
     given::{self, Kind, Texts},
@@ -133,8 +133,8 @@ pub unsafe extern "C" fn VixDiskLib_EndAccess(params: *const ConnectParams, iden
     })
 }
 
-/// Removes what crashed programs left behind. This library leaves nothing outside of its process but the server's
-/// session, which the server ends: so nothing is found, once the server was asked who it is.
+/// Undoes what crashed programs left behind on this server, as the journal in `tmpDirectory` tells: locks of
+/// `PrepareForAccess`. Without that setting nothing is known, and nothing is found.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn VixDiskLib_Cleanup(
     params: *const ConnectParams,
@@ -144,15 +144,12 @@ pub unsafe extern "C" fn VixDiskLib_Cleanup(
     call::entry("VixDiskLib_Cleanup", |library| {
         // SAFETY: as the program promises.
         let target = unsafe { Target::of_server(params) }?;
-        library.block_on(async {
-            let vim = target.connect().await?;
-            crate::connection::log_out(&vim).await;
-            Ok::<_, Failure>(())
-        })?;
-        for count in [num_cleaned, num_remaining] {
+        let done = access::clean_up(library, &target)?;
+        let remaining = u32::try_from(done.remaining.len()).unwrap_or(u32::MAX);
+        for (count, number) in [(num_cleaned, done.cleaned), (num_remaining, remaining)] {
             if !count.is_null() {
                 // SAFETY: not null; valid, as the program promises.
-                unsafe { count.write(0) };
+                unsafe { count.write(number) };
             }
         }
         Ok(())

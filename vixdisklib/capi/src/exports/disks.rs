@@ -59,12 +59,18 @@ fn options_of(flags: u32) -> Outcome<OpenOptions> {
     if flags.contains(OpenFlags::READ_ONLY) {
         options = options.access(Access::ReadOnly);
     }
-    // Compression is a wish: one that is not known is the same as one that a host refuses.
-    if flags.contains(OpenFlags::COMPRESSION_ZLIB) {
-        options = options.compression(CompressionWish::Zlib);
+    if let Some((_, wish)) = COMPRESSIONS.iter().find(|(flag, _)| flags.contains(*flag)) {
+        options = options.compression(*wish);
     }
     Ok(options)
 }
+
+/// A wish: bits of the mask that are not here are the same as a compression that a host refuses. Of several, the first.
+const COMPRESSIONS: [(OpenFlags, CompressionWish); 3] = [
+    (OpenFlags::COMPRESSION_ZLIB, CompressionWish::Zlib),
+    (OpenFlags::COMPRESSION_FASTLZ, CompressionWish::FastLz),
+    (OpenFlags::COMPRESSION_SKIPZ, CompressionWish::SkipZ),
+];
 
 /// Closes a disk after what is under way on it. The handle is invalid afterwards, whatever the answer.
 #[unsafe(no_mangle)]

@@ -393,6 +393,13 @@ static void chains(void)
     single = opened("child.vmdk", VIXDISKLIB_FLAG_OPEN_READ_ONLY | VIXDISKLIB_FLAG_OPEN_SINGLE_LINK);
     WORKS(VixDiskLib_Read(single, 3000, 1, sector));
     CHECK(sector[0] == 0); /* the child alone */
+    WORKS(VixDiskLib_IsAttachPossible(parent, single));
+    CHECK(VIX_FAILED(VixDiskLib_IsAttachPossible(single, parent)));
+    WORKS(VixDiskLib_Attach(parent, single));
+    WORKS(VixDiskLib_Read(single, 3000, 1, sector));
+    CHECK(sector[0] == 7); /* the chain */
+    WORKS(VixDiskLib_Read(single, 2048, 1, sector));
+    CHECK(sector[0] == 8);
     GIVES(VIX_E_INVALID_HANDLE, VixDiskLib_IsAttachPossible(NO_DISK, parent));
     GIVES(VIX_E_INVALID_HANDLE, VixDiskLib_Attach(parent, NO_DISK));
     WORKS(VixDiskLib_Close(single));
@@ -430,6 +437,10 @@ static void files(void)
     GIVES(VIX_E_INVALID_ARG, VixDiskLib_SpaceNeededForClone(disk, VIXDISKLIB_DISK_MONOLITHIC_FLAT, NULL));
     GIVES(VIX_E_INVALID_ARG, VixDiskLib_SpaceNeededForClone(disk, VIXDISKLIB_DISK_UNKNOWN, &space));
     GIVES(VIX_E_INVALID_HANDLE, VixDiskLib_SpaceNeededForClone(NO_DISK, VIXDISKLIB_DISK_MONOLITHIC_FLAT, &space));
+    percent = 0;
+    WORKS(VixDiskLib_Shrink(disk, on_progress, &percent));
+    percent = 0;
+    WORKS(VixDiskLib_Defragment(disk, on_progress, &percent));
     GIVES(VIX_E_INVALID_HANDLE, VixDiskLib_Shrink(NO_DISK, NULL, NULL));
     GIVES(VIX_E_INVALID_HANDLE, VixDiskLib_Defragment(NO_DISK, NULL, NULL));
     WORKS(VixDiskLib_Read(disk, 2048, 1, sector));

@@ -63,6 +63,16 @@ static void around_access(void)
     params->vmxSpec = NULL;
     WORKS(VixDiskLib_Cleanup(params, &cleaned, &remaining));
     CHECK(cleaned == 0 && remaining == 0);
+    /* What a program that crashed has locked is written down in tmpDirectory. */
+    params->vmxSpec = arguments[5];
+    WORKS(VixDiskLib_PrepareForAccess(params, "c-test"));
+    params->vmxSpec = NULL;
+    WORKS(VixDiskLib_Cleanup(params, &cleaned, &remaining));
+    CHECK(cleaned == 1 && remaining == 0);
+    WORKS(VixDiskLib_Cleanup(params, NULL, NULL));
+    params->vmxSpec = arguments[5];
+    WORKS(VixDiskLib_PrepareForAccess(params, "another"));
+    WORKS(VixDiskLib_EndAccess(params, "another"));
     VixDiskLib_FreeConnectParams(params);
 }
 
@@ -123,6 +133,26 @@ static void reading(void)
     WORKS(VixDiskLib_Close(disk));
     CHECK(completion.calls == 17);
     free(buffer);
+}
+
+static void compressions(void)
+{
+    const uint32 flags[] = {VIXDISKLIB_FLAG_OPEN_COMPRESSION_FASTLZ, VIXDISKLIB_FLAG_OPEN_COMPRESSION_SKIPZ};
+    VixDiskLibConnectParams *params = params_of(arguments[5]);
+    VixDiskLibConnection connection;
+    VixDiskLibHandle disk;
+    uint8 buffer[4096];
+    size_t at;
+
+    WORKS(VixDiskLib_ConnectEx(params, TRUE, NULL, arguments[7], &connection));
+    VixDiskLib_FreeConnectParams(params);
+    for (at = 0; at < sizeof flags / sizeof flags[0]; at++) {
+        WORKS(VixDiskLib_Open(connection, arguments[6], VIXDISKLIB_FLAG_OPEN_READ_ONLY | flags[at], &disk));
+        WORKS(VixDiskLib_Read(disk, 2044, 8, buffer));
+        CHECK(buffer[2047] == 0 && buffer[2048] == 5 && buffer[4095] == 5);
+        WORKS(VixDiskLib_Close(disk));
+    }
+    WORKS(VixDiskLib_Disconnect(connection));
 }
 
 static VixDiskLibHandle inner;
@@ -190,12 +220,21 @@ static void cloning(void)
 
 int main(int argc, char **argv)
 {
+    char config[1024];
+    FILE *file;
+
     CHECK(argc == 9);
     arguments = argv;
-    WORKS(VixDiskLib_InitEx(6, 5, on_log, on_warning, on_panic, NULL, NULL));
+    snprintf(config, sizeof config, "%s/vddk.conf", arguments[8]);
+    file = fopen(config, "w");
+    CHECK(file != NULL);
+    fprintf(file, "tmpDirectory=%s/locks\n", arguments[8]);
+    fclose(file);
+    WORKS(VixDiskLib_InitEx(6, 5, on_log, on_warning, on_panic, NULL, config));
     refusals();
     around_access();
     reading();
+    compressions();
     writing();
     cloning();
     CHECK(panicked == 0);
