@@ -10,6 +10,7 @@ mod blocking;
 mod clones;
 mod file;
 mod files;
+mod governor;
 mod https;
 mod images;
 mod lab;

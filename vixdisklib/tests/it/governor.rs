@@ -1,0 +1,84 @@
+//! Many disks under one governor, against the simulator.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use vixdisklib::{Access, Connection, ConnectionOptions, Governor, GovernorLimits};
+use vsphere_sim::nfc::NfcServerConfig;
+
+use crate::simulator::{BASE, Lab};
+
+const MIB: u64 = 1 << 20;
+
+async fn connect(lab: &Lab, governor: &Governor) -> Connection {
+    let options = ConnectionOptions::new().governor(governor.clone());
+    Connection::connect_with(&lab.vim, &lab.vm, Access::ReadOnly, "nbdssl", options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_of_several_connections_wait_for_places_and_all_are_read() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let governor = Governor::new(GovernorLimits::default().disks(3, 52));
+    let mut tasks = JoinSet::new();
+    for _ in 0..12 {
+        let connection = connect(&lab, &governor).await;
+        let governor = governor.clone();
+        tasks.spawn(async move {
+            let disk = connection.open(BASE).await.unwrap();
+            assert!(governor.usage().disks <= 3);
+            assert_eq!(disk.read_at(MIB, 512).await.unwrap(), vec![5; 512]);
+            disk.close().await.unwrap();
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
+    }
+    assert_eq!(governor.usage(), Governor::default().usage(), "everything was given back");
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_not_opened_gives_its_place_back() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let governor = Governor::new(GovernorLimits::default().disks(1, 1));
+    let connection = connect(&lab, &governor).await;
+    for _ in 0..3 {
+        connection.open("[ds1] web/no.vmdk").await.unwrap_err();
+    }
+    let disk = connection.open(BASE).await.unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(100), connection.open(BASE)).await;
+    assert!(waiting.is_err(), "there is one place");
+    drop(disk); // Without closing.
+    connection.open(BASE).await.unwrap().close().await.unwrap();
+    assert_eq!(governor.usage().disks, 0);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_of_all_disks_keep_to_the_rate_and_a_new_one_holds_at_once() {
+    let lab = Lab::with_snapshot(NfcServerConfig::default()).await;
+    let governor = Governor::new(GovernorLimits::default().rate(20 * MIB));
+    let mut disks = Vec::new();
+    for _ in 0..2 {
+        disks.push(Arc::new(connect(&lab, &governor).await.open(BASE).await.unwrap()));
+    }
+    let read = async |count: u64| {
+        let begun = std::time::Instant::now();
+        let mut tasks = JoinSet::new();
+        for n in 0..count {
+            let disk = Arc::clone(&disks[n as usize % 2]);
+            tasks.spawn(async move { disk.read_at(n * MIB, MIB as usize).await.unwrap().len() });
+        }
+        tasks.join_all().await;
+        begun.elapsed()
+    };
+    let slow = read(12).await;
+    // The first one and what the bucket holds are free.
+    assert!(slow >= Duration::from_millis(480), "{slow:?} for 12 MiB at 20 MiB/s");
+    governor.set_limits(GovernorLimits::default());
+    assert!(read(12).await < slow, "no limit any more");
+    for disk in disks {
+        Arc::into_inner(disk).unwrap().close().await.unwrap();
+    }
+    lab.end().await;
+}
