@@ -10,7 +10,8 @@ use tokio_rustls::server::TlsStream;
 use vsphere_nfc::wire::authd::{Command, LineBuffer, SSL_SUFFIX};
 
 use super::backend::Grant;
-use super::config::{FaultAction, NfcServerConfig, Step, TicketRefusal};
+use super::config::{FaultAction, NfcServerConfig, OverLimit, Step, TicketRefusal};
+use super::holding::Holding;
 use super::metered::Metered;
 use super::server::{Shared, ended, violation};
 
@@ -25,9 +26,21 @@ pub(super) struct HandedOver {
     pub(super) grant: Grant,
     /// `THUMBPRINT_SHA2` was accepted.
     pub(super) expect_client_random: bool,
+    /// The connection's place among those that the host allows.
+    pub(super) place: Place,
+}
+
+/// A connection among those of the host, and among those of vCenter where its ticket is from there.
+#[derive(Debug)]
+pub(super) struct Place {
+    _on_host: Holding,
+    _via_vcenter: Option<Holding>,
 }
 
 const PLEASE_LOG_IN: &str = "530 Please login with USER and PASS";
+const TOO_MANY: &str = "421 Too many connections";
+/// The service of tickets from vCenter.
+const VCENTER_SERVICE: &str = "vpxa-nfc";
 const LOGIN_INCORRECT: &str = "530 Login incorrect";
 
 /// Serves the daemon's part of a connection.
@@ -43,9 +56,13 @@ pub(super) async fn serve(
     }
     let tls = accept(tcp, shared.identity.tls()).await?;
     let mut daemon = Daemon { tls, shared, config, lines: LineBuffer::default(), rest: Vec::new() };
-    let (grant, ssl, expect_client_random) = daemon.run().await?;
+    let Agreed { grant, ssl, expect_client_random, place } = daemon.run().await?;
     if !daemon.rest.is_empty() || !daemon.lines.is_empty() {
         return Err(violation("the client sent more after PROXY"));
+    }
+    if config.close_notify_at_hand_over {
+        daemon.tls.get_mut().1.send_close_notify();
+        daemon.tls.flush().await?;
     }
     // Abandoned without close_notify: the stream below goes on with something else.
     let (tcp, _) = daemon.tls.into_inner();
@@ -57,11 +74,21 @@ pub(super) async fn serve(
         let (reader, writer) = tokio::io::split(tcp);
         (Box::new(reader), Box::new(writer))
     };
-    Ok(HandedOver { stream, grant, expect_client_random })
+    Ok(HandedOver { stream, grant, expect_client_random, place })
 }
 
 async fn accept(tcp: Metered, config: Arc<ServerConfig>) -> io::Result<TlsStream<Metered>> {
     TlsAcceptor::from(config).accept(tcp).await
+}
+
+/// What the dialogue led to.
+struct Agreed {
+    grant: Grant,
+    /// Whether the service is asked for with TLS.
+    ssl: bool,
+    /// `THUMBPRINT_SHA2` was accepted.
+    expect_client_random: bool,
+    place: Place,
 }
 
 struct Daemon<'a> {
@@ -74,9 +101,8 @@ struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// Answers commands until one hands the connection over: grant, whether with TLS, and whether
-    /// `THUMBPRINT_SHA2` was accepted.
-    async fn run(&mut self) -> io::Result<(Grant, bool, bool)> {
+    /// Answers commands until one hands the connection over.
+    async fn run(&mut self) -> io::Result<Agreed> {
         let mut session = None;
         let mut thumbprint = false;
         loop {
@@ -109,15 +135,34 @@ impl Daemon<'_> {
                         Some(service) => (service.to_owned(), true),
                         None => (service, false),
                     };
+                    let Some(place) = self.place(&service) else {
+                        match self.config.over_limit {
+                            OverLimit::Line => self.say(TOO_MANY).await?,
+                            OverLimit::Close => return Err(ended("too many connections")),
+                            OverLimit::Silence => stall(&mut self.tls).await?,
+                        }
+                        continue;
+                    };
                     if let Some(grant) = self.redeem(session.take(), service).await? {
                         let suffix = if ssl { SSL_SUFFIX } else { "" };
                         self.say(&format!("200 Connect ha-nfc{suffix}")).await?;
-                        return Ok((grant, ssl, thumbprint));
+                        return Ok(Agreed { grant, ssl, expect_client_random: thumbprint, place });
                     }
                 }
                 _ => self.say(PLEASE_LOG_IN).await?,
             }
         }
+    }
+
+    /// A place for a connection to `service`, unless there are too many.
+    fn place(&self, service: &str) -> Option<Place> {
+        let counters = &self.shared.counters;
+        let on_host = counters.handed_over.take(1, self.config.max_connections)?;
+        let via_vcenter = match service {
+            VCENTER_SERVICE => Some(counters.via_vcenter.take(1, self.config.max_connections_via_vcenter)?),
+            _ => None,
+        };
+        Some(Place { _on_host: on_host, _via_vcenter: via_vcenter })
     }
 
     async fn redeem(&mut self, session: Option<String>, service: String) -> io::Result<Option<Grant>> {

@@ -32,6 +32,17 @@ pub struct NfcServerConfig {
     pub max_buffer_size: u32,
     /// The most bytes of all buffers of a session. Default: 16 MiB, as documented.
     pub max_session_bytes: u64,
+    /// The NFC memory of the host: buffers of all sessions together, in bytes. A session that finds
+    /// too little is refused with code 5. Real hosts have 48 or 96 MiB. Default: unlimited.
+    pub memory: Option<u64>,
+    /// The most connections that are handed over to the service. Default: unlimited.
+    pub max_connections: Option<u64>,
+    /// The most of them with tickets from vCenter, which documents 52. Default: unlimited.
+    pub max_connections_via_vcenter: Option<u64>,
+    /// What a client sees that is one too many. Real hosts: unknown. Default: a line.
+    pub over_limit: OverLimit,
+    /// Whether the daemon's TLS session ends with a close_notify at the hand-over. Default: no.
+    pub close_notify_at_hand_over: bool,
     /// The code of a refused session. Real hosts: unknown. Default: 5, out of memory.
     pub session_refusal_code: u32,
     /// In which order the fragments of a read are sent. Default: ascending.
@@ -83,6 +94,11 @@ impl Default for NfcServerConfig {
             announce_wrong_thumbprint: false,
             max_buffer_size: 2 * 1024 * 1024,
             max_session_bytes: 16 * 1024 * 1024,
+            memory: None,
+            max_connections: None,
+            max_connections_via_vcenter: None,
+            over_limit: OverLimit::Line,
+            close_notify_at_hand_over: false,
             session_refusal_code: CODE_OUT_OF_MEMORY,
             fragment_order: FragmentOrder::InOrder,
             fragment_size: None,
@@ -126,6 +142,19 @@ pub enum TicketRefusal {
     Line,
     /// The end of the connection.
     Close,
+}
+
+/// What a client sees whose connection is one too many; its ticket is not used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OverLimit {
+    /// `421 Too many connections` at PROXY.
+    #[default]
+    Line,
+    /// The end of the connection.
+    Close,
+    /// Nothing, as when VDDK reports that reading from authd timed out.
+    Silence,
 }
 
 /// In which order the fragments of a read are sent.
@@ -266,6 +295,10 @@ pub(super) struct Injected {
 impl Injected {
     pub(super) fn push(&self, step: Step, skip: u32, action: FaultAction) {
         self.lock().push_back((step, skip, action));
+    }
+
+    pub(super) fn clear(&self) {
+        self.lock().clear();
     }
 
     /// The fault of `step`, if it is its turn.

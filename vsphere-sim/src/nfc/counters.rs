@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::holding::Gauge;
+
 /// Bytes of one file that were asked for and delivered, before compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FileTraffic {
@@ -21,6 +23,10 @@ pub struct NfcCounters {
     open: AtomicU64,
     accepted: AtomicU64,
     most_in_flight: AtomicU64,
+    pub(super) handed_over: Gauge,
+    pub(super) via_vcenter: Gauge,
+    pub(super) memory: Gauge,
+    pub(super) open_files: Gauge,
     files: Mutex<BTreeMap<String, FileTraffic>>,
 }
 
@@ -33,6 +39,21 @@ impl NfcCounters {
     /// Connections that were ever accepted.
     pub fn connections_total(&self) -> u64 {
         self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Connections that the daemon has handed over and that are still open.
+    pub fn handed_over(&self) -> u64 {
+        self.handed_over.held()
+    }
+
+    /// Bytes of NFC memory in use: the buffers of all sessions.
+    pub fn memory_in_use(&self) -> u64 {
+        self.memory.held()
+    }
+
+    /// Files that are open now.
+    pub fn files_open(&self) -> u64 {
+        self.open_files.held()
     }
 
     /// The most requests of one connection that were worked on at the same time.

@@ -13,6 +13,7 @@ mod buffers;
 mod classic;
 mod config;
 mod counters;
+mod holding;
 mod metered;
 mod random_access;
 mod replay;
@@ -25,7 +26,8 @@ mod version;
 
 pub use backend::{Geometry, Grant, NewDisk, NfcBackend, NfcFile, OpenRefused, RedeemError};
 pub use config::{
-    AllocationAnswers, Cut, FaultAction, FragmentOrder, NfcServerConfig, ReplyCompression, Step, TicketRefusal,
+    AllocationAnswers, Cut, FaultAction, FragmentOrder, NfcServerConfig, OverLimit, ReplyCompression, Step,
+    TicketRefusal,
 };
 pub use counters::{FileTraffic, NfcCounters};
 pub use server::{NfcIdentity, NfcServer};

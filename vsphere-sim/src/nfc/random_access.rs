@@ -57,8 +57,7 @@ impl RandomAccess {
         let (backend, grant, name) = (Arc::clone(&peer.shared.backend), peer.grant.clone(), path.clone());
         match blocking(move || backend.open(&grant, &name, writable)).await? {
             Ok(file) => {
-                peer.shared.counters.count(&path, |traffic| traffic.opens += 1);
-                self.disk = Some(OpenDisk { path: path.into(), file, writable });
+                self.disk = Some(OpenDisk::new(&peer.shared.counters, path, file, writable)?);
                 peer.send(&Message::DiskGeometry.encode()).await
             }
             Err(refused) => peer.refuse(&refused).await,

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use vsphere_nfc::wire::aio::{HEADER_LEN, Header, Kind};
-use vsphere_nfc::wire::fault::CODE_READ_ONLY;
+use vsphere_nfc::wire::fault::{CODE_OUT_OF_MEMORY, CODE_READ_ONLY};
 use vsphere_nfc::wire::file::{CLOSE_FILE_LEN, OPEN_FILE_LEN, OpenFile, OpenFileReply, TYPE_DISK, flags};
 use vsphere_nfc::wire::io::{Direction, IO_LEN, Io};
 use vsphere_nfc::wire::query::{
@@ -22,6 +22,8 @@ use vsphere_nfc::wire::session::{
 use super::authd::ReadHalf;
 use super::backend::{Grant, NfcFile};
 use super::config::{AllocationAnswers, Step};
+use super::counters::NfcCounters;
+use super::holding::Holding;
 use super::server::{ended, violation};
 use super::session::{CODE_INVALID, Replies};
 use super::transfer::{self, Write};
@@ -41,6 +43,21 @@ pub(super) struct OpenDisk {
     pub(super) path: Arc<str>,
     pub(super) file: Arc<dyn NfcFile>,
     pub(super) writable: bool,
+    _open: Arc<Holding>,
+}
+
+impl OpenDisk {
+    /// Counts `file` among those that are open, until the last copy of this is gone.
+    pub(super) fn new(
+        counters: &NfcCounters,
+        path: String,
+        file: Arc<dyn NfcFile>,
+        writable: bool,
+    ) -> io::Result<Self> {
+        let open = counters.open_files.take(1, None).ok_or_else(|| violation("too many files"))?;
+        counters.count(&path, |traffic| traffic.opens += 1);
+        Ok(Self { path: path.into(), file, writable, _open: Arc::new(open) })
+    }
 }
 
 /// The receiving side of a session.
@@ -49,6 +66,8 @@ pub(super) struct Requests {
     grant: Grant,
     replies: Replies,
     buffers: OpenSession,
+    /// The session's part of the host's NFC memory.
+    memory: Option<Holding>,
     /// One for each buffer: what is beyond waits on the connection.
     slots: Arc<Semaphore>,
     disks: HashMap<u64, OpenDisk>,
@@ -65,6 +84,7 @@ impl Requests {
             grant,
             replies,
             buffers: DEFAULT_BUFFERS,
+            memory: None,
             slots: Arc::new(Semaphore::new(0)),
             disks: HashMap::new(),
             writes: HashMap::new(),
@@ -146,6 +166,12 @@ impl Requests {
             let code = config.session_refusal_code;
             return self.replies.error(header.op_id, code, "Failed to allocate the requested buffers").await;
         }
+        self.memory = None;
+        let Some(memory) = self.replies.shared().counters.memory.take(total, config.memory) else {
+            let text = format!("Failed to allocate the requested {total} bytes");
+            return self.replies.error(header.op_id, CODE_OUT_OF_MEMORY, text).await;
+        };
+        self.memory = Some(memory);
         self.use_buffers(asked);
         self.replies.send(header.kind, header.op_id, &[0; OPEN_SESSION_LEN], Vec::new()).await
     }
@@ -181,8 +207,7 @@ impl Requests {
             sector_size: file.sector_size(),
             geometry: file.geometry(),
         };
-        self.replies.shared().counters.count(&path, |traffic| traffic.opens += 1);
-        self.disks.insert(handle, OpenDisk { path: path.into(), file, writable });
+        self.disks.insert(handle, OpenDisk::new(&self.replies.shared().counters, path, file, writable)?);
         self.replies.send(header.kind, header.op_id, &reply.encode(), Vec::new()).await
     }
 

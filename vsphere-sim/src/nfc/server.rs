@@ -31,6 +31,11 @@ impl NfcIdentity {
         Self { certificate, config }
     }
 
+    /// The certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
     /// The SHA-1 thumbprint, as tickets carry it.
     pub fn thumbprint_sha1(&self) -> String {
         Pin::sha1_of(&self.certificate).to_string()
@@ -125,6 +130,11 @@ impl NfcServer {
         self.shared.injected.push(step, skip, action);
     }
 
+    /// Takes back the faults that no connection has met.
+    pub fn forget_injected(&self) {
+        self.shared.injected.clear();
+    }
+
     /// Ends all connections, as a host does that goes into maintenance. New ones are accepted.
     pub fn disconnect_all(&self) {
         self.shared.generation.send_modify(|generation| *generation += 1);
@@ -194,6 +204,7 @@ async fn serve(tcp: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     let stream = Metered::new(tcp, config.cut, config.reset_on_cut);
     let work = async {
         let handed = authd::serve(stream, shared, &config).await?;
+        let _place = handed.place;
         let (mut reader, mut writer) = handed.stream;
         if let Some(trace) = &config.replay {
             return replay::serve(reader, writer, trace).await;

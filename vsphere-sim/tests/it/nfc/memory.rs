@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vsphere_nfc::{Buffers, Error, Mode, Phase, Retry};
-use vsphere_sim::nfc::{FaultAction, NfcServerConfig, Step};
+use vsphere_nfc::{Buffers, Error, Mode, NfcOptions, Phase, Retry, Timeouts};
+use vsphere_sim::nfc::{FaultAction, NfcServerConfig, OverLimit, Step};
 
 use super::disk::{MIB, MemoryDisk, pattern};
 use super::host::{Host, patient};
@@ -55,4 +55,58 @@ async fn host_without_nfc_memory_is_waited_for_with_ever_fewer_buffers_and_then_
     assert!(matches!(error, Error::OutOfNfcMemory { phase: Phase::OpenSession, .. }), "{error}");
     assert!(error.to_string().contains("1048600"), "{error}");
     host.assert_no_connections().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_share_the_nfc_memory_of_the_host() {
+    let host = Host::reading(MemoryDisk::filled(MIB, MIB)).await;
+    host.server.configure(|config| config.memory = Some(9 << 20));
+    let counters = host.server.counters();
+    let first = host.open(Mode::ReadOnly, patient()).await.unwrap();
+    let second = host.open(Mode::ReadOnly, patient()).await.unwrap();
+    assert_eq!(counters.memory_in_use(), 8 << 20);
+    // 4 MiB are not left, but smaller buffers fit.
+    let third = host.open(Mode::ReadOnly, patient()).await.unwrap();
+    assert!(third.session_info().buffers.budget() <= 1 << 20);
+    for disk in [&first, &second, &third] {
+        assert!(disk.read_at(0, MIB as usize).await.unwrap() == pattern(0, MIB));
+    }
+    for disk in [first, second, third] {
+        disk.close().await.unwrap();
+    }
+    host.assert_no_connections().await;
+    assert_eq!(counters.memory_in_use(), 0);
+    assert_eq!(counters.files_open(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connection_that_is_one_too_many_is_refused_in_words_that_say_try_later() {
+    let host = Host::reading(MemoryDisk::new(MIB)).await;
+    let quick = NfcOptions::default().timeouts(Timeouts::all(Duration::from_millis(500))).retry(Retry::never());
+    for via_vcenter in [false, true] {
+        host.server.configure(|config| {
+            config.max_connections = (!via_vcenter).then_some(2);
+            config.max_connections_via_vcenter = via_vcenter.then_some(2);
+        });
+        let one = host.open(Mode::ReadOnly, patient()).await.unwrap();
+        let two = host.open(Mode::ReadOnly, patient()).await.unwrap();
+        for answer in [OverLimit::Line, OverLimit::Close, OverLimit::Silence] {
+            host.server.configure(|config| config.over_limit = answer);
+            let error = host.open(Mode::ReadOnly, quick.clone()).await.unwrap_err();
+            let expected = match answer {
+                OverLimit::Line => matches!(&error, Error::AuthdRefused { line, .. } if line.starts_with("421")),
+                OverLimit::Close => matches!(error, Error::Disconnected { phase: Phase::Authd, .. }),
+                _ => matches!(error, Error::Timeout { phase: Phase::Authd, .. }),
+            };
+            assert!(expected, "{answer:?}: {error}");
+            assert!(error.is_retryable(), "{answer:?}");
+        }
+        // A place that was given up is taken by the next.
+        one.close().await.unwrap();
+        two.close().await.unwrap();
+        host.assert_no_connections().await;
+        host.open(Mode::ReadOnly, patient()).await.unwrap().close().await.unwrap();
+        host.assert_no_connections().await;
+    }
+    assert_eq!(host.server.counters().handed_over(), 0);
 }

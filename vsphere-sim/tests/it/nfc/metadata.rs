@@ -55,3 +55,18 @@ async fn refused_allocation_query_does_not_stop_later_reads() {
     assert!(matches!(error, Error::Server { phase: Phase::QueryAllocated, .. }), "{error}");
     assert!(disk.read_at(0, 512).await.unwrap() == pattern(0, 512));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_are_text_whatever_bytes_they_have_and_missing_keys_are_none() {
+    let mut disk = MemoryDisk::new(MIB);
+    for (key, value) in [("uuid", "60 00 C2 9a"), ("größe", "\u{1F4BE} disk"), ("long", &*"v".repeat(4096))] {
+        disk.ddb.insert(key.to_owned(), value.to_owned());
+    }
+    let host = Host::reading(disk).await;
+    let disk = host.open(Mode::ReadOnly, patient()).await.unwrap();
+    assert_eq!(disk.metadata("größe").await.unwrap().as_deref(), Some("\u{1F4BE} disk"));
+    assert_eq!(disk.metadata("long").await.unwrap().unwrap().len(), 4096);
+    let absent = tokio::join!(disk.metadata("sidecars"), disk.metadata("UUID"), disk.metadata("uuid "));
+    assert_eq!((absent.0.unwrap(), absent.1.unwrap(), absent.2.unwrap()), (None, None, None));
+    disk.close().await.unwrap();
+}

@@ -48,3 +48,22 @@ async fn misaligned_and_out_of_range_requests_are_refused_before_sending() {
     assert_eq!(host.server.counters().file(PATH).read, 0);
     disk.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_of_a_sector_a_tail_and_two_tebibytes_are_read_to_their_last_sector() {
+    for capacity in [512, CHUNK + 512, 3 * MIB - 512, 2 << 40, (2 << 40) + 512] {
+        let host = Host::writing(MemoryDisk::new(capacity)).await;
+        let disk = host.open(Mode::ReadWrite, patient()).await.unwrap();
+        assert_eq!(disk.capacity(), capacity);
+        let last = capacity - 512;
+        disk.write_at(last, Bytes::from(pattern(last, 512))).await.unwrap();
+        assert!(disk.read_at(last, 512).await.unwrap() == pattern(last, 512));
+        assert!(matches!(disk.read_at(last, 1024).await, Err(Error::InvalidRequest { .. })));
+        disk.close().await.unwrap();
+        let disk = host.open(Mode::ReadOnly, patient()).await.unwrap();
+        let tail = last.saturating_sub(CHUNK) / CHUNK * CHUNK;
+        let allocated = disk.query_allocated(tail..capacity, CHUNK).await.unwrap();
+        assert_eq!(allocated.last().unwrap().end, capacity);
+        disk.close().await.unwrap();
+    }
+}

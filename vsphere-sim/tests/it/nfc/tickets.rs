@@ -1,8 +1,9 @@
 //! Rows 1 and 2: tickets.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use vsphere_nfc::{Error, Mode, NfcDisk, Phase, UnpinnedTickets};
+use vsphere_nfc::{Error, Mode, NfcDisk, Phase, TicketError, UnpinnedTickets};
 use vsphere_sim::nfc::TicketRefusal;
 
 use super::disk::{MIB, MemoryDisk};
@@ -32,4 +33,35 @@ async fn used_ticket_is_an_authd_refusal_and_a_silent_close_a_disconnect() {
     host.server.configure(|config| config.ticket_refusal = TicketRefusal::Close);
     let error = NfcDisk::open(once, PATH, Mode::ReadOnly, patient()).await.unwrap_err();
     assert!(matches!(error, Error::Disconnected { phase: Phase::Authd, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tickets_may_be_out_at_once_and_each_opens_one_connection() {
+    let host = Host::reading(MemoryDisk::new(MIB)).await;
+    let (first, second) = (host.ticket(), host.ticket());
+    // Not in the order in which they were given out.
+    let two = NfcDisk::open(fixed(second), PATH, Mode::ReadOnly, patient()).await.unwrap();
+    let one = NfcDisk::open(fixed(first), PATH, Mode::ReadOnly, patient()).await.unwrap();
+    assert_eq!(host.server.counters().connections_open(), 2);
+    one.close().await.unwrap();
+    two.close().await.unwrap();
+    assert!(host.backend.tickets.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_ticket_is_replaced_at_most_once_and_the_secret_is_never_told() {
+    let host = Host::reading(MemoryDisk::new(MIB)).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let (count, stale) = (Arc::clone(&asked), host.ticket());
+    host.backend.tickets.lock().unwrap().clear();
+    let source = Arc::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        let ticket = stale.clone();
+        async move { Ok::<_, TicketError>(ticket) }
+    });
+    let error = NfcDisk::open(source, PATH, Mode::ReadOnly, patient()).await.unwrap_err();
+    assert!(matches!(error, Error::AuthdRefused { command: "PROXY", .. }), "{error}");
+    assert!(error.is_retryable() && error.hint().is_some());
+    assert!(!format!("{error:?} {error}").contains("52000000"), "the ticket leaked");
+    assert!((1..=2).contains(&asked.load(Ordering::SeqCst)));
 }

@@ -59,3 +59,34 @@ async fn failed_write_is_never_reported_as_done_and_names_the_range() {
     assert!(matches!(error, Error::WriteInDoubt { .. } | Error::Disconnected { .. }), "{error}");
     assert_eq!(host.server.counters().connections_total(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disk_full_in_the_middle_of_many_writes_leaves_none_of_them_reported_as_done() {
+    let host = Host::writing(MemoryDisk::new(64 * MIB)).await;
+    *host.disk.fail_writes_at.lock().unwrap() = Some(5 * MIB..5 * MIB + 1);
+    let disk = Arc::new(host.open(Mode::ReadWrite, patient().buffers(64 * 1024, 4)).await.unwrap());
+    let mut writers = tokio::task::JoinSet::new();
+    for at in 0..16 {
+        let disk = Arc::clone(&disk);
+        writers.spawn(async move { (at, disk.write_at(at * MIB, Bytes::from(pattern(at * MIB, MIB))).await) });
+    }
+    let mut failed = 0;
+    while let Some(done) = writers.join_next().await {
+        let (at, result) = done.unwrap();
+        match result {
+            // A success is a promise.
+            Ok(()) => assert!(host.disk.bytes(at * MIB..(at + 1) * MIB) == pattern(at * MIB, MIB), "{at}"),
+            Err(Error::WriteInDoubt { range, .. }) => {
+                assert!(range.start >= at * MIB && range.end == (at + 1) * MIB, "{at}: {range:?}");
+                failed += 1;
+            }
+            // Nothing of it was sent.
+            Err(Error::Disconnected { .. }) => failed += 1,
+            Err(other) => panic!("{at}: {other:?}"),
+        }
+    }
+    assert!(failed > 0);
+    assert!(matches!(Arc::into_inner(disk).unwrap().close().await, Err(Error::Disconnected { .. })));
+    assert_eq!(host.server.counters().connections_total(), 1);
+    host.assert_no_connections().await;
+}
