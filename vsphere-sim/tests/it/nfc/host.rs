@@ -18,6 +18,7 @@ pub(super) struct Backend {
     pub(super) disk: Mutex<Option<Arc<MemoryDisk>>>,
     pub(super) tickets: Mutex<HashSet<String>>,
     pub(super) issued: AtomicU32,
+    pub(super) redeemed: AtomicU32,
     pub(super) write: bool,
 }
 
@@ -30,8 +31,11 @@ impl NfcBackend for Backend {
         if service != "vpxa-nfc" {
             return Err(RedeemError::WrongService);
         }
-        let known = self.tickets.lock().unwrap().remove(session_id);
-        known.then(|| Grant::new(Allowed { write: self.write })).ok_or(RedeemError::Used)
+        if !self.tickets.lock().unwrap().remove(session_id) {
+            return Err(RedeemError::Used);
+        }
+        self.redeemed.fetch_add(1, Ordering::SeqCst);
+        Ok(Grant::new(Allowed { write: self.write }))
     }
 
     fn open(&self, grant: &Grant, path: &str, write: bool) -> Result<Arc<dyn NfcFile>, OpenRefused> {
@@ -71,17 +75,18 @@ impl Host {
     }
 
     pub(super) fn ticket(&self) -> Ticket {
-        ticket(&self.backend, &self.server, Some(self.server.identity().thumbprint_sha1().parse().unwrap()))
+        ticket(&self.backend, &self.server, Some(self.pin()))
+    }
+
+    fn pin(&self) -> Pin {
+        self.server.identity().thumbprint_sha1().parse().unwrap()
     }
 
     pub(super) fn tickets(&self) -> Arc<dyn TicketSource> {
         let backend = Arc::clone(&self.backend);
-        let ticket = self.ticket();
-        backend.tickets.lock().unwrap().clear();
+        let (port, pin) = (self.server.local_addr().port(), self.pin());
         Arc::new(move || {
-            let mut ticket = ticket.clone();
-            let id = new_id(&backend);
-            ticket.session_id = SessionId::new(id);
+            let ticket = ticket_at(port, Some(pin.clone()), new_id(&backend));
             async move { Ok::<_, TicketError>(ticket) }
         })
     }
@@ -109,13 +114,11 @@ pub(super) fn new_id(backend: &Backend) -> String {
 }
 
 pub(super) fn ticket(backend: &Backend, server: &NfcServer, pin: Option<Pin>) -> Ticket {
-    Ticket {
-        host: "127.0.0.1".to_owned(),
-        port: server.local_addr().port(),
-        pin,
-        service: "vpxa-nfc".to_owned(),
-        session_id: SessionId::new(new_id(backend)),
-    }
+    ticket_at(server.local_addr().port(), pin, new_id(backend))
+}
+
+fn ticket_at(port: u16, pin: Option<Pin>, id: String) -> Ticket {
+    Ticket { host: "127.0.0.1".to_owned(), port, pin, service: "vpxa-nfc".to_owned(), session_id: SessionId::new(id) }
 }
 
 pub(super) fn fixed(ticket: Ticket) -> Arc<dyn TicketSource> {

@@ -1,6 +1,7 @@
 //! Nothing is left behind: connections, files, memory, tickets, sockets, threads, tasks.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +35,7 @@ fn three_hundred_cycles_with_random_failures_leave_nothing() {
     cycles(300);
 }
 
-/// Takes a minute or two: `cargo test -p vsphere-sim --test it -- --ignored ten_thousand`.
+/// Takes minutes: `cargo test -p vsphere-sim --test it -- --ignored --nocapture ten_thousand`.
 #[test]
 #[ignore = "takes minutes"]
 fn ten_thousand_cycles_with_random_failures_leave_nothing() {
@@ -61,11 +62,12 @@ fn cycles(count: u32) {
     let (counters, port) = (host.server.counters(), host.server.local_addr().port());
     let (mut well, mut failed) = (0, 0);
     // The first cycles start what stays: blocking threads, the listener's task.
+    let mut expired = 0;
     runtime.block_on(async {
         for _ in 0..20 {
             let _ = cycle(&host, &mut Chance(chance.next())).await;
         }
-        settle(&host).await;
+        expired += settle(&host).await;
     });
     let before = Left::now(&runtime, port);
     runtime.block_on(async {
@@ -75,7 +77,7 @@ fn cycles(count: u32) {
                 Err(_) => failed += 1,
             }
         }
-        settle(&host).await;
+        expired += settle(&host).await;
     });
     // Tasks that were aborted go with the next turn of their worker.
     let mut after = Left::now(&runtime, port);
@@ -86,10 +88,14 @@ fn cycles(count: u32) {
         std::thread::sleep(Duration::from_millis(10));
         after = Left::now(&runtime, port);
     }
-    println!("{count} cycles: {well} well, {failed} failed; before {before:?}, after {after:?}");
+    let tickets = Tickets::of(&host, expired);
+    println!("{count} cycles: {well} well, {failed} failed; before {before:?}, after {after:?}; {tickets:?}");
     assert!(well > count / 10 && failed > count / 10, "{well} went well, {failed} failed");
     assert_eq!((counters.connections_open(), counters.handed_over()), (0, 0));
     assert_eq!((counters.files_open(), counters.memory_in_use()), (0, 0));
+    // Every connection asks for a ticket of its own, and every ticket's fate is known.
+    assert_eq!((tickets.outstanding, tickets.issued), (0, tickets.redeemed + tickets.expired), "{tickets:?}");
+    assert!(tickets.issued >= count && u64::from(tickets.issued) >= counters.connections_total(), "{tickets:?}");
     assert!(after.tasks <= before.tasks, "{before:?} {after:?}");
     assert_eq!(after.sockets, 0, "{before:?} {after:?}");
     assert!(after.threads <= 2 + BLOCKING, "{before:?} {after:?}");
@@ -103,11 +109,32 @@ fn cycles(count: u32) {
     });
 }
 
-/// Waits until the server has noticed that everyone is gone.
-async fn settle(host: &Host) {
+/// Waits until the server has noticed that everyone is gone, and lets the tickets expire whose
+/// connections never came to redeem them. Returns how many those were.
+async fn settle(host: &Host) -> u32 {
     host.assert_no_connections().await;
-    // Tickets that were given out for connections that never came to redeem them.
-    host.backend.tickets.lock().unwrap().clear();
+    let mut tickets = host.backend.tickets.lock().unwrap();
+    tickets.drain().count() as u32
+}
+
+/// What became of all tickets that a host gave out.
+#[derive(Debug)]
+struct Tickets {
+    issued: u32,
+    redeemed: u32,
+    expired: u32,
+    outstanding: u32,
+}
+
+impl Tickets {
+    fn of(host: &Host, expired: u32) -> Self {
+        Self {
+            issued: host.backend.issued.load(Ordering::SeqCst),
+            redeemed: host.backend.redeemed.load(Ordering::SeqCst),
+            expired,
+            outstanding: host.backend.tickets.lock().unwrap().len() as u32,
+        }
+    }
 }
 
 /// One disk's life, with something that goes wrong in it, or not.
