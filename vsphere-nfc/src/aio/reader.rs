@@ -25,20 +25,13 @@ const BUFFER: usize = 128;
 /// Runs until the connection ends or the task is aborted.
 pub(crate) async fn run(reader: ReadHalf, shared: Arc<Shared>) {
     let mut replies = Replies { reader: BufReader::with_capacity(BUFFER, reader), packed: Vec::new(), shared };
-    let failure = loop {
+    let stop = loop {
         match replies.next().await {
             Ok(()) => {}
-            Err(Stop::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                break Failure::Lost("the other side closed it".to_owned());
-            }
-            Err(Stop::Io(error)) => break Failure::Lost(error.to_string()),
-            Err(Stop::Wire(error)) => break Failure::Protocol(error.to_string()),
-            Err(Stop::Fault(fault)) => {
-                break Failure::Lost(format!("it was dropped after the server reported {fault}"));
-            }
+            Err(stop) => break stop,
         }
     };
-    replies.shared.fail(failure);
+    replies.shared.fail(stop.failure());
 }
 
 /// Why reading ends.
@@ -47,6 +40,19 @@ enum Stop {
     Wire(WireError),
     /// An error message: what follows it on the connection is not certain.
     Fault(Fault),
+}
+
+impl Stop {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Failure::Lost("the other side closed it".to_owned())
+            }
+            Self::Io(error) => Failure::Lost(error.to_string()),
+            Self::Wire(error) => Failure::Protocol(error.to_string()),
+            Self::Fault(fault) => Failure::Lost(format!("it was dropped after the server reported {fault}")),
+        }
+    }
 }
 
 impl From<io::Error> for Stop {
@@ -95,10 +101,14 @@ impl Replies {
                     Stop::Wire(error) => blame.wire(pending.due.phase, error),
                     Stop::Fault(fault) => blame.server(pending.due.phase, fault.clone()),
                 };
-                let _ = pending.reply.send(Err(error));
-                match stop {
-                    Stop::Fault(_) if self.shared.policy.survive_errors => self.shared.done(),
-                    stop => return Err(stop),
+                if matches!(stop, Stop::Fault(_)) && self.shared.policy.survive_errors {
+                    self.shared.done();
+                    let _ = pending.reply.send(Err(error));
+                } else {
+                    // Whoever hears the error may look at once whether the connection is still there.
+                    self.shared.fail(stop.failure());
+                    let _ = pending.reply.send(Err(error));
+                    return Err(stop);
                 }
             }
         }
