@@ -48,7 +48,8 @@ pub struct SessionInfo {
     pub endpoint: String,
     /// How the session was started.
     pub rung: Rung,
-    /// The server's NFC library version: 11 on ESXi 8, 7 on 7.0, 2 on 6.7.
+    /// The server's NFC library version: 11 on ESXi 8, 7 on 7.0, 2 on 6.7; 0 also on
+    /// [`Rung::Synchronous`], where it is not told.
     pub server_version: u32,
     /// The session's buffers.
     pub buffers: Buffers,
@@ -318,6 +319,7 @@ impl NfcDisk {
     /// [`Error::InvalidRequest`], also on a handle that has written, where the server's answer may
     /// be stale. [`Error::Server`] when the server refuses, as it may for datastores that are not
     /// VMFS: take all as allocated. The refusal ends the connection; the next read makes a new one.
+    /// [`Error::NotOffered`] on [`Rung::Synchronous`], which costs nothing.
     ///
     /// # Cancel safety
     /// Safe.
@@ -362,8 +364,8 @@ impl NfcDisk {
     /// Looks up the disk database entry `key` (without `ddb.`); `None` when there is none.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when the key is empty or longer than 4096 bytes, and whatever the
-    /// connection says.
+    /// [`Error::InvalidRequest`] when the key is empty or longer than 4096 bytes,
+    /// [`Error::NotOffered`] on [`Rung::Synchronous`], and whatever the connection says.
     ///
     /// # Cancel safety
     /// Safe.

@@ -182,6 +182,16 @@ pub enum Error {
         source: Box<Error>,
     },
 
+    /// The host has only the synchronous layer, which is not known to have such a request: nothing was
+    /// sent, and the connection goes on.
+    #[error("the synchronous layer, all that {endpoint} has, knows nothing of {phase}")]
+    NotOffered {
+        /// Host and port.
+        endpoint: Arc<str>,
+        /// What was asked for.
+        phase: Phase,
+    },
+
     /// The caller asked for something that cannot be: nothing was sent.
     #[error("{path}: {what}")]
     InvalidRequest {
@@ -212,6 +222,7 @@ impl Error {
             | Self::ReadOnly { .. }
             | Self::Server { .. }
             | Self::Protocol { .. }
+            | Self::NotOffered { .. }
             | Self::InvalidRequest { .. } => false,
         }
     }
@@ -231,9 +242,12 @@ impl Error {
             Self::AuthdRefused { line, .. } if line.starts_with("530") => {
                 Some("the ticket was used, expired or belongs to another service; get a new one")
             }
-            Self::StartRefused { .. } => {
-                Some("hosts older than ESXi 6.7 need the synchronous layer, which disks cannot be read over")
-            }
+            Self::StartRefused { .. } => Some(
+                "hosts older than ESXi 6.7 have only the synchronous layer: over it disks are read, not \
+                 written, and their capacity has to be told by the ticket source or the options",
+            ),
+            Self::NotOffered { phase: Phase::QueryAllocated, .. } => Some("take all as allocated"),
+            Self::NotOffered { phase: Phase::Metadata, .. } => Some("fetch the disk's descriptor file"),
             Self::SessionRefused { .. } | Self::OutOfNfcMemory { .. } => Some(
                 "use fewer or smaller buffers, open fewer disks of this host at once, or raise \
                  the host's NFC memory",

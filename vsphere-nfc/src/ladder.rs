@@ -29,8 +29,8 @@ pub enum Rung {
     /// Without messages 54 and 55 too.
     WithoutConnectionData,
     /// Without the asynchronous layer: FSSRVR, for reading, one request after the other. All that
-    /// ESXi 6.0 has. [`NfcDisk`](crate::NfcDisk) does not stand on it yet, so a host that gets this
-    /// far is refused with [`Error::StartRefused`].
+    /// ESXi 6.0 has. The disk's size has to be known ([`TicketSource::capacity`]); allocation and
+    /// metadata are not to be had ([`Error::NotOffered`]).
     Synchronous,
 }
 
@@ -64,6 +64,13 @@ pub(crate) struct Target {
     pub(crate) path: Arc<str>,
     pub(crate) mode: Mode,
     pub(crate) options: NfcOptions,
+}
+
+impl Target {
+    /// The disk's size, as far as it is known without the host.
+    pub(crate) fn capacity(&self) -> Option<u64> {
+        self.tickets.capacity().or(self.options.capacity_hint)
+    }
 }
 
 /// What one try asks for.
@@ -131,12 +138,10 @@ pub(crate) async fn connect(target: &Target, buffers: Buffers) -> Result<Connect
             Err(error) => error,
         };
         if is_start_failure(&error) {
-            let synchronous = target.mode == Mode::ReadOnly && !found.is_modern(known);
+            let synchronous = target.mode == Mode::ReadOnly && target.capacity().is_some() && !found.is_modern(known);
             let first = descent.map_or_else(|| error.clone(), |descent| descent.first);
             match next_rung(options.ladder, setup.rung, &found, synchronous) {
-                // The last step down ends here until disks can stand on the synchronous layer; asking
-                // for a ticket that nobody uses would help no one.
-                None | Some(Rung::Synchronous) => return Err(first),
+                None => return Err(first),
                 Some(rung) => {
                     tracing::info!(%endpoint, %error, from = %setup.rung, to = %rung, "asking less of an NFC host");
                     descent = Some(Descent { endpoint, first });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::classic::ClassicQuirks;
 use crate::hosts::NfcHosts;
 use crate::ladder::Ladder;
 use crate::quirks::Quirks;
@@ -52,8 +53,13 @@ pub struct NfcOptions {
     pub hosts: NfcHosts,
     /// Keeps what is said on every connection, scrubbed. Default: nobody listens.
     pub trace: Option<Recorder>,
+    /// The disk's size in bytes, for hosts before ESXi 6.7, which do not tell it, where
+    /// [`TicketSource::capacity`](crate::TicketSource::capacity) knows none. Default: `None`.
+    pub capacity_hint: Option<u64>,
     /// Doubtful facts about the servers.
     pub quirks: Quirks,
+    /// Doubtful facts about the synchronous layer of hosts before ESXi 6.7.
+    pub classic_quirks: ClassicQuirks,
 }
 
 impl Default for NfcOptions {
@@ -75,7 +81,9 @@ impl Default for NfcOptions {
             legacy_tls: LegacyTls::Never,
             hosts: NfcHosts::new(),
             trace: None,
+            capacity_hint: None,
             quirks: Quirks::default(),
+            classic_quirks: ClassicQuirks::default(),
         }
     }
 }
@@ -155,6 +163,13 @@ impl NfcOptions {
     #[must_use]
     pub fn quirks(mut self, quirks: Quirks) -> Self {
         self.quirks = quirks;
+        self
+    }
+
+    /// Says how large the disk is, for hosts that do not.
+    #[must_use]
+    pub fn capacity_hint(mut self, bytes: u64) -> Self {
+        self.capacity_hint = Some(bytes);
         self
     }
 

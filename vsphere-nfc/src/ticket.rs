@@ -62,6 +62,12 @@ pub trait TicketSource: Send + Sync {
     /// Gets a fresh ticket for the disk. Fetched just before dialling: its lifetime is unknown.
     fn ticket(&self) -> BoxFuture<'_, Result<Ticket, TicketError>>;
 
+    /// The disk's size in bytes, where it is known: SOAP tells it. The synchronous layer of hosts before
+    /// ESXi 6.7 does not, so without it disks of such hosts are not opened. Others tell it themselves.
+    fn capacity(&self) -> Option<u64> {
+        None
+    }
+
     /// Asks for the NFC library version of the host that the latest ticket is for. Asked once for a
     /// host, and only to choose how to start a session; [`ServerVersion::Unknown`], the default, is
     /// a good answer to every failure.

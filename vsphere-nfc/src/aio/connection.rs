@@ -29,17 +29,25 @@ use crate::wire::session::{CLOSE_SESSION_LEN, OpenSession, SockOpts};
 
 /// A session with its disk. Dropping it closes the socket.
 pub(crate) struct Connection {
-    shared: Arc<Shared>,
-    queue: mpsc::UnboundedSender<Outgoing>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Queue,
     wish: Compression,
     /// What a request takes of the budget at least, so that not too many are in flight.
     least_charge: u32,
     rung: Rung,
     pub(crate) buffers: Buffers,
     server_version: u32,
-    tls_version: Option<String>,
-    legacy_tls: bool,
+    pub(super) tls_version: Option<String>,
+    pub(super) legacy_tls: bool,
     pub(crate) disk: OpenFileReply,
+}
+
+/// Where requests go.
+pub(super) enum Queue {
+    /// To the writer task, as messages.
+    Messages(mpsc::UnboundedSender<Outgoing>),
+    /// To the task that drives the synchronous layer, as operation ids.
+    Operations(mpsc::UnboundedSender<u32>),
 }
 
 /// A request that has been sent.
@@ -54,8 +62,7 @@ impl Connection {
         let options = &target.options;
         let blame = Blame::new(&ticket.host, ticket.port, &target.path);
         if setup.rung == Rung::Synchronous {
-            let reason = "it has no asynchronous layer, and the synchronous one is not offered".to_owned();
-            return Err(Error::StartRefused { endpoint: blame.endpoint, reason });
+            return Self::open_synchronous(blame, ticket, target, setup, found).await;
         }
         let stream = dial::dial(&blame, ticket, options, setup.rung, found).await?;
         Self::start(blame, stream, target, setup, found).await
@@ -88,7 +95,7 @@ impl Connection {
         Ok(this)
     }
 
-    fn spawn(blame: Blame, stream: Dialled, server_version: u32, setup: &Setup, options: &NfcOptions) -> Self {
+    fn spawn(blame: Blame, stream: Dialled, version: u32, setup: &Setup, options: &NfcOptions) -> Self {
         let (quirks, budget) = (&options.quirks, setup.buffers.budget());
         let mut shared = Shared::new(blame, budget);
         shared.policy = Policy { max_unknown: quirks.max_unknown_message, survive_errors: quirks.survive_errors };
@@ -98,17 +105,28 @@ impl Connection {
         let writer = tokio::spawn(writer::run(stream.writer, outgoing, Arc::clone(&shared)));
         shared.adopt(reader.abort_handle());
         shared.adopt(writer.abort_handle());
+        Self::over(shared, Queue::Messages(queue), stream.tls_version, setup, options, version)
+    }
+
+    /// A connection whose disk is not open yet.
+    pub(super) fn over(
+        shared: Arc<Shared>,
+        queue: Queue,
+        tls_version: Option<String>,
+        setup: &Setup,
+        options: &NfcOptions,
+        server_version: u32,
+    ) -> Self {
+        let least_charge = |most| u32::try_from(setup.buffers.budget() / u64::from(most)).unwrap_or(u32::MAX);
         Self {
             shared,
             queue,
             wish: options.compression.on_wire(),
-            least_charge: quirks
-                .max_in_flight
-                .map_or(0, |most| u32::try_from(budget / u64::from(most)).unwrap_or(u32::MAX)),
+            least_charge: options.quirks.max_in_flight.map_or(0, least_charge),
             rung: setup.rung,
             buffers: setup.buffers,
             server_version,
-            tls_version: stream.tls_version,
+            tls_version,
             legacy_tls: false,
             disk: OpenFileReply::decode(&[0; OPEN_FILE_LEN]),
         }
@@ -236,6 +254,7 @@ impl Connection {
         count: u64,
         limit: Duration,
     ) -> Result<Vec<Range<u64>>> {
+        self.check_offered(Phase::QueryAllocated)?;
         let query = AllocationQuery { handle: self.disk.handle, chunk, start, count };
         let (_, bitmap) =
             self.call(Kind::QueryAllocated, Phase::QueryAllocated, limit, &query.encode(), b"", count).await?;
@@ -244,6 +263,7 @@ impl Connection {
 
     /// The value of a disk database entry; no bytes when there is none.
     pub(crate) async fn ddb(&self, key: &str, limit: Duration) -> Result<Vec<u8>> {
+        self.check_offered(Phase::Metadata)?;
         // The length was checked by the caller.
         let key_len = u32::try_from(key.len()).unwrap_or_default();
         let payload = DdbGet { handle: self.disk.handle, key_len }.encode();
@@ -268,6 +288,10 @@ impl Connection {
         let file = self.call(Kind::CloseFile, Phase::Close, limit, &handle, b"", 0).await;
         // After an error the connection is gone, and so is the session.
         file?;
+        let Queue::Messages(queue) = &self.queue else {
+            // The task of the synchronous layer has closed all there is.
+            return Ok(());
+        };
         self.call(Kind::CloseSession, Phase::Close, limit, &session, b"", 0).await?;
         let last = Message::SessionComplete.encode().map_err(|error| self.shared.blame.wire(Phase::Close, &error))?;
         // A request that nobody answers: it ends with the connection.
@@ -281,7 +305,7 @@ impl Connection {
         let (done, finished) = oneshot::channel();
         let last = Bytes::copy_from_slice(&last);
         // From here on the end of the connection is the wished for one, whoever brings it about.
-        let said = self.queue.send(Outgoing::Finish(last, done)).is_ok() && finished.await.is_ok();
+        let said = queue.send(Outgoing::Finish(last, done)).is_ok() && finished.await.is_ok();
         if said && options.quirks.await_session_complete {
             let _ = ended.await;
         }
@@ -328,6 +352,14 @@ impl Connection {
     /// The error of a connection that has failed.
     pub(crate) fn failure(&self, phase: Phase) -> Error {
         self.shared.failure(phase)
+    }
+
+    /// Whether the session's layer has such requests.
+    fn check_offered(&self, phase: Phase) -> Result<()> {
+        match self.queue {
+            Queue::Messages(_) => Ok(()),
+            Queue::Operations(_) => Err(Error::NotOffered { endpoint: Arc::clone(&self.shared.blame.endpoint), phase }),
+        }
     }
 
     /// Waits for a range that requests in flight hold.
@@ -386,7 +418,11 @@ impl Connection {
         let (sender, reply) = oneshot::channel();
         let phase = due.phase;
         let op_id = self.shared.enter(Pending { due, work, reply: sender, hold })?;
-        if self.queue.send(outgoing(op_id)).is_err() {
+        let queued = match &self.queue {
+            Queue::Messages(queue) => queue.send(outgoing(op_id)).is_ok(),
+            Queue::Operations(queue) => queue.send(op_id).is_ok(),
+        };
+        if !queued {
             return Err(self.shared.failure(phase));
         }
         Ok(InFlight { phase, reply })

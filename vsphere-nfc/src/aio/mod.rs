@@ -7,6 +7,9 @@
 //!
 //! What may be in flight is bounded in bytes by the session's buffers: a
 //! request holds its part from before it is sent until its last byte is here.
+//!
+//! A host without this layer serves the same requests over its synchronous one, one after the other:
+//! a single task takes the place of the two.
 
 mod assembly;
 mod connection;
@@ -14,6 +17,7 @@ mod keep_alive;
 mod pending;
 mod range_lock;
 mod reader;
+mod synchronous;
 mod writer;
 
 pub(crate) use connection::{Connection, InFlight};

@@ -9,8 +9,9 @@ use super::file::{FileReader, FileWriter};
 use super::link::Link;
 use super::options::{ClassicQuirks, FilesOptions};
 use crate::error::{Error, Phase, Result};
-use crate::options::Timeouts;
-use crate::ticket::TicketSource;
+use crate::ladder::Found;
+use crate::options::{NfcOptions, Timeouts};
+use crate::ticket::{Ticket, TicketSource};
 use crate::wire::WireError;
 use crate::wire::classic_file::{FileGet, FileMessage, FilePut, FileType, PathOperation};
 use crate::wire::disk_stream::Reader;
@@ -65,8 +66,17 @@ impl NfcFiles {
     /// Dropping the future closes the connection. A ticket may have been used up.
     pub async fn connect(tickets: &dyn TicketSource, options: FilesOptions) -> Result<Self> {
         let ticket = tickets.ticket().await.map_err(Error::Ticket)?;
-        let FilesOptions { connection, quirks } = options;
-        let link = Link::open(&ticket, &connection, quirks.max_noise).await?;
+        Self::over(&ticket, &options.connection, options.quirks, &mut Found::default()).await
+    }
+
+    /// Connects with `ticket`. `found` tells how far it got.
+    pub(crate) async fn over(
+        ticket: &Ticket,
+        connection: &NfcOptions,
+        quirks: ClassicQuirks,
+        found: &mut Found,
+    ) -> Result<Self> {
+        let link = Link::open(ticket, connection, quirks.max_noise, found).await?;
         tracing::debug!(
             endpoint = %link.blame().endpoint,
             tls = link.tls_version().unwrap_or("none"),

@@ -38,10 +38,10 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects. The classic layer needs no messages of its own before the first operation.
-    pub(super) async fn open(ticket: &Ticket, options: &NfcOptions, max_noise: u32) -> Result<Self> {
+    pub(super) async fn open(ticket: &Ticket, options: &NfcOptions, max_noise: u32, found: &mut Found) -> Result<Self> {
         let blame = Blame::new(&ticket.host, ticket.port, &Arc::from(""));
         // What follows THUMBPRINT_SHA2 is message 43, which belongs to another session start.
-        let stream = dial::dial(&blame, ticket, options, Rung::WithoutClientRandom, &mut Found::default()).await?;
+        let stream = dial::dial(&blame, ticket, options, Rung::WithoutClientRandom, found).await?;
         Ok(Self::new(blame, stream, max_noise))
     }
 

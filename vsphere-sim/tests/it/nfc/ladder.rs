@@ -33,7 +33,7 @@ async fn every_release_is_met_on_the_first_rung_that_it_understands() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn release_without_the_asynchronous_layer_is_refused_with_a_hint_at_the_cost_of_one_ticket() {
+async fn release_without_the_asynchronous_layer_is_refused_with_a_hint_where_nobody_knows_the_size_of_the_disk() {
     for version in [HostVersion::Apache2015, HostVersion::Esxi60, HostVersion::Esxi65] {
         let host = host(NfcServerConfig::of(version)).await;
         let error = host.open(Mode::ReadOnly, patient()).await.unwrap_err();

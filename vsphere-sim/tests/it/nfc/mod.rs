@@ -24,6 +24,7 @@ mod session;
 mod sizes;
 mod slowness;
 mod start;
+mod synchronous;
 mod tickets;
 mod tls;
 mod traces;
