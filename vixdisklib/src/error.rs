@@ -229,6 +229,18 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// VMware's library failed, or could not be used.
+    #[cfg(all(feature = "vddk", unix))]
+    #[error("{operation} {path} by VMware's library failed")]
+    Vddk {
+        /// What was being done, in the form `reading`.
+        operation: &'static str,
+        /// The disk, or the library.
+        path: String,
+        /// Why.
+        source: Box<vixdisklib_sys::load::Error>,
+    },
+
     /// The runtime ended while a file operation was under way.
     #[error("{operation} {path} was cut off: the runtime is shutting down or the work panicked")]
     CutOff {
@@ -288,6 +300,8 @@ impl Error {
             Self::File { source, .. } => source.is_retryable(),
             Self::Https { source, .. } => source.is_retryable(),
             Self::Server { source, .. } => source.is_retryable(),
+            #[cfg(all(feature = "vddk", unix))]
+            Self::Vddk { source, .. } => source.is_retryable(),
             Self::NoTransport { attempts, .. } => attempts.iter().any(|attempt| attempt.error.is_retryable()),
             #[cfg(feature = "nbd-server")]
             Self::Serve { .. } => false,
@@ -336,6 +350,8 @@ impl Error {
             Self::Server { source, .. } => return source.hint(),
             #[cfg(feature = "nbd-server")]
             Self::Serve { .. } => return None,
+            #[cfg(all(feature = "vddk", unix))]
+            Self::Vddk { source, .. } => return source.hint().map(str::to_owned),
             Self::WrongPath { .. } | Self::OutOfRange { .. } | Self::CutOff { .. } => return None,
         };
         Some(text.to_owned())
@@ -350,6 +366,15 @@ impl Error {
                 vsphere_nfc::Error::Ticket(error) => error.inner()?.downcast_ref(),
                 _ => None,
             },
+            _ => None,
+        }
+    }
+
+    /// The code of VMware's library, where it was the library that failed.
+    #[cfg(all(feature = "vddk", unix))]
+    pub fn vix_code(&self) -> Option<vixdisklib_sys::VixCode> {
+        match self {
+            Self::Vddk { source, .. } => source.vix_code(),
             _ => None,
         }
     }
@@ -387,6 +412,15 @@ impl Error {
     pub(crate) fn https(operation: &'static str, path: &str) -> impl FnOnce(HttpsError) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Https { operation, path, source: Box::new(source) }
+    }
+
+    #[cfg(all(feature = "vddk", unix))]
+    pub(crate) fn vddk(
+        operation: &'static str,
+        path: &str,
+    ) -> impl FnOnce(vixdisklib_sys::load::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Vddk { operation, path, source: Box::new(source) }
     }
 
     pub(crate) fn file(operation: &'static str, path: &str) -> impl FnOnce(vmdk::Error) -> Self + use<> {

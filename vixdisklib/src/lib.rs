@@ -24,7 +24,7 @@
 //! | `nbd` | the same with the data in clear; used only where it is named | datastore path |
 //! | `file` | files of this machine: VMDK of all kinds, raw | file path |
 //! | `https` | files of a datastore through the server's `/folder`, for reading ([`https`]) | datastore path |
-//! | `san`, `hotadd` | known by name, not offered yet | |
+//! | `san`, `hotadd` | the SAN, or a disk attached to this VM: by VMware's library, feature `vddk` | datastore path |
 //!
 //! [`TransportList::default`] is what this version can use, in VMware's order. A list such as `nbdssl:nbd` is tried
 //! from left to right for every disk; [`Disk::transport`] tells which it was and [`Disk::passed_over`] why the ones
@@ -36,41 +36,51 @@
 //! disks on its datastores, whatever transport their data take; what a transport does not offer it refuses by name
 //! ([`Error::NotOffered`]).
 //!
-//! | VixDiskLib_ | Here | `file` | `nbd`, `nbdssl` |
-//! |---|---|---|---|
-//! | Init, InitEx, Exit | nothing to do: there is no global state | | |
-//! | ListTransportModes | [`Connection::list_transport_modes`] | | |
-//! | Connect, ConnectEx | [`Connection::local`], [`Connection::connect`], [`ConnectionOptions::snapshot`] | yes | yes |
-//! | Disconnect | dropping the last clone of a connection | | |
-//! | AllocateConnectParams, GetConnectParams, FreeConnectParams | Rust values; [`Disk::connection`] | | |
-//! | PrepareForAccess, EndAccess | [`access::prepare_for_access`], [`access::end_access`] | not needed | vCenter |
-//! | Cleanup | [`access::clean_up`] | not needed | vCenter |
-//! | Open | [`Connection::open`], [`Connection::open_with`] | yes | yes, but no single link |
-//! | Close | [`Disk::close`] | yes | yes |
-//! | GetTransportMode | [`Disk::transport`] | yes | yes |
-//! | GetInfo, FreeInfo | [`Disk::info`] | yes | yes |
-//! | Read, ReadAsync | [`Disk::read_at`], many at once | yes | yes |
-//! | Write, WriteAsync | [`Disk::write_at`], many at once | yes | yes |
-//! | Flush | [`Disk::flush`] | syncs | every write is confirmed |
-//! | Wait | [`Disk::wait`] | yes | yes |
-//! | QueryAllocatedBlocks, FreeBlockList | [`Disk::allocated`], [`Disk::allocated_in_chunks`] | yes | when open for reading |
-//! | ReadMetadata | [`Disk::metadata`] | yes | yes |
-//! | GetMetadataKeys | [`Disk::metadata_keys`] | yes | those of VMware's programs |
-//! | WriteMetadata | [`Disk::set_metadata`] | yes | no: clone it |
-//! | Create | [`Connection::create`] | all but stream-optimized | server: thin, thick |
-//! | CreateChild | [`Disk::create_child`] | yes | no: create a snapshot |
-//! | Clone | [`clone_disk`] | all kinds, from anywhere | server, or upload of thick and thin |
-//! | SpaceNeededForClone | [`Disk::space_needed_for_clone`] | yes | yes |
-//! | Unlink | [`Connection::unlink`] | yes | server |
-//! | Rename | [`rename`] | yes | no |
-//! | Grow | [`Connection::grow`] | yes | server |
-//! | Shrink | [`Disk::shrink`] | yes | no |
-//! | Defragment | [`Disk::defragment`] | base disks in one sparse file | no |
-//! | CheckRepair | [`Connection::check_repair`] | yes | no |
-//! | IsAttachPossible, Attach | [`Disk::is_attach_possible`], [`Disk::attach`] | the child | the parent |
-//! | GetErrorText, FreeErrorText | [`Error`]: `Display`, [`Error::hint`] | | |
+//! | VixDiskLib_ | Here | `file` | `nbd`, `nbdssl` | `https` | VMware's library |
+//! |---|---|---|---|---|---|
+//! | Init, InitEx | nothing to do | | | | `vddk::Library::load` |
+//! | Exit | nothing to do | | | | `vddk::Library::shut_down` |
+//! | ListTransportModes | [`Connection::list_transport_modes`] | | | | `vddk::Library::transport_modes` |
+//! | Connect, ConnectEx | [`Connection::local`], [`Connection::connect`], [`ConnectionOptions::snapshot`] | yes | yes | yes | yes; told the server by `ConnectionOptions::vddk_server` |
+//! | Disconnect | dropping the last clone of a connection | | | | yes, of each disk |
+//! | AllocateConnectParams, GetConnectParams, FreeConnectParams | Rust values; [`Disk::connection`] | | | | |
+//! | PrepareForAccess, EndAccess | [`access::prepare_for_access`], [`access::end_access`] | not needed | vCenter | vCenter | vCenter; ours, not the library's |
+//! | Cleanup | [`access::clean_up`] | not needed | vCenter | vCenter | `vddk::Library::clean_up` |
+//! | Open | [`Connection::open`], [`Connection::open_with`] | yes | yes, but no single link | for reading | yes |
+//! | Close | [`Disk::close`] | yes | yes | yes | yes |
+//! | GetTransportMode | [`Disk::transport`] | yes | yes | yes | what the library says |
+//! | GetInfo, FreeInfo | [`Disk::info`] | yes | yes | yes | yes |
+//! | Read, ReadAsync | [`Disk::read_at`], many at once | yes | yes | yes, with read-ahead | yes |
+//! | Write, WriteAsync | [`Disk::write_at`], many at once | yes | yes | no: [`https::upload_disk`] | yes |
+//! | Flush | [`Disk::flush`] | syncs | every write is confirmed | nothing to do | yes |
+//! | Wait | [`Disk::wait`] | yes | yes | yes | yes |
+//! | QueryAllocatedBlocks, FreeBlockList | [`Disk::allocated`], [`Disk::allocated_in_chunks`] | yes | when open for reading | yes | when open for reading |
+//! | ReadMetadata | [`Disk::metadata`] | yes | yes | yes | yes |
+//! | GetMetadataKeys | [`Disk::metadata_keys`] | yes | those of VMware's programs | yes | yes |
+//! | WriteMetadata | [`Disk::set_metadata`] | yes | no: clone it | no | yes |
+//! | Create | [`Connection::create`] | all but stream-optimized | server: thin, thick | no: [`https::upload_disk`] | over `file` |
+//! | CreateChild | [`Disk::create_child`] | yes | no: create a snapshot | no | yes |
+//! | Clone | [`clone_disk`] | all kinds, from anywhere | server, or upload of thick and thin | the source | the source; over `file` the target, by our own |
+//! | SpaceNeededForClone | [`Disk::space_needed_for_clone`] | yes | yes | yes | yes, by [`Disk::allocated`] |
+//! | Unlink | [`Connection::unlink`] | yes | server | no | over `file` |
+//! | Rename | [`rename`] | yes | no | no | no |
+//! | Grow | [`Connection::grow`] | yes | server | no | over `file` |
+//! | Shrink | [`Disk::shrink`] | yes | no | no | yes |
+//! | Defragment | [`Disk::defragment`] | base disks in one sparse file | no | no | yes |
+//! | CheckRepair | [`Connection::check_repair`] | yes | no | no | over `file`, by our own |
+//! | IsAttachPossible, Attach | [`Disk::is_attach_possible`], [`Disk::attach`] | the child | the parent | the parent | the parent |
+//! | GetErrorText, FreeErrorText | [`Error`]: `Display`, [`Error::hint`] | | | | the library's words are in the error |
 //!
-//! `Init` and its like, and the functions that free memory, have a counterpart in the C interface only.
+//! Functions that free memory, and `Init` and its like but for VMware's library, have a counterpart in the C interface
+//! only. The last column is what that library does where it is used ([feature `vddk`](#modules)): over `san` and
+//! `hotadd`, or over all but `https`. What it cannot do over a transport it refuses with an error code of its own.
+//!
+//! A [`lease`] is no transport: it reads or writes whole disks from front to back. Of the functions above it has
+//! the counterparts of `Connect` ([`lease::LeaseSource::of_vm`], [`lease::LeaseSource::of_snapshot`]), `Open` and `Read`
+//! ([`lease::LeaseSource::read`], [`lease::LeaseDisk::next`]), `GetInfo` ([`lease::LeaseDisk::capacity`],
+//! [`lease::LeaseDisk::descriptor`]), `Create` with a new VM ([`lease::LeaseTarget::import`]), `Write`
+//! ([`lease::LeaseTarget::write`]), `Clone` of an open disk to it ([`lease::LeaseTarget::write_disk`]) and `Close`
+//! ([`lease::LeaseSource::complete`], [`lease::LeaseTarget::complete`]), and no other.
 //!
 //! # Modules
 //! - [`Connection`], [`ConnectionOptions`]: where disks come from
@@ -80,6 +90,7 @@
 //! - [`CreateSpec`], [`DiskKind`], [`clone_disk`], [`rename`]: disks as a whole
 //! - [`access`]: a VM that must not move while it is read
 //! - [`Governor`], [`GovernorLimits`]: limits, bandwidth and turns of many disks
+//! - `vddk` (feature `vddk`): VMware's library, loaded at run time, for `san` and `hotadd` or for everything
 //! - `nbd` (feature `nbd-server`): any disk for qemu, nbdcopy and the Linux kernel
 //! - [`https`]: settings and errors of the transport, and whole disks put into a datastore
 //! - [`lease`]: whole disks read and written from front to back, without port 902
@@ -111,6 +122,8 @@ mod options;
 mod progress;
 mod transport;
 mod upkeep;
+#[cfg(all(feature = "vddk", unix))]
+pub mod vddk;
 
 pub use vsphere_nfc::CompressionWish;
 

@@ -47,7 +47,9 @@ impl TransportMode {
     pub(crate) fn not_offered(self) -> Option<&'static str> {
         match self {
             Self::File | Self::Nbd | Self::NbdSsl | Self::Https => None,
-            Self::San | Self::HotAdd => Some("it needs VMware's own disk library, which a later version will load"),
+            Self::San | Self::HotAdd => {
+                Some("it needs VMware's own disk library: feature `vddk` and ConnectionOptions::vddk")
+            }
         }
     }
 }

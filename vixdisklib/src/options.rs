@@ -17,6 +17,10 @@ pub struct ConnectionOptions {
     pub(crate) https: HttpsOptions,
     pub(crate) snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
     pub(crate) governor: Option<Governor>,
+    #[cfg(all(feature = "vddk", unix))]
+    pub(crate) vddk: Option<crate::vddk::Choice>,
+    #[cfg(all(feature = "vddk", unix))]
+    pub(crate) vddk_server: Option<crate::vddk::Server>,
 }
 
 impl ConnectionOptions {
@@ -46,9 +50,24 @@ impl ConnectionOptions {
     pub fn snapshot(self, snapshot: MoRef<mo::VirtualMachineSnapshot>) -> Self {
         Self { snapshot: Some(snapshot), ..self }
     }
+
     /// What keeps disks over `nbd` and `nbdssl` within the limits of hosts, and shares bandwidth between them. Give the
     /// same to all connections. Without it nothing waits, and hosts refuse what is above their limits.
     pub fn governor(self, governor: Governor) -> Self {
         Self { governor: Some(governor), ..self }
+    }
+
+    /// Uses VMware's library: for the transports that this crate has not, or for all but `https`.
+    ///
+    /// A remote disk needs [`vddk_server`](Self::vddk_server) as well.
+    #[cfg(all(feature = "vddk", unix))]
+    pub fn vddk(self, library: crate::vddk::Library, used_for: crate::vddk::VddkUse) -> Self {
+        Self { vddk: Some(crate::vddk::Choice { library, used_for }), ..self }
+    }
+
+    /// Who VMware's library connects to.
+    #[cfg(all(feature = "vddk", unix))]
+    pub fn vddk_server(self, server: crate::vddk::Server) -> Self {
+        Self { vddk_server: Some(server), ..self }
     }
 }

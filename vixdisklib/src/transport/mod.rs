@@ -9,6 +9,9 @@ mod image;
 mod nfc;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(all(feature = "vddk", unix))]
+mod vddk;
+mod zeros;
 
 use std::{ops::Range, pin::Pin, sync::Arc};
 
@@ -62,6 +65,11 @@ pub(crate) fn make(
         nfc.channel = channel;
         Ok(Box::new(NfcTransport::new(machine()?, nfc, options.governor.clone())) as Box<dyn Transport>)
     };
+    #[cfg(all(feature = "vddk", unix))]
+    if let Some(choice) = options.vddk.as_ref().filter(|choice| choice.serves(mode)) {
+        let transport = vddk::VddkTransport::new(mode, choice, options, place)?;
+        return Ok(Box::new(transport));
+    }
     if let Some(reason) = mode.not_offered() {
         return Err(reason);
     }

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use vsphere_nfc::{Channel, Mode, NfcDisk, NfcOptions, Phase};
 
 pub use self::tickets::VmTickets;
-use super::{BoxFuture, DiskHandle, Transport, refuse};
+use super::{BoxFuture, DiskHandle, Transport, refuse, zeros::write_zeros};
 use crate::{
     allocation::Allocation,
     clone::CloneJob,
@@ -198,20 +198,6 @@ impl NfcHandle {
     async fn look_up(&self, key: &str) -> Result<Option<String>> {
         self.disk.metadata(key).await.map_err(self.failed("reading metadata of"))
     }
-
-    async fn write_zeros(&self, range: Range<u64>) -> Result<()> {
-        let len = (range.end - range.start).min(ZEROS);
-        let zeros = Bytes::from(vec![0; usize::try_from(len).unwrap_or(0)]);
-        let mut offset = range.start;
-        while offset < range.end {
-            let len = (range.end - offset).min(ZEROS);
-            let part = zeros.slice(..usize::try_from(len).unwrap_or(0));
-            let _turn = self.turn(len).await;
-            self.disk.write_at(offset, part).await.map_err(self.failed("zeroing"))?;
-            offset += len;
-        }
-        Ok(())
-    }
 }
 
 impl DiskHandle for NfcHandle {
@@ -259,7 +245,7 @@ impl DiskHandle for NfcHandle {
     }
 
     fn zero_range(&self, range: Range<u64>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.write_zeros(range))
+        Box::pin(write_zeros(self, range))
     }
 
     fn allocated(&self, range: Range<u64>, chunk: u64) -> BoxFuture<'_, Result<Allocation>> {
@@ -318,9 +304,6 @@ fn is_silence(error: &vsphere_nfc::Error) -> bool {
             | vsphere_nfc::Error::Timeout { phase: Phase::QueryAllocated, .. }
     )
 }
-
-/// Zeros sent with one call: enough to keep the session's buffers filled.
-const ZEROS: u64 = 4 << 20;
 
 /// The largest buffer that is kept for the next read: larger reads are long enough to pay for their own.
 const MOST_SPARE: usize = 4 << 20;

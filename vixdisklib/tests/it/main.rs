@@ -5,7 +5,6 @@
 
 mod access;
 mod attaching;
-#[cfg(feature = "blocking")]
 mod blocking;
 mod clones;
 mod file;
@@ -25,6 +24,8 @@ mod simulator;
 mod snapshot;
 mod support;
 mod table;
+#[cfg(target_os = "linux")]
+mod vddk;
 
 // What that file expects beside it.
 use lab::Random;
