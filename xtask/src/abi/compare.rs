@@ -40,6 +40,10 @@ pub(super) fn all(bindings: &Bindings) -> Result<String, String> {
         let _ = writeln!(text, "new     {unknown:38}the header has it, vixdisklib-sys does not");
     }
     let [same, absent, differs] = counts;
+    let functions = FUNCTIONS.iter().any(|of| bindings.functions.contains_key(of.symbol));
+    if functions && bindings.structures.is_empty() {
+        return Err(format!("{text}\nno structure was found: bindgen 0.70 or newer is needed"));
+    }
     let _ = write!(text, "{same} same, {absent} absent from the header, {differs} different");
     match (differs, same) {
         (0, 0) => Err(format!("{text}\nnothing was found in the header: was it the right one?")),
@@ -154,5 +158,7 @@ mod tests {
         bindings.structures.insert(LAYOUTS[1].name.to_owned(), (older.size, older.offsets.to_vec()));
         assert!(all(&bindings).unwrap().contains("56 bytes, as older versions have it"));
         assert!(all(&Bindings::default()).is_err());
+        bindings.structures.clear();
+        assert!(all(&bindings).unwrap_err().ends_with("bindgen 0.70 or newer is needed"));
     }
 }
