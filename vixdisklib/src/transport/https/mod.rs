@@ -79,10 +79,11 @@ impl HttpsTransport {
         let disk = AsyncDisk::open(&absolute, &resolver, &chain).await;
         let disk = disk.map_err(|error| chain_error("opening", path, error))?;
         let links = disk.links();
+        let files = links.iter().filter_map(|link| resolver.named(&link.path)).collect();
         let is_part = options.single_link && has_parent(&disk);
         tracing::debug!(path, links = links.len(), capacity = disk.capacity(), "chain open over HTTPS");
         let ahead = ReadAhead::new(self.options.read_ahead, disk.capacity());
-        let chain = Arc::new(Chain { disk, path: path.to_owned() });
+        let chain = Arc::new(Chain { disk, path: path.to_owned(), files });
         Ok(HttpsHandle { chain, ahead, is_part })
     }
 }
@@ -116,6 +117,8 @@ struct HttpsHandle {
 struct Chain {
     disk: AsyncDisk<FolderFile>,
     path: String,
+    /// Where the descriptors of the links lie, its own first.
+    files: Vec<String>,
 }
 
 impl Chain {
@@ -192,6 +195,10 @@ impl DiskHandle for HttpsHandle {
 
     fn metadata<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
         Box::pin(std::future::ready(Ok(self.chain.disk.ddb_get(key))))
+    }
+
+    fn chain(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(std::future::ready(Ok(self.chain.files.clone())))
     }
 
     fn metadata_keys(&self) -> BoxFuture<'_, Result<Vec<String>>> {

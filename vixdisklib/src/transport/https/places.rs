@@ -127,6 +127,11 @@ impl<'a> FolderResolver<'a> {
         }
     }
 
+    /// The file of a link of the disk in the datastores' own notation.
+    pub(super) fn named(&self, link: &Path) -> Option<String> {
+        Some(self.locate(link).ok()?.1.to_string())
+    }
+
     fn locate(&self, path: &Path) -> Result<(&'a Place, DatastorePath), HttpsError> {
         self.places.locate(&self.rejoined(&path.to_string_lossy()))
     }

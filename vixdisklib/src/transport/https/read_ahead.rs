@@ -220,7 +220,7 @@ mod tests {
         let (ahead, source) = (ReadAhead::new(8 * MIB, 1 << 40), Arc::new(Counted::default()));
         let mut at = 5;
         for _ in 0..200 {
-            at = (at * 6_364_136_223_846_793_005_u64 + 1_442_695) % (1 << 39);
+            at = u64::wrapping_mul(at, 6_364_136_223_846_793_005).wrapping_add(1_442_695) % (1 << 39);
             check(&ahead, &source, at, 4096).await;
         }
         assert_eq!(source.bytes.load(Ordering::Relaxed), 200 * 4096);

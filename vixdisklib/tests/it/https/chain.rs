@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, os::unix::fs::FileExt as _, path::Path};
 
-use vixdisklib::{AllocationBasis, OpenOptions, TransportMode, https::HttpsOptions};
+use vixdisklib::{
+    Access, AllocationBasis, CloneOptions, Error, OpenOptions, TransportMode, clone_disk, https::HttpsOptions,
+};
 use vsphere_sim::{DeltaFormat, FileOptions, Power, Simulator};
 use vsphere_vim::{CreateSnapshotOptions, RemoveSnapshotOptions};
 
@@ -176,13 +178,18 @@ async fn the_disk_of_a_machine_with_snapshots_is_what_its_guest_wrote() {
             let snapshot = CreateSnapshotOptions::new(name);
             snapshots.push(site.vim.create_snapshot(&vm, snapshot).await.unwrap());
         }
-        let disk = site.connect(HttpsOptions::new()).await.open("[ds1] web/web-000003.vmdk").await.unwrap();
+        let (over_https, newest) = (site.connect(HttpsOptions::new()).await, "[ds1] web/web-000003.vmdk");
+        let disk = over_https.open(newest).await.unwrap();
         assert_eq!(disk.info().await.unwrap().links, Some(4));
         let read = disk.read_at(0, 32 << 20).await.unwrap();
         let mut expected = vec![0; 32 << 20];
         site.sim.guest("web").unwrap().disk(2000).unwrap().read_at(0, &mut expected).unwrap();
         assert!(read == expected, "{deltas:?}");
         disk.close().await.unwrap();
+        let server = site.connect_over("nbdssl", Access::ReadWrite, HttpsOptions::new()).await.unwrap();
+        let replacing = CloneOptions::new().overwrite(true);
+        let refused = clone_disk(&server, BASE, &over_https, newest, &replacing).await.unwrap_err();
+        assert!(matches!(refused, Error::Exists { .. }), "a parent is not replaced by its child: {refused}");
         for snapshot in snapshots {
             site.vim.remove_snapshot(&snapshot, RemoveSnapshotOptions::default()).await.unwrap();
         }
