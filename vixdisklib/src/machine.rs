@@ -89,6 +89,8 @@ pub(crate) struct FoundDisk {
     pub(crate) key: DeviceKey,
     /// The files that the file builds upon, its parent first.
     pub(crate) parents: Vec<String>,
+    /// Size in bytes.
+    pub(crate) capacity: u64,
 }
 
 /// The disk whose chain has the file.
@@ -96,6 +98,6 @@ fn owner(disks: &[VirtualDiskInfo], path: &str) -> Option<FoundDisk> {
     disks.iter().find_map(|disk| {
         let mut chain = disk.backing.file_name.iter().chain(&disk.backing.parents);
         chain.find(|file| *file == path)?;
-        Some(FoundDisk { key: disk.key, parents: chain.cloned().collect() })
+        Some(FoundDisk { key: disk.key, parents: chain.cloned().collect(), capacity: disk.capacity })
     })
 }

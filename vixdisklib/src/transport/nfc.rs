@@ -60,7 +60,7 @@ impl NfcTransport {
             tracing::info!(path, mode = %self.mode(), "nothing is buffered here: `unbuffered` changes nothing");
         }
         let found = self.machine.find(path).await?;
-        let tickets = VmTickets::new(&self.machine, found.key, access);
+        let tickets = VmTickets::new(&self.machine, &found, access);
         let mode = if access.is_writing() { Mode::ReadWrite } else { Mode::ReadOnly };
         let mut nfc = self.options.clone();
         nfc.compression = options.compression.unwrap_or(nfc.compression);
@@ -196,7 +196,11 @@ impl NfcHandle {
     }
 
     async fn look_up(&self, key: &str) -> Result<Option<String>> {
-        self.disk.metadata(key).await.map_err(self.failed("reading metadata of"))
+        match self.disk.metadata(key).await {
+            // Hosts before ESXi 6.7 are not known to tell; what cannot be read is as good as missing.
+            Err(vsphere_nfc::Error::NotOffered { .. }) => Ok(None),
+            value => value.map_err(self.failed("reading metadata of")),
+        }
     }
 }
 
@@ -293,6 +297,7 @@ fn is_refusal(error: &vsphere_nfc::Error) -> bool {
         error,
         vsphere_nfc::Error::Server { phase: Phase::QueryAllocated, .. }
             | vsphere_nfc::Error::Protocol { phase: Phase::QueryAllocated, .. }
+            | vsphere_nfc::Error::NotOffered { phase: Phase::QueryAllocated, .. }
     )
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use vixdisklib::{Access, Connection, ConnectionOptions, Error, TransportMode};
 use vsphere_sim::{
     DiskSpec, Power, Simulator, VmSpec,
-    nfc::{AllocationAnswers, FaultAction, NfcServerConfig, Step},
+    nfc::{AllocationAnswers, FaultAction, HostVersion, NfcServerConfig, Step},
 };
 use vsphere_vim::{CreateSnapshotOptions, Credentials, MoRef, RemoveSnapshotOptions, RetryPolicy, Vim, mo};
 
@@ -110,6 +110,26 @@ async fn a_connection_to_a_snapshot_lists_its_disks_and_opens_no_others() {
     let error = connection.open(&*now[0].path).await.unwrap_err();
     assert!(matches!(&error, Error::NotOfVm { .. }), "{error}");
     lab.end().await;
+}
+
+#[tokio::test]
+async fn hosts_without_the_asynchronous_layer_are_read_all_the_same() {
+    for version in [HostVersion::Esxi80, HostVersion::Esxi65, HostVersion::Esxi60] {
+        let lab = Lab::with_snapshot(NfcServerConfig::of(version)).await;
+        let connection = lab.connect(Access::ReadOnly, "nbdssl").await;
+        let disk = connection.open(BASE).await.unwrap();
+        assert_eq!((disk.transport(), disk.capacity()), (TransportMode::NbdSsl, 32 * MIB), "{version:?}");
+        let (old, zeros) = tokio::join!(disk.read_at(MIB, 199_680), disk.read_at(20 * MIB, 4 << 20));
+        assert_eq!(old.unwrap(), vec![5; 199_680], "{version:?}");
+        assert_eq!(zeros.unwrap(), vec![0; 4 << 20]);
+        let info = disk.info().await.unwrap();
+        let is_told = version == HostVersion::Esxi80;
+        assert_eq!((info.capacity, info.adapter_type.is_some()), (32 * MIB, is_told), "{version:?}");
+        let allocation = disk.allocated(0..disk.capacity()).await.unwrap();
+        assert_eq!(allocation.is_assumed(), !is_told, "{version:?}");
+        disk.close().await.unwrap();
+        lab.end().await;
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use vsphere_nfc::{BoxFuture, Pin, ServerVersion, SessionId, Ticket, TicketError, TicketSource};
 use vsphere_vim::{DeviceKey, MoRef, NfcTicket, Thumbprint, Vim, mo};
 
-use crate::{machine::Machine, open::Access};
+use crate::{
+    machine::{FoundDisk, Machine},
+    open::Access,
+};
 
 /// Tickets for one disk of a virtual machine, for users of the crate `vsphere-nfc`.
 ///
@@ -12,16 +15,24 @@ pub struct VmTickets {
     machine: Machine,
     disk: DeviceKey,
     access: Access,
+    capacity: Option<u64>,
 }
 
 impl VmTickets {
     /// Tickets for the disk with that key.
     pub fn of_disk(vim: &Vim, vm: &MoRef<mo::VirtualMachine>, disk: DeviceKey, access: Access) -> Self {
-        Self { machine: Machine { vim: vim.clone(), vm: vm.clone(), snapshot: None }, disk, access }
+        Self { machine: Machine { vim: vim.clone(), vm: vm.clone(), snapshot: None }, disk, access, capacity: None }
     }
 
-    pub(super) fn new(machine: &Machine, disk: DeviceKey, access: Access) -> Self {
-        Self { machine: machine.clone(), disk, access }
+    pub(super) fn new(machine: &Machine, disk: &FoundDisk, access: Access) -> Self {
+        Self { machine: machine.clone(), disk: disk.key, access, capacity: Some(disk.capacity) }
+    }
+
+    /// Says how large the disk is: hosts before ESXi 6.7 do not, and are read only when it is known.
+    #[must_use]
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = Some(bytes);
+        self
     }
 
     async fn ask_version(&self) -> ServerVersion {
@@ -52,6 +63,10 @@ impl VmTickets {
 impl TicketSource for VmTickets {
     fn ticket(&self) -> BoxFuture<'_, Result<Ticket, TicketError>> {
         Box::pin(self.fetch())
+    }
+
+    fn capacity(&self) -> Option<u64> {
+        self.capacity
     }
 
     fn server_version(&self) -> BoxFuture<'_, ServerVersion> {
