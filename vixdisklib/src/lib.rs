@@ -46,7 +46,7 @@
 //! | AllocateConnectParams, GetConnectParams, FreeConnectParams | Rust values; [`Disk::connection`] | | | | |
 //! | PrepareForAccess, EndAccess | [`access::prepare_for_access`], [`access::end_access`] | not needed | vCenter | vCenter | vCenter; ours, not the library's |
 //! | Cleanup | [`access::clean_up`] | not needed | vCenter | vCenter | `vddk::Library::clean_up` |
-//! | Open | [`Connection::open`], [`Connection::open_with`] | yes | yes, but no single link | for reading | yes |
+//! | Open | [`Connection::open`], [`Connection::open_with`] | yes | yes; a single link where the host has the asynchronous layer | for reading | yes |
 //! | Close | [`Disk::close`] | yes | yes | yes | yes |
 //! | GetTransportMode | [`Disk::transport`] | yes | yes | yes | what the library says |
 //! | GetInfo, FreeInfo | [`Disk::info`] | yes | yes | yes | yes |

@@ -51,6 +51,9 @@ pub struct NfcOptions {
     pub legacy_tls: LegacyTls,
     /// What is known of hosts. Shared by the clones of these options. Default: nothing.
     pub hosts: NfcHosts,
+    /// Whether only the file itself is opened, without its parents: what it does not hold reads as zeros. Refused by
+    /// hosts without the asynchronous layer. Default: no.
+    pub single_link: bool,
     /// Keeps what is said on every connection, scrubbed. Default: nobody listens.
     pub trace: Option<Recorder>,
     /// The disk's size in bytes, for hosts before ESXi 6.7, which do not tell it, where
@@ -80,6 +83,7 @@ impl Default for NfcOptions {
             ladder: Ladder::Auto,
             legacy_tls: LegacyTls::Never,
             hosts: NfcHosts::new(),
+            single_link: false,
             trace: None,
             capacity_hint: None,
             quirks: Quirks::default(),
@@ -149,6 +153,14 @@ impl NfcOptions {
     #[must_use]
     pub fn hosts(mut self, hosts: &NfcHosts) -> Self {
         self.hosts = hosts.clone();
+        self
+    }
+
+    /// Opens only the file itself, without its parents.
+    #[doc(alias = "VIXDISKLIB_FLAG_OPEN_SINGLE_LINK")]
+    #[must_use]
+    pub fn single_link(mut self, single_link: bool) -> Self {
+        self.single_link = single_link;
         self
     }
 

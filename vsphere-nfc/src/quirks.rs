@@ -3,6 +3,7 @@
 use crate::wire::aio;
 use crate::wire::authd;
 use crate::wire::classic;
+use crate::wire::file;
 
 /// Facts about servers that rest on a capture of one release or on inference. The defaults are what
 /// was captured from VDDK 8 with ESXi 8, or the careful choice where nothing was; each can be
@@ -27,6 +28,7 @@ use crate::wire::classic;
 /// | whether SET_SOCK_OPTS and SET_RES_POOL are needed | [`set_sock_opts`](Self::set_sock_opts), [`set_res_pool`](Self::set_res_pool) | sent |
 /// | which layer a host has | [`NfcOptions::ladder`](crate::NfcOptions::ladder) | tried from the top |
 /// | open flag 0x10 | [`open_flag_10`](Self::open_flag_10) | set |
+/// | the open flag that asks for the parents | [`parents_flag`](Self::parents_flag) | 0x08 |
 /// | requests in flight | [`max_in_flight`](Self::max_in_flight) | as many as buffers |
 /// | the longest request | [`max_request`](Self::max_request) | a buffer |
 /// | messages of unknown kinds | [`max_unknown_message`](Self::max_unknown_message) | skipped up to 64 KiB |
@@ -71,6 +73,8 @@ pub struct Quirks {
     pub set_res_pool: Option<u32>,
     /// Whether disks are opened with the flag 0x10, whose meaning is not known. Default: yes.
     pub open_flag_10: bool,
+    /// The flags that are left out when a file is opened without its parents. Default: 0x08, inferred.
+    pub parents_flag: u32,
     /// The most requests in flight; `None` leaves it to the buffers. Default: `None`.
     pub max_in_flight: Option<u32>,
     /// The most bytes of one read or write request; `None` means one buffer, which keeps several
@@ -106,6 +110,7 @@ impl Default for Quirks {
             set_sock_opts: true,
             set_res_pool: Some(1),
             open_flag_10: true,
+            parents_flag: file::flags::PARENTS_BIT,
             max_in_flight: None,
             max_request: None,
             max_unknown_message: aio::MAX_PAYLOAD,

@@ -26,6 +26,17 @@ impl NfcBackend for Backend {
     }
 
     fn open(&self, grant: &Grant, path: &str, write: bool) -> Result<Arc<dyn NfcFile>, OpenRefused> {
+        Ok(Arc::new(self.open_disk(grant, path, write)?))
+    }
+
+    fn open_link(&self, grant: &Grant, path: &str, write: bool) -> Result<Arc<dyn NfcFile>, OpenRefused> {
+        let OpenDisk { handle, capacity } = self.open_disk(grant, path, write)?;
+        Ok(Arc::new(OpenDisk { handle: handle.alone(), capacity }))
+    }
+}
+
+impl Backend {
+    fn open_disk(&self, grant: &Grant, path: &str, write: bool) -> Result<OpenDisk, OpenRefused> {
         let refuse = |code: u32, text: String| OpenRefused::new(code, text);
         let permit: &Permit = grant.downcast().ok_or_else(|| refuse(CODE_NOT_FOUND, "no grant".into()))?;
         if write && !permit.write {
@@ -52,11 +63,9 @@ impl NfcBackend for Backend {
         let access = if write { Access::ReadWrite } else { Access::ReadOnly };
         let handle = store.open(node, access).map_err(|error| refuse(CODE_STORAGE, error.to_string()))?;
         let capacity = handle.capacity().map_err(|error| refuse(CODE_STORAGE, error.to_string()))?;
-        Ok(Arc::new(OpenDisk { handle, capacity }))
+        Ok(OpenDisk { handle, capacity })
     }
-}
 
-impl Backend {
     /// `[ds1] web/web.vmdk`, also for the form `[] /vmfs/volumes/ds1/web/web.vmdk`.
     fn datastore_path(&self, path: &str) -> String {
         let name = self.0.datastore.name();

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use vsphere_nfc::{Channel, Mode, NfcDisk, NfcOptions, Phase};
 
 pub use self::tickets::VmTickets;
-use super::{BoxFuture, DiskHandle, Transport, refuse, zeros::write_zeros};
+use super::{BoxFuture, DiskHandle, Transport, zeros::write_zeros};
 use crate::{
     allocation::Allocation,
     clone::CloneJob,
@@ -53,9 +53,6 @@ impl NfcTransport {
 
     async fn open_disk(&self, path: &str, access: Access, options: &OpenOptions) -> Result<NfcHandle> {
         self.check_path(path)?;
-        if options.single_link {
-            return refuse("open a link without its parents", self.mode(), "read it over `https`").await;
-        }
         if options.unbuffered {
             tracing::info!(path, mode = %self.mode(), "nothing is buffered here: `unbuffered` changes nothing");
         }
@@ -63,12 +60,14 @@ impl NfcTransport {
         let tickets = VmTickets::new(&self.machine, &found, access);
         let mode = if access.is_writing() { Mode::ReadWrite } else { Mode::ReadOnly };
         let mut nfc = self.options.clone();
+        nfc.single_link = options.single_link;
         nfc.compression = options.compression.unwrap_or(nfc.compression);
         let place = self.place(nfc.buffers.budget()).await?;
         let disk = NfcDisk::open(Arc::new(tickets), path, mode, nfc).await;
         let disk = disk.map_err(Error::nfc("opening", path))?;
         let (no_allocation, spare) = (OnceLock::new(), Mutex::new(None));
-        Ok(NfcHandle { disk, parents: found.parents, transport: self.mode(), no_allocation, spare, place })
+        let is_part = options.single_link && !found.parents.is_empty();
+        Ok(NfcHandle { disk, parents: found.parents, is_part, transport: self.mode(), no_allocation, spare, place })
     }
 
     /// Waits for a place on the host that the machine is on.
@@ -126,6 +125,8 @@ struct NfcHandle {
     disk: NfcDisk,
     /// The files below it, as the server lists them.
     parents: Vec<String>,
+    /// Opened without them.
+    is_part: bool,
     transport: TransportMode,
     /// Why allocation is not asked for (any more). A refusal costs a connection, so one is enough.
     no_allocation: OnceLock<String>,
@@ -160,7 +161,7 @@ impl NfcHandle {
                 return Ok(Allocation::assumed(range, reason));
             }
             match self.disk.query_allocated(range.clone(), chunk).await {
-                Ok(areas) => return Ok(Allocation::known(areas)),
+                Ok(areas) => return Ok(Allocation::known(areas).of_single_link(self.is_part)),
                 // A passing failure of the network must not turn the rest of a backup into a full read.
                 Err(error) if is_silence(&error) && !retried => retried = true,
                 Err(error) if is_refusal(&error) || is_silence(&error) => {
@@ -190,7 +191,7 @@ impl NfcHandle {
             bios_geometry: Geometry::from_texts(bios),
             adapter_type: self.look_up(key::ADAPTER_TYPE).await?,
             uuid: self.look_up(key::UUID).await?,
-            links: Some(1 + self.parents.len()),
+            links: Some(if self.is_part { 1 } else { 1 + self.parents.len() }),
             parent_hint: self.parents.first().cloned(),
         })
     }

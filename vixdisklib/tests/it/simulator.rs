@@ -1,7 +1,7 @@
 //! The transports `nbdssl` and `nbd` against the simulator.
 
 use bytes::Bytes;
-use vixdisklib::{Access, Connection, ConnectionOptions, Error, TransportMode};
+use vixdisklib::{Access, Connection, ConnectionOptions, Error, Holes, OpenOptions, TransportMode};
 use vsphere_sim::{
     DiskSpec, Power, Simulator, VmSpec,
     nfc::{AllocationAnswers, FaultAction, HostVersion, NfcServerConfig, Step},
@@ -110,6 +110,43 @@ async fn a_connection_to_a_snapshot_lists_its_disks_and_opens_no_others() {
     let error = connection.open(&*now[0].path).await.unwrap_err();
     assert!(matches!(&error, Error::NotOfVm { .. }), "{error}");
     lab.end().await;
+}
+
+#[tokio::test]
+async fn a_single_link_reads_what_it_holds_itself_and_its_holes_ask_the_parent() {
+    for transports in ["nbdssl", "nbd"] {
+        let lab = Lab::with(Power::On, NfcServerConfig::default()).await;
+        lab.guest_writes(4 * MIB, 5);
+        let first = lab.vim.create_snapshot(&lab.vm, CreateSnapshotOptions::new("first")).await.unwrap();
+        lab.guest_writes(8 * MIB, 6);
+        // The child is readable when the machine writes to the next one.
+        let second = lab.vim.create_snapshot(&lab.vm, CreateSnapshotOptions::new("second")).await.unwrap();
+        let child = lab.vim.snapshot_disks(&second).await.unwrap().remove(0).backing.file_name.unwrap();
+        let connection = lab.connect(Access::ReadOnly, transports).await;
+
+        let alone = connection.open_with(&child, OpenOptions::new().single_link(true)).await.unwrap();
+        assert_eq!(alone.info().await.unwrap().links, Some(1));
+        assert_eq!(alone.read_at(8 * MIB, 4096).await.unwrap(), vec![6; 4096]);
+        assert_eq!(alone.read_at(4 * MIB, 4096).await.unwrap(), vec![0; 4096]);
+        let allocation = alone.allocated(0..32 * MIB).await.unwrap();
+        assert_eq!(allocation.holes, Holes::AskParent);
+        assert_eq!(allocation.areas, [8 * MIB..8 * MIB + (256 << 10)]);
+        alone.close().await.unwrap();
+
+        let chain = connection.open(&child).await.unwrap();
+        assert_eq!(chain.read_at(4 * MIB, 4096).await.unwrap(), vec![5; 4096]);
+        assert_eq!(chain.allocated(0..32 * MIB).await.unwrap().holes, Holes::ReadAsZeros);
+        chain.close().await.unwrap();
+
+        // The file below all others is the same with and without.
+        let base = connection.open_with(BASE, OpenOptions::new().single_link(true)).await.unwrap();
+        assert_eq!(base.read_at(4 * MIB, 4096).await.unwrap(), vec![5; 4096]);
+        base.close().await.unwrap();
+        for snapshot in [second, first] {
+            lab.vim.remove_snapshot(&snapshot, RemoveSnapshotOptions::default()).await.unwrap();
+        }
+        lab.end().await;
+    }
 }
 
 #[tokio::test]

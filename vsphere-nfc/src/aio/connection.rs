@@ -91,6 +91,7 @@ impl Connection {
             Mode::ReadWrite => flags::READ_WRITE,
         };
         let flags = if options.quirks.open_flag_10 { flags } else { flags & !flags::UNKNOWN_BIT };
+        let flags = if options.single_link { flags & !options.quirks.parents_flag } else { flags };
         this.disk = this.open_file(&target.path, flags, limit).await?;
         Ok(this)
     }

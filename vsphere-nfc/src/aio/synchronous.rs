@@ -35,6 +35,9 @@ impl Connection {
         if target.mode == Mode::ReadWrite {
             return Err(refused("its synchronous layer is used for reading only"));
         }
+        if options.single_link {
+            return Err(refused("its synchronous layer is not known to open files without their parents"));
+        }
         let quirks = options.classic_quirks.clone();
         // One request is under way at a time.
         let size = setup.buffers.size.min(quirks.max_request).max(SECTOR) / SECTOR * SECTOR;

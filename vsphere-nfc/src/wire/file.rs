@@ -19,6 +19,8 @@ pub mod flags {
     pub const READ_WRITE: u32 = 0x1A;
     /// The bit that makes the difference.
     pub const READ_ONLY_BIT: u32 = 0x04;
+    /// Opens the parents too. Inferred from the flags of the synchronous layer.
+    pub const PARENTS_BIT: u32 = 0x08;
     /// A bit of both whose meaning is not known.
     pub const UNKNOWN_BIT: u32 = 0x10;
 }

@@ -27,6 +27,15 @@ pub trait NfcBackend: Send + Sync + 'static {
     /// [`OpenRefused`] with the NFC code and text that the client is to see.
     fn open(&self, grant: &Grant, path: &str, write: bool) -> Result<Arc<dyn NfcFile>, OpenRefused>;
 
+    /// The same without the parents of the file: what it does not hold reads as zeros. A backend whose files have no
+    /// parents need not tell the difference.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    fn open_link(&self, grant: &Grant, path: &str, write: bool) -> Result<Arc<dyn NfcFile>, OpenRefused> {
+        self.open(grant, path, write)
+    }
+
     /// The content of the plain file `path`.
     ///
     /// # Errors

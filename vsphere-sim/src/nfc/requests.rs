@@ -192,7 +192,12 @@ impl Requests {
         let writable = request.flags & flags::READ_ONLY_BIT == 0;
         let backend = Arc::clone(&self.replies.shared().backend);
         let (grant, name) = (self.grant.clone(), path.clone());
-        let opened = blocking(move || backend.open(&grant, &name, writable)).await?;
+        let alone = request.flags & flags::PARENTS_BIT == 0;
+        let opened = blocking(move || match alone {
+            true => backend.open_link(&grant, &name, writable),
+            false => backend.open(&grant, &name, writable),
+        });
+        let opened = opened.await?;
         let file = match opened {
             Ok(file) => file,
             Err(refused) => return self.replies.error(header.op_id, refused.code, refused.text).await,

@@ -124,6 +124,24 @@ impl Chain {
         self.read_node(id, offset, buffer)
     }
 
+    /// Reads what the layer itself holds; all else is zeros.
+    pub(super) fn read_alone(&self, id: NodeId, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.check(id, offset, buffer.len() as u64)?;
+        let node = self.node(id)?;
+        if node.parent.is_none() {
+            return self.read_node(id, offset, buffer);
+        }
+        for piece in node.layer.pieces(offset..offset + buffer.len() as u64) {
+            let (Piece::Here(range) | Piece::Below(range)) = &piece;
+            let part = &mut buffer[(range.start - offset) as usize..(range.end - offset) as usize];
+            match &piece {
+                Piece::Here(_) => node.layer.read(range.start, part)?,
+                Piece::Below(_) => part.fill(0),
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn write(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<()> {
         self.check(id, offset, bytes.len() as u64)?;
         self.store(id, offset, bytes)
@@ -154,6 +172,19 @@ impl Chain {
                     .map_err(|error| Error::io("map base image", &self.place.dir, error))?;
             }
         }
+        Ok(set)
+    }
+
+    /// The same of the layer itself.
+    pub(super) fn allocated_alone(&self, id: NodeId, range: Range<u64>) -> Result<BlockSet> {
+        let node = self.node(id)?;
+        if node.parent.is_none() {
+            return self.allocated(id, range);
+        }
+        let range = range.start.min(node.capacity)..range.end.min(node.capacity);
+        let mut set = BlockSet::new();
+        let blocks = range.start / BLOCK..range.end.div_ceil(BLOCK);
+        node.layer.present().runs(blocks).for_each(|run| set.insert(run));
         Ok(set)
     }
 

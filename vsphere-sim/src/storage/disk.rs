@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::base::DiskSource;
+use super::blocks::BlockSet;
 use super::chain::{Chain, NodeId, Place};
 use super::tracking::{Landmark, Page, Tracker, TrackingError, TrackingOptions};
 use super::{BLOCK, Error, Result};
@@ -297,10 +298,19 @@ impl DiskStore {
     /// # Errors
     /// [`Error::NoSuchLayer`] and the host's.
     pub fn allocated(&self, node: NodeId, range: Range<u64>) -> Result<Vec<Range<u64>>> {
+        self.allocated_by(node, range, Chain::allocated)
+    }
+
+    fn allocated_by(
+        &self,
+        node: NodeId,
+        range: Range<u64>,
+        blocks: fn(&Chain, NodeId, Range<u64>) -> Result<BlockSet>,
+    ) -> Result<Vec<Range<u64>>> {
         let state = self.read_state();
         let capacity = state.chain.capacity(node)?;
         let range = range.start.min(capacity)..range.end.min(capacity);
-        let set = state.chain.allocated(node, range.clone())?;
+        let set = blocks(&state.chain, node, range.clone())?;
         let cut = |run: Range<u64>| (run.start * BLOCK).max(range.start)..(run.end * BLOCK).min(range.end);
         Ok(set.runs(range.start / BLOCK..range.end.div_ceil(BLOCK)).map(cut).collect())
     }
@@ -352,7 +362,7 @@ impl DiskStore {
         if access == Access::ReadWrite {
             self.writers.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(NodeHandle { disk: self.clone(), node, access })
+        Ok(NodeHandle { disk: self.clone(), node, access, alone: false })
     }
 
     /// Deletes the disk's layers. The user's own image stays.
@@ -379,6 +389,8 @@ pub struct NodeHandle {
     disk: Arc<DiskStore>,
     node: NodeId,
     access: Access,
+    /// The layers below are left out.
+    alone: bool,
 }
 
 impl NodeHandle {
@@ -390,12 +402,20 @@ impl NodeHandle {
         self.disk.capacity_of(self.node)
     }
 
-    /// Reads the merged chain. Blocks.
+    /// The same without the layers below: what this one does not hold is zeros.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Reads the merged chain, or this layer [`alone`](Self::alone). Blocks.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] and the host's.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.disk.read_state().chain.read(self.node, offset, buffer)?;
+        let read = if self.alone { Chain::read_alone } else { Chain::read };
+        read(&self.disk.read_state().chain, self.node, offset, buffer)?;
         self.disk.nfc_read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -421,7 +441,8 @@ impl NodeHandle {
     /// # Errors
     /// The host's.
     pub fn allocated(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
-        self.disk.allocated(self.node, range)
+        let blocks = if self.alone { Chain::allocated_alone } else { Chain::allocated };
+        self.disk.allocated_by(self.node, range, blocks)
     }
 
     /// Makes writes durable.
