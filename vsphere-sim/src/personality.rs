@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn the_table_is_in_order_so_every_object_is_listed() {
         assert!(FIXED.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert_eq!(FIXED.last().unwrap().0, Fixed::AlarmManager);
+        assert_eq!(FIXED.last().unwrap().0, Fixed::VirtualDiskManager);
         for personality in [Personality::VCenter, Personality::Esxi] {
             for (fixed, ..) in FIXED {
                 assert_eq!(personality.find(&personality.fixed(fixed)), Some(fixed));
