@@ -6,8 +6,8 @@ impl Disk {
     /// Whether [`attach`](Self::attach) would work; the error says why not.
     ///
     /// # Errors
-    /// [`Error::NotOffered`](crate::Error::NotOffered) for a child that is not a file of this machine; [`Error::File`] when parent and child do
-    /// not belong together.
+    /// [`Error::NotOffered`](crate::Error::NotOffered) for a child that is not a file of this machine;
+    /// [`Error::File`](crate::Error::File) when parent and child do not belong together.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -49,7 +49,7 @@ impl Disk {
     /// Gives back the space of blocks that hold zeros.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::NotOffered`]; else those of the transport.
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::NotOffered`](crate::Error::NotOffered); else those of the transport.
     ///
     /// # Cancel safety
     /// A dropped future leaves the disk as it reads; part of the work may be done.
@@ -62,7 +62,7 @@ impl Disk {
     /// Brings the blocks of a sparse disk into the order of the disk.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::NotOffered`]; else those of the transport.
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::NotOffered`](crate::Error::NotOffered); else those of the transport.
     ///
     /// # Cancel safety
     /// A dropped future leaves the disk as it reads; part of the work may be done.

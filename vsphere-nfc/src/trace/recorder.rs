@@ -17,7 +17,7 @@ const MAX_EVENTS: usize = 4096;
 /// The most connections that are kept.
 const MAX_TRACES: usize = 256;
 
-/// Keeps what is said on every connection that is made with its options: see [the module](self).
+/// Keeps what is said on every connection that is made with its options: see [the module](crate::trace).
 ///
 /// Clones share what was kept. Memory is bounded: data is not kept, and of each connection the first 4096 messages.
 #[derive(Clone, Default)]
