@@ -33,6 +33,7 @@ mod config;
 mod connection;
 mod disk;
 pub mod exports;
+mod fork;
 mod given;
 mod handle;
 mod library;

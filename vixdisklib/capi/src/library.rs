@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     connection::CONNECTIONS,
     disk::DISKS,
+    fork,
     log::{self, Channel, Functions},
 };
 
@@ -19,7 +20,7 @@ pub(crate) struct Library {
     pub(crate) major: u32,
     pub(crate) config: Config,
     /// Threads do not come along into a child process.
-    process: u32,
+    forks: u32,
     /// Taken out by `Drop` only.
     runtime: Option<Runtime>,
     handle: Handle,
@@ -68,7 +69,7 @@ pub(crate) fn begin(major: u32, minor: u32, functions: Functions, config_file: O
         return Err(Failure::new(VixCode::INVALID_ARG, text));
     }
     let mut state = STATE.write().unwrap_or_else(PoisonError::into_inner);
-    if let Some(state) = state.as_mut().filter(|state| state.library.process == std::process::id()) {
+    if let Some(state) = state.as_mut().filter(|state| state.library.forks == fork::generation()) {
         state.users += 1;
         return Ok(());
     }
@@ -79,7 +80,7 @@ pub(crate) fn begin(major: u32, minor: u32, functions: Functions, config_file: O
         )?;
     log::begin(functions, config.levels);
     let handle = runtime.handle().clone();
-    let library = Library { major, config, process: std::process::id(), runtime: Some(runtime), handle };
+    let library = Library { major, config, forks: fork::generation(), runtime: Some(runtime), handle };
     for remark in &library.config.remarks {
         log::line(Channel::Warn, remark);
     }
@@ -102,7 +103,7 @@ pub(crate) fn current() -> Outcome<Arc<Library>> {
     let state = STATE.read().unwrap_or_else(PoisonError::into_inner);
     match &*state {
         None => Err(Failure::new(VixCode::DISK_NOINIT, "InitEx was not called")),
-        Some(state) if state.library.process != std::process::id() => {
+        Some(state) if state.library.forks != fork::generation() => {
             Err(Failure::new(VixCode::DISK_NOINIT, "the process forked after InitEx; call InitEx in the child"))
         }
         Some(state) => Ok(Arc::clone(&state.library)),
@@ -122,7 +123,7 @@ pub(crate) fn end() {
         }
     };
     let Some(library) = library else { return };
-    if library.process != std::process::id() {
+    if library.forks != fork::generation() {
         // Nothing of it works in a child.
         std::mem::forget(library);
         return;

@@ -1,5 +1,8 @@
 /* Every function on disks of this machine, with right and wrong arguments. argv[1]: an empty folder. */
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "check.h"
 
 #define SECTORS 65536 /* 32 MiB */
@@ -497,6 +500,22 @@ static void calls_in_callbacks(void)
     WORKS(VixDiskLib_Close(disk));
 }
 
+/* A child has none of the parent's threads: it is told to begin anew, and the parent goes on. */
+static void after_a_fork(void)
+{
+    int status;
+    VixDiskLibConnection in_child;
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0) {
+        _exit(VIX_ERROR_CODE(VixDiskLib_Connect(NULL, &in_child)) == VIX_E_DISK_NOINIT ? 0 : 1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    WORKS(VixDiskLib_Connect(NULL, &in_child));
+    WORKS(VixDiskLib_Disconnect(in_child));
+}
+
 int main(int argc, char **argv)
 {
     VixDiskLibHandle left_open;
@@ -515,6 +534,7 @@ int main(int argc, char **argv)
     chains();
     files();
     calls_in_callbacks();
+    after_a_fork();
 
     /* A disk outlives its connection, and Exit closes what a program forgot. */
     (void)opened("flat.vmdk", 0);
