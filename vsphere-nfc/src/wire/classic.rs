@@ -158,14 +158,8 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hex;
+    use super::super::padded;
     use super::*;
-
-    fn padded(fields: &str) -> [u8; MESSAGE_LEN] {
-        let mut bytes = hex(fields);
-        bytes.resize(MESSAGE_LEN, 0);
-        bytes.try_into().unwrap()
-    }
 
     /// The annotated examples E0, E1, E2 and E19.
     #[test]

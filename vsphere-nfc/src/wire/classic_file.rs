@@ -292,14 +292,8 @@ pub fn path_text(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hex;
+    use super::super::{hex, padded};
     use super::*;
-
-    fn padded(fields: &str) -> [u8; MESSAGE_LEN] {
-        let mut bytes = hex(fields);
-        bytes.resize(MESSAGE_LEN, 0);
-        bytes.try_into().unwrap()
-    }
 
     /// The annotated example E16.
     #[test]

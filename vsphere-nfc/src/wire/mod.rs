@@ -89,3 +89,11 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
+
+/// A classic message of an annotated example: its first fields, zeros behind them.
+#[cfg(test)]
+pub(crate) fn padded(fields: &str) -> [u8; classic::MESSAGE_LEN] {
+    let mut bytes = hex(fields);
+    bytes.resize(classic::MESSAGE_LEN, 0);
+    bytes.try_into().unwrap()
+}
