@@ -1,8 +1,9 @@
 //! What a process costs: time by the clock, time on the processors, and memory.
 
 use std::error::Error;
-use std::io;
-use std::process::{Command, Output};
+use std::ffi::OsStr;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a finished process took.
@@ -32,6 +33,46 @@ pub(crate) fn run(command: &mut Command) -> Result<(String, Cost), Box<dyn Error
         return Err(format!("{command:?} failed: {printed}{}", String::from_utf8_lossy(&stderr)).into());
     }
     Ok((printed, cost))
+}
+
+/// This program in another process, serving something until it is dropped.
+pub(crate) struct Server(Child);
+
+/// What a server says when it is ready; words follow.
+const READY: &str = "serving:";
+
+impl Server {
+    /// Starts it with `arguments`; gives what it [said](announce) when it was ready.
+    pub(crate) fn start<A: AsRef<OsStr>>(
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<(Self, Vec<String>), Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut server = Self(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+        let output = server.0.stdout.take().ok_or("the server has no output")?;
+        let mut lines = BufReader::new(output).lines();
+        let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with(READY)));
+        let line = line.ok_or("the server did not start")??;
+        Ok((server, line.split(' ').skip(1).map(str::to_owned).collect()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// In the server: says that it is ready, with words without blanks.
+pub(crate) fn announce(words: &[String]) -> io::Result<()> {
+    println!("{READY} {}", words.join(" "));
+    io::stdout().flush()
+}
+
+/// In the server: waits until whoever started it has gone.
+pub(crate) fn until_left() -> io::Result<()> {
+    io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }
 
 /// The most memory that this process has had, in bytes.

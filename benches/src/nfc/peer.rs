@@ -1,10 +1,9 @@
 //! The other process: the NFC server of `vsphere-sim` over a disk that costs nothing, and the bare streams.
 
 use std::error::Error;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use vsphere_sim::nfc::{Grant, NfcBackend, NfcFile, NfcIdentity, NfcServer, NfcServerConfig, OpenRefused, RedeemError};
 
 use super::{BUFFER, bare, delay};
+use crate::process::{self, Server};
 
 /// The bytes of the disk: this, again and again. They do not compress, and nobody tries to.
 pub(super) fn pattern() -> &'static [u8] {
@@ -35,7 +35,7 @@ pub(super) fn pattern() -> &'static [u8] {
 
 /// The server's process. Dropping it ends it.
 pub(super) struct Peer {
-    child: Child,
+    _server: Server,
     pub(super) nfc: SocketAddr,
     pub(super) bare: SocketAddr,
     pub(super) bare_tls: SocketAddr,
@@ -45,35 +45,14 @@ pub(super) struct Peer {
 impl Peer {
     /// Starts it, so far away that a round trip takes `rtt` longer.
     pub(super) fn start(rtt: Duration) -> Result<Self, Box<dyn Error>> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["nfc", "--serve", &rtt.as_micros().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().ok_or("the server has no output")?;
-        let line = BufReader::new(output)
-            .lines()
-            .find(|line| line.as_ref().is_ok_and(|line| line.starts_with(READY)))
-            .ok_or("the server did not start")??;
-        let mut words = line.split(' ').skip(1);
-        let mut next = || words.next().ok_or("the server said too little");
-        let (nfc, bare, bare_tls) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
-        let digits = next()?;
+        let (server, words) = Server::start(["nfc", "--serve", &rtt.as_micros().to_string()])?;
+        let [nfc, bare, bare_tls, digits]: [String; 4] =
+            words.try_into().map_err(|_| "the server said something else")?;
         let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2).unwrap_or_default(), 16);
         let certificate = (0..digits.len()).step_by(2).map(byte).collect::<Result<_, _>>()?;
-        Ok(Self { child, nfc, bare, bare_tls, certificate })
+        Ok(Self { _server: server, nfc: nfc.parse()?, bare: bare.parse()?, bare_tls: bare_tls.parse()?, certificate })
     }
 }
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-const READY: &str = "serving:";
 
 /// Runs in the other process until its input ends.
 pub(super) fn serve(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
@@ -101,13 +80,12 @@ pub(super) fn serve(mut arguments: impl Iterator<Item = String>) -> Result<(), B
             }
         }
         let certificate: String = certificate.iter().map(|byte| format!("{byte:02x}")).collect();
-        let [nfc, bare, bare_tls] = addresses;
-        println!("{READY} {nfc} {bare} {bare_tls} {certificate}");
-        io::stdout().flush()?;
+        let mut words: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        words.push(certificate);
+        process::announce(&words)?;
         Ok::<_, Box<dyn Error>>(server)
     })?;
-    io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
+    Ok(process::until_left()?)
 }
 
 /// Any ticket opens a disk that is always there.
