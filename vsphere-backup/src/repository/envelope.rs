@@ -37,7 +37,8 @@ impl Kind {
             Self::Config | Self::Restored => 1 << 16,
             Self::Page => 1 << 18,
             Self::Index => 1 << 27,
-            Self::Meta | Self::Point => 1 << 24,
+            Self::Meta => (1 << 24) + super::META_SALT as u64,
+            Self::Point => 1 << 24,
         }
     }
 }

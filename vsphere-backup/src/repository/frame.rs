@@ -140,7 +140,8 @@ impl Frames {
         Self { bytes, entries: Vec::with_capacity(chunks) }
     }
 
-    /// Appends a chunk, compressed when that saves at least a sixteenth.
+    /// Appends a chunk, compressed when that saves at least a sixteenth. The frame's number and checksum are set by
+    /// [`finish`], when its place within a pack is known.
     ///
     /// # Errors
     /// What the compressor says.
@@ -156,13 +157,19 @@ impl Frames {
         head[8..12].copy_from_slice(&entry.stored.to_le_bytes());
         head[12..16].copy_from_slice(&entry.plain.to_le_bytes());
         head[16..48].copy_from_slice(&id.0);
-        let sum = checksum(&head, stored);
-        head[48..52].copy_from_slice(&sum.to_le_bytes());
         self.bytes.extend_from_slice(&head);
         self.bytes.extend_from_slice(stored);
         self.entries.push(entry);
         Ok(())
     }
+}
+
+/// Completes a whole frame, which is number `number` of its pack.
+pub(crate) fn finish(frame: &mut [u8], number: u32) {
+    let (head, stored) = frame.split_at_mut(HEAD);
+    head[48..52].copy_from_slice(&number.to_le_bytes());
+    let sum = checksum(head, stored);
+    head[52..56].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Takes a chunk out of its frame and checks every byte of it: the checksum, the lengths, and that
@@ -181,7 +188,7 @@ pub(crate) fn decode(
     }
     let (head, stored) = frame.split_at(HEAD);
     let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
-    if checksum(head, stored) != word(48) {
+    if checksum(head, stored) != word(52) {
         return Err("the checksum of its frame does not match".into());
     }
     if head[0..4] != *MAGIC || head[5..8] != [0; 3] || word(8) as usize != stored.len() {
@@ -228,7 +235,7 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 
 fn checksum(head: &[u8], stored: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&head[..48]);
+    hasher.update(&head[..52]);
     hasher.update(stored);
     hasher.finalize()
 }
@@ -243,7 +250,7 @@ const STORED: u8 = 0;
 const ZSTD: u8 = 1;
 
 /// The length of a frame's header in bytes.
-pub(crate) const HEAD: usize = 52;
+pub(crate) const HEAD: usize = 56;
 
 #[cfg(test)]
 mod tests {
@@ -254,6 +261,7 @@ mod tests {
         let id = keys.chunk(plain);
         let mut frames = Frames::default();
         frames.push(id, plain, &mut Codec::default().encoder().unwrap()).unwrap();
+        finish(&mut frames.bytes, 7);
         (frames.bytes.into(), id, keys)
     }
 

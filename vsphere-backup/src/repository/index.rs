@@ -18,11 +18,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::error::{Error, Result};
 
 use super::{
-    envelope::{self, Kind},
+    envelope::Kind,
     frame::{self, PackEntry},
-    id::{ChunkId, PackId, SegmentId},
-    pack::{self, PackEntries},
-    storage::{Key, Storage},
+    id::{ChunkId, PackId, SegmentId, random},
+    object::Objects,
+    pack::{self, PackEntries, PackSeal},
+    storage::Key,
 };
 
 /// Where a chunk lies.
@@ -46,7 +47,7 @@ impl Place {
 /// The chunks that the repository holds, as far as this process knows.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    packs: Vec<PackId>,
+    packs: Vec<(PackId, PackSeal)>,
     /// Each pack's number and its size in bytes.
     numbers: HashMap<PackId, (u32, u64)>,
     segments: HashSet<SegmentId>,
@@ -66,7 +67,7 @@ impl Index {
             Ok(at) => self.sorted[at].1,
             Err(_) => *self.fresh.get(id)?,
         };
-        Some((self.packs[place.pack as usize], place))
+        Some((self.packs[place.pack as usize].0, place))
     }
 
     /// Returns the chunks of one pack and the bytes of their frames. Looks at every chunk.
@@ -95,7 +96,7 @@ impl Index {
             return;
         }
         let Ok(number) = u32::try_from(self.packs.len()) else { return };
-        self.packs.push(entries.id);
+        self.packs.push((entries.id, entries.seal));
         self.numbers.insert(entries.id, (number, entries.size));
         for entry in &entries.entries {
             if self.contains(&entry.id) {
@@ -169,7 +170,8 @@ impl Loaded {
 /// # Errors
 /// [`Error::Storage`]; [`Error::UnsupportedVersion`] and [`Error::UnsupportedFeature`] of any
 /// segment. Damage is not an error here, see [`Loaded::damage`].
-pub(crate) async fn load(storage: &dyn Storage, known: &Known) -> Result<Loaded> {
+pub(crate) async fn load(objects: &Objects, known: &Known) -> Result<Loaded> {
+    let storage = &**objects.storage();
     let mut loaded = Loaded::default();
     // Segments first: a pack that appears between the two lists is found by its footer.
     let mut new_segments = Vec::new();
@@ -196,7 +198,7 @@ pub(crate) async fn load(storage: &dyn Storage, known: &Known) -> Result<Loaded>
     loaded.lost = known.packs.len().saturating_sub(still_there);
 
     let mut segments = stream::iter(new_segments)
-        .map(|id| async move { (id, read_segment(storage, id).await) })
+        .map(|id| async move { (id, read_segment(objects, id).await) })
         .buffer_unordered(PARALLEL);
     while let Some((id, segment)) = segments.next().await {
         match segment {
@@ -231,10 +233,10 @@ pub(crate) async fn load(storage: &dyn Storage, known: &Known) -> Result<Loaded>
 ///
 /// # Errors
 /// [`Error::Storage`].
-pub(crate) async fn write_segment(storage: &dyn Storage, packs: &[PackEntries]) -> Result<SegmentId> {
-    let body = encode(packs);
+pub(crate) async fn write_segment(objects: &Objects, packs: &[PackEntries]) -> Result<SegmentId> {
+    let body = encode(packs, random()?);
     let id = SegmentId(*blake3::hash(&body).as_bytes());
-    storage.put(&key(id), envelope::seal(Kind::Index, body)?).await?;
+    objects.put(Kind::Index, &key(id), body).await?;
     Ok(id)
 }
 
@@ -242,25 +244,27 @@ pub(crate) async fn write_segment(storage: &dyn Storage, packs: &[PackEntries]) 
 ///
 /// # Errors
 /// [`Error::Damaged`], [`Error::UnsupportedVersion`], [`Error::Storage`].
-pub(crate) async fn read_segment(storage: &dyn Storage, id: SegmentId) -> Result<Vec<PackEntries>> {
+pub(crate) async fn read_segment(objects: &Objects, id: SegmentId) -> Result<Vec<PackEntries>> {
     let key = key(id);
-    let body = envelope::read(storage, Kind::Index, &key).await?;
+    let body = objects.read(Kind::Index, &key).await?;
     if *blake3::hash(&body).as_bytes() != id.0 {
         return Err(Error::damaged(&key, "its content does not match its name"));
     }
     parse(&body).map_err(|reason| Error::damaged(&key, reason))
 }
 
-fn encode(packs: &[PackEntries]) -> Bytes {
+/// Encodes a segment; its salt makes it one of its kind.
+fn encode(packs: &[PackEntries], salt: [u8; SALT]) -> Bytes {
     let entries: usize = packs.iter().map(|pack| pack.entries.len()).sum();
-    let mut body = Vec::with_capacity(8 + packs.len() * PACK_HEAD + entries * PackEntry::LEN);
+    let mut body = Vec::with_capacity(HEAD + packs.len() * PACK_HEAD + entries * PackEntry::LEN);
     body.extend_from_slice(&(packs.len() as u32).to_le_bytes());
     body.extend_from_slice(&[0; 4]);
+    body.extend_from_slice(&salt);
     for pack in packs {
         body.extend_from_slice(&pack.id.0);
         body.extend_from_slice(&pack.size.to_le_bytes());
         body.extend_from_slice(&(pack.entries.len() as u32).to_le_bytes());
-        body.extend_from_slice(&[0; 4]);
+        pack.seal.encode(&mut body);
         pack.entries.iter().for_each(|entry| entry.encode(&mut body));
     }
     body.into()
@@ -268,7 +272,7 @@ fn encode(packs: &[PackEntries]) -> Bytes {
 
 fn parse(body: &[u8]) -> Result<Vec<PackEntries>, String> {
     let short = || "it is cut short".to_owned();
-    let (head, mut rest) = body.split_at_checked(8).ok_or_else(short)?;
+    let (head, mut rest) = body.split_at_checked(HEAD).ok_or_else(short)?;
     let count = u32::from_le_bytes(head[..4].try_into().expect("4 bytes"));
     // No room is set aside by a count that was read: each pack must be there to be added.
     let mut packs = Vec::new();
@@ -280,6 +284,7 @@ fn parse(body: &[u8]) -> Result<Vec<PackEntries>, String> {
         let pack = PackEntries {
             id: PackId(head[..32].try_into().expect("32 bytes")),
             size: u64::from_le_bytes(head[32..40].try_into().expect("8 bytes")),
+            seal: PackSeal::decode(head[44..].try_into().expect("36 bytes")),
             entries: entries
                 .chunks_exact(PackEntry::LEN)
                 .map(|bytes| PackEntry::decode(bytes.try_into().expect("exact chunks")))
@@ -305,26 +310,31 @@ pub(crate) fn key(id: SegmentId) -> Key {
     Key::of(&["index", &id.to_string()])
 }
 
-const PACK_HEAD: usize = 48;
+const SALT: usize = 16;
+const HEAD: usize = 8 + SALT;
+const PACK_HEAD: usize = 44 + PackSeal::LEN;
 const PARALLEL: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::repository::storage::MemoryStorage;
+    use crate::repository::storage::{MemoryStorage, Storage};
 
     fn pack(number: u8, chunks: u8) -> PackEntries {
         let entries = (0..chunks)
             .map(|at| PackEntry {
                 id: ChunkId([number.wrapping_mul(31).wrapping_add(at); 32]),
-                offset: 32 + u64::from(at) * 200,
+                offset: 64 + u64::from(at) * 200,
                 stored: 100,
                 plain: 200,
             })
             .collect();
-        PackEntries { id: PackId([number; 32]), size: 60_000, entries }
+        let seal = PackSeal { generation: number.into(), salt: [number ^ 0xff; 32] };
+        PackEntries { id: PackId([number; 32]), size: 60_000, seal, entries }
     }
 
     #[test]
@@ -336,16 +346,17 @@ mod tests {
         index.add(&pack(2, 10));
         assert_eq!(index.len(), 20);
         let (in_pack, place) = index.find(&ChunkId([34; 32])).unwrap();
-        assert_eq!((in_pack, place.offset, place.frame_len()), (PackId([1; 32]), 632, 152));
+        assert_eq!((in_pack, place.offset, place.frame_len()), (PackId([1; 32]), 664, 156));
         assert!(index.contains(&ChunkId([62; 32])) && !index.contains(&ChunkId([200; 32])));
     }
 
     #[tokio::test]
     async fn a_segment_counts_only_for_packs_that_are_there() {
-        let storage = MemoryStorage::new();
-        write_segment(&storage, &[pack(1, 3), pack(2, 3)]).await.unwrap();
+        let storage = Arc::new(MemoryStorage::new());
+        let objects = Objects::new(storage.clone());
+        write_segment(&objects, &[pack(1, 3), pack(2, 3)]).await.unwrap();
         storage.put(&pack::key(PackId([1; 32])), vec![vec![0; 60_000].into()]).await.unwrap();
-        let loaded = load(&storage, &Known::default()).await.unwrap();
+        let loaded = load(&objects, &Known::default()).await.unwrap();
         let mut index = Index::default();
         assert!(loaded.damage.is_empty());
         loaded.merge_into(&mut index);
@@ -355,7 +366,7 @@ mod tests {
     #[test]
     fn a_segment_survives_a_round_trip() {
         let packs = vec![pack(1, 3), pack(9, 0), pack(2, 200)];
-        let body = encode(&packs);
+        let body = encode(&packs, [6; 16]);
         assert_eq!(parse(&body).unwrap(), packs);
         for len in 0..body.len() {
             assert!(parse(&body[..len]).is_err());

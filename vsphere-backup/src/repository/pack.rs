@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 use super::{
     frame::{self, Frames, PackEntry},
-    id::{PackId, RepositoryId},
+    id::{PackId, RepositoryId, random},
     storage::{Key, Storage},
 };
 
@@ -16,18 +16,24 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct PackBuilder {
     bytes: Vec<u8>,
+    seal: PackSeal,
     entries: Vec<PackEntry>,
 }
 
 impl PackBuilder {
     /// Begins a pack; `capacity` bytes are set aside so that it never moves while it grows.
-    pub(crate) fn new(repository: RepositoryId, capacity: usize) -> Self {
+    ///
+    /// # Errors
+    /// When the operating system has no random numbers.
+    pub(crate) fn new(repository: RepositoryId, capacity: usize) -> Result<Self> {
+        let seal = PackSeal { generation: 0, salt: random()? };
         let mut bytes = Vec::with_capacity(capacity);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 6]);
+        bytes.extend_from_slice(&[0; 2]);
+        seal.encode(&mut bytes);
         bytes.extend_from_slice(&repository.0);
-        Self { bytes, entries: Vec::new() }
+        Ok(Self { bytes, seal, entries: Vec::new() })
     }
 
     pub(crate) fn append(&mut self, frames: &Frames) {
@@ -44,8 +50,19 @@ impl PackBuilder {
         self.entries.len()
     }
 
-    /// Writes the footer and names the pack.
+    /// Completes the frames, writes the footer and names the pack: one pass over all of it.
     pub(crate) fn seal(mut self) -> SealedPack {
+        let (mut hasher, mut hashed) = (blake3::Hasher::new(), 0);
+        for (number, entry) in self.entries.iter().enumerate() {
+            let frame = entry.frame();
+            let (start, end) = (frame.start as usize, frame.end as usize);
+            frame::finish(&mut self.bytes[start..end], number as u32);
+            // What was just written is still in the processor's cache.
+            if end - hashed >= HASH_SPAN {
+                hasher.update(&self.bytes[hashed..end]);
+                hashed = end;
+            }
+        }
         let footer = self.bytes.len();
         for entry in &self.entries {
             entry.encode(&mut self.bytes);
@@ -57,9 +74,10 @@ impl PackBuilder {
         self.bytes.extend_from_slice(&(footer as u64).to_le_bytes());
         let sum = blake3::hash(&self.bytes[footer..]);
         self.bytes.extend_from_slice(sum.as_bytes());
-        let id = PackId(*blake3::hash(&self.bytes).as_bytes());
+        let id = PackId(*hasher.update(&self.bytes[hashed..]).finalize().as_bytes());
         let size = self.bytes.len() as u64;
-        SealedPack { bytes: self.bytes.into(), entries: PackEntries { id, size, entries: self.entries } }
+        let entries = PackEntries { id, size, seal: self.seal, entries: self.entries };
+        SealedPack { bytes: self.bytes.into(), entries }
     }
 }
 
@@ -70,12 +88,40 @@ pub(crate) struct SealedPack {
     pub(crate) entries: PackEntries,
 }
 
+/// What makes a pack one of its kind: no two have the same salt, so equal chunks that are written again make a pack
+/// of another name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackSeal {
+    /// The generation of the data key; 0 where nothing is encrypted.
+    pub(crate) generation: u32,
+    pub(crate) salt: [u8; 32],
+}
+
+impl PackSeal {
+    pub(crate) const LEN: usize = 36;
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.salt);
+    }
+
+    /// Decodes exactly [`Self::LEN`] bytes.
+    pub(crate) fn decode(bytes: &[u8; Self::LEN]) -> Self {
+        let (generation, salt) = bytes.split_at(4);
+        Self {
+            generation: u32::from_le_bytes(generation.try_into().expect("4 bytes")),
+            salt: salt.try_into().expect("32 bytes"),
+        }
+    }
+}
+
 /// What a pack holds, as its footer and the chunk index say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PackEntries {
     pub(crate) id: PackId,
     /// The size of the whole object in bytes.
     pub(crate) size: u64,
+    pub(crate) seal: PackSeal,
     pub(crate) entries: Vec<PackEntry>,
 }
 
@@ -99,7 +145,7 @@ impl PackEntries {
     }
 }
 
-/// Reads a pack's footer, in two reads of its end.
+/// Reads what a pack says of itself: its header, and its footer in two reads.
 ///
 /// # Errors
 /// [`Error::Damaged`], [`Error::UnsupportedVersion`], [`Error::Storage`].
@@ -112,7 +158,9 @@ pub(crate) async fn read_footer(storage: &dyn Storage, id: PackId, size: u64) ->
     let trailer = storage.get_range(&key, size - TRAILER as u64..size).await?;
     let count = check_trailer(&key, &trailer, size)?;
     let footer = storage.get_range(&key, footer_offset(size, count)..size).await?;
-    parse_footer(id, size, &footer).map_err(damaged)
+    let header = storage.get_range(&key, 0..HEADER as u64).await?;
+    let seal = parse_header(&key, &header)?;
+    parse_footer(id, size, seal, &footer).map_err(damaged)
 }
 
 /// Checks a whole pack: its name, its header, its footer.
@@ -125,13 +173,21 @@ pub(crate) fn check_whole(id: PackId, bytes: &Bytes) -> Result<PackEntries> {
     if *blake3::hash(bytes).as_bytes() != id.0 {
         return Err(damaged("its content does not match its name".into()));
     }
-    if bytes.len() < HEADER + TRAILER || bytes[..8] != *MAGIC {
+    if bytes.len() < HEADER + TRAILER {
         return Err(damaged("it is not a pack".into()));
     }
-    check_version(&key, &bytes[8..16])?;
+    let seal = parse_header(&key, &bytes[..HEADER])?;
     let size = bytes.len() as u64;
     let count = check_trailer(&key, &bytes.slice(bytes.len() - TRAILER..), size)?;
-    parse_footer(id, size, &bytes[footer_offset(size, count) as usize..]).map_err(damaged)
+    parse_footer(id, size, seal, &bytes[footer_offset(size, count) as usize..]).map_err(damaged)
+}
+
+fn parse_header(key: &Key, header: &[u8]) -> Result<PackSeal> {
+    if header.len() != HEADER || header[..8] != *MAGIC {
+        return Err(Error::damaged(key, "it is not a pack"));
+    }
+    check_version(key, &header[8..12])?;
+    Ok(PackSeal::decode(header[12..12 + PackSeal::LEN].try_into().expect("36 bytes")))
 }
 
 /// Checks a trailer and returns the number of entries, whose footer fits into the pack.
@@ -147,7 +203,7 @@ fn check_trailer(key: &Key, trailer: &Bytes, size: u64) -> Result<u64> {
     if !fits {
         return Err(damaged());
     }
-    check_version(key, &[trailer[8], trailer[9], trailer[10], trailer[11], 0, 0, 0, 0])?;
+    check_version(key, &trailer[8..12])?;
     Ok(count)
 }
 
@@ -155,7 +211,7 @@ fn footer_offset(size: u64, count: u64) -> u64 {
     size - TRAILER as u64 - count * PackEntry::LEN as u64
 }
 
-fn parse_footer(id: PackId, size: u64, footer: &[u8]) -> Result<PackEntries, String> {
+fn parse_footer(id: PackId, size: u64, seal: PackSeal, footer: &[u8]) -> Result<PackEntries, String> {
     let (body, sum) = footer.split_at(footer.len() - 32);
     if blake3::hash(body).as_bytes() != sum {
         return Err("the checksum of its footer does not match".into());
@@ -165,12 +221,12 @@ fn parse_footer(id: PackId, size: u64, footer: &[u8]) -> Result<PackEntries, Str
         .chunks_exact(PackEntry::LEN)
         .map(|bytes| PackEntry::decode(bytes.try_into().expect("exact chunks")))
         .collect();
-    let entries = PackEntries { id, size, entries };
+    let entries = PackEntries { id, size, seal, entries };
     entries.check()?;
     Ok(entries)
 }
 
-/// Checks version (2 bytes), flags (2) and reserved bytes (4).
+/// Checks version (2 bytes) and flags (2).
 fn check_version(key: &Key, bytes: &[u8]) -> Result<()> {
     let version = u16::from_le_bytes([bytes[0], bytes[1]]);
     if version != VERSION {
@@ -200,7 +256,9 @@ pub(crate) const MAX_SIZE: u64 = 1 << 30;
 const VERSION: u16 = super::envelope::VERSION;
 const MAGIC: &[u8; 8] = b"VSBKPACK";
 const END_MAGIC: &[u8; 8] = b"VSBKPEND";
-const HEADER: usize = 32;
+const HEADER: usize = 64;
+/// The least that is hashed in one go when a pack is sealed, in bytes: half of a small second-level cache.
+const HASH_SPAN: usize = 512 << 10;
 const TRAILER: usize = 56;
 
 #[cfg(test)]
@@ -209,7 +267,7 @@ mod tests {
     use crate::repository::storage::MemoryStorage;
 
     fn sample() -> SealedPack {
-        let mut pack = PackBuilder::new(RepositoryId([5; 16]), 1 << 16);
+        let mut pack = PackBuilder::new(RepositoryId([5; 16]), 1 << 16).unwrap();
         for byte in 1..4u8 {
             let mut frames = Frames::default();
             let codec = frame::Codec::default();
@@ -259,7 +317,7 @@ mod tests {
         let large = PackEntry { stored: 5 << 20, plain: 5 << 20, ..good.entries[0] };
         let roomy = PackEntries { size: 1 << 29, entries: vec![large], ..good.clone() };
         assert!(roomy.check().is_err(), "no chunk is so large: reading it would take memory for nothing");
-        for (offset, stored, plain) in [(0, 10, 10), (u64::MAX, 10, 10), (32, u32::MAX, u32::MAX), (32, 11, 10)] {
+        for (offset, stored, plain) in [(0, 10, 10), (u64::MAX, 10, 10), (64, u32::MAX, u32::MAX), (64, 11, 10)] {
             let mut bad = good.clone();
             bad.entries[0] = PackEntry { offset, stored, plain, ..bad.entries[0] };
             assert!(bad.check().is_err());

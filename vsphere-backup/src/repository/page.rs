@@ -13,9 +13,10 @@ use crate::error::{Error, Result};
 
 use super::{
     config::PAGE_ENTRIES,
-    envelope::{self, Kind},
-    id::{IdKeys, PageId},
-    storage::{Key, Storage, StorageError, StorageErrorKind},
+    envelope::Kind,
+    id::{IdKeys, PageId, random},
+    object::Objects,
+    storage::{Key, StorageError, StorageErrorKind},
 };
 
 /// What one place of a page says of its part of the disk.
@@ -61,11 +62,12 @@ impl Page {
         alike.then_some(first)
     }
 
-    /// Encodes the body.
-    pub(crate) fn encode(&self) -> Bytes {
+    /// Encodes the body; its salt makes it one of its kind.
+    pub(crate) fn encode(&self, salt: [u8; SALT]) -> Bytes {
         let refs = self.slots.iter().filter(|slot| matches!(slot, Slot::Ref(_))).count();
         let mut body = Vec::with_capacity(HEAD + SLOTS + refs * 32);
         body.extend_from_slice(&[self.level, 0, 0, 0, 0, 0, 0, 0]);
+        body.extend_from_slice(&salt);
         body.extend(self.slots.iter().map(|slot| match slot {
             Slot::Unallocated => UNALLOCATED,
             Slot::Zero => ZERO,
@@ -85,7 +87,7 @@ impl Page {
             return Err("it is too short".into());
         }
         let (head, rest) = body.split_at(HEAD);
-        if head[1..].iter().any(|&byte| byte != 0) {
+        if head[1..8].iter().any(|&byte| byte != 0) {
             return Err("its reserved bytes are not zero".into());
         }
         if head[0] != level {
@@ -117,7 +119,7 @@ type Cache = VecDeque<(PageId, Arc<Page>)>;
 /// Reads and writes pages, with a small cache.
 #[derive(Clone, Debug)]
 pub(crate) struct PageStore {
-    storage: Arc<dyn Storage>,
+    objects: Objects,
     keys: IdKeys,
     /// Most recent last. About 135 KB a page.
     cache: Arc<Mutex<Cache>>,
@@ -145,8 +147,8 @@ impl From<Error> for ReadFault {
 }
 
 impl PageStore {
-    pub(crate) fn new(storage: Arc<dyn Storage>, keys: IdKeys) -> Self {
-        Self { storage, keys, cache: Arc::default() }
+    pub(crate) fn new(objects: Objects, keys: IdKeys) -> Self {
+        Self { objects, keys, cache: Arc::default() }
     }
 
     /// Reads a page that is expected to be of `level`, and checks it against its name.
@@ -163,7 +165,7 @@ impl PageStore {
 
     /// Reads a page from the storage even when it is in the cache, as verification must.
     pub(crate) async fn read_uncached(&self, id: PageId, level: u8) -> Result<Page, ReadFault> {
-        let body = envelope::read(&*self.storage, Kind::Page, &key(id)).await?;
+        let body = self.objects.read(Kind::Page, &key(id)).await?;
         if self.keys.page(&body) != id {
             return Err(ReadFault::Damaged("its content does not match its name".into()));
         }
@@ -172,10 +174,9 @@ impl PageStore {
 
     /// Writes a page; returns its identity and the length of its body.
     pub(crate) async fn write(&self, page: Page) -> Result<(PageId, u64)> {
-        let body = page.encode();
+        let body = page.encode(random()?);
         let (id, len) = (self.keys.page(&body), body.len() as u64);
-        // Replacing heals a damaged page of the same content.
-        self.storage.put(&key(id), envelope::seal(Kind::Page, body)?).await?;
+        self.objects.put(Kind::Page, &key(id), body).await?;
         Ok((id, len))
     }
 
@@ -205,7 +206,8 @@ pub(crate) fn key(id: PageId) -> Key {
 /// Slots of a page.
 pub(crate) const SLOTS: usize = PAGE_ENTRIES as usize;
 
-const HEAD: usize = 8;
+const SALT: usize = 16;
+const HEAD: usize = 8 + SALT;
 const UNALLOCATED: u8 = 0;
 const ZERO: u8 = 1;
 const REF: u8 = 2;
@@ -225,8 +227,8 @@ mod tests {
         page.set(7, Slot::Zero);
         page.set(4095, Slot::Ref([2; 32]));
         assert_eq!(page.collapsed(), None);
-        let body = page.encode();
-        assert_eq!(body.len(), 8 + 4096 + 64);
+        let body = page.encode([9; 16]);
+        assert_eq!(body.len(), 24 + 4096 + 64);
         assert_eq!(Page::decode(&body, 1).unwrap(), page);
         assert!(Page::decode(&body, 0).is_err());
         assert!(Page::decode(&body[..body.len() - 1], 1).is_err());
@@ -236,7 +238,7 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_bodies_never_panic(states in proptest::collection::vec(0u8..4, 0..5000), ids in 0usize..200) {
-            let mut body = vec![0; 8];
+            let mut body = vec![0; HEAD];
             body.extend(states);
             body.extend(vec![9; ids]);
             let _ = Page::decode(&body, 0);

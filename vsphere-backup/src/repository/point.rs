@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use super::{
     Repository,
     config::PAGE_ENTRIES,
-    envelope::{self, Kind},
+    envelope::Kind,
     id::{MetaId, PointId},
     manifest::{Consistency, DiskRecord, LeftOut, Manifest, VmRecord},
     now,
@@ -175,11 +175,11 @@ impl PointWriter {
         let repository = self.writer.repository().clone();
         let body = Bytes::from(self.manifest.encode());
         let key = self.manifest.id.key();
-        let created = repository.storage().put_new(&key, envelope::seal(Kind::Point, body.clone())?).await;
+        let created = repository.objects().create(Kind::Point, &key, body.clone()).await;
         if let Err(error) = created {
-            match envelope::read(repository.storage(), Kind::Point, &key).await {
+            match repository.objects().read(Kind::Point, &key).await {
                 Ok(found) if found == body => {}
-                _ => return Err(error.into()),
+                _ => return Err(error),
             }
         }
         Ok((RecoveryPoint::new(repository, self.manifest), totals))

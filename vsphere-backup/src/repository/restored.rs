@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 use super::{
     Repository,
-    envelope::{self, Kind},
+    envelope::Kind,
     id::{PointId, VmId},
     now_micros,
     storage::Key,
@@ -41,8 +41,7 @@ impl Repository {
         let id = PointId::new(point.vm().clone(), micros)?;
         let mark = Mark { id: id.clone(), point: point.clone(), disks };
         let body = serde_json::to_vec(&mark).expect("a struct of plain fields is valid JSON");
-        let sealed = envelope::seal(Kind::Restored, body.into())?;
-        Ok(self.storage().put_new(&key(&id), sealed).await?)
+        self.objects().create(Kind::Restored, &key(&id), body.into()).await
     }
 
     /// Returns the disks that were restored after `point` was begun.
@@ -54,7 +53,7 @@ impl Repository {
         let mut disks = BTreeSet::new();
         for id in self.marks(point.vm()).await?.into_iter().filter(|id| id > point) {
             let key = key(&id);
-            let body = envelope::read(self.storage(), Kind::Restored, &key).await?;
+            let body = self.objects().read(Kind::Restored, &key).await?;
             let mark: Mark = serde_json::from_slice(&body)
                 .map_err(|error| Error::damaged(&key, format!("its content is not valid: {error}")))?;
             if mark.id != id {

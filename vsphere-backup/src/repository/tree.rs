@@ -394,7 +394,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::repository::{id::IdKeys, storage::MemoryStorage};
+    use crate::repository::{id::IdKeys, object::Objects, storage::MemoryStorage};
 
     const CHUNK: u32 = 64 << 10;
     const N: u64 = SLOTS as u64;
@@ -404,7 +404,7 @@ mod tests {
     }
 
     fn pages() -> PageStore {
-        PageStore::new(Arc::new(MemoryStorage::new()), IdKeys::derive(&[1; 32]))
+        PageStore::new(Objects::new(Arc::new(MemoryStorage::new())), IdKeys::derive(&[1; 32]))
     }
 
     async fn write(

@@ -261,7 +261,7 @@ impl Repository {
     /// Changes nothing.
     pub async fn check(&self, level: VerifyLevel, cancel: &CancelToken) -> Result<CheckReport> {
         // A fresh view: what this process believes to know may have been damaged since.
-        let fresh = Self::open(self.inner.storage.clone()).await?;
+        let fresh = Self::open(self.objects().storage().clone()).await?;
         fresh.load_index().await?;
         let mut report = CheckReport { chunks: fresh.read_index().len() as u64, ..Default::default() };
         fresh.check_segments(&mut report).await?;
@@ -288,7 +288,7 @@ impl Repository {
                 report.damage.push(Error::damaged(object.key, "its name is not one of this format"));
                 continue;
             };
-            match index::read_segment(self.storage(), id).await {
+            match index::read_segment(self.objects(), id).await {
                 Ok(_) => {}
                 Err(error) if error.is_damage() || is_absent(&error) => report.damage.push(error),
                 Err(error) => return Err(error),

@@ -271,7 +271,7 @@ impl Inner {
         }
         run.stored_bytes = frames.bytes.len() as u64;
         if !frames.entries.is_empty() {
-            self.append(&frames);
+            self.append(&frames)?;
         }
         guard.armed = false;
         Ok(run)
@@ -290,7 +290,7 @@ impl Inner {
         true
     }
 
-    fn append(&self, frames: &Frames) {
+    fn append(&self, frames: &Frames) -> Result<()> {
         let mut state = self.state();
         let full = state.open.as_ref().is_some_and(|pack| {
             pack.len() + frames.bytes.len() > self.options.pack_size + SLACK
@@ -299,16 +299,20 @@ impl Inner {
         let sealed = if full { state.open.take() } else { None };
         let capacity = self.options.pack_size + SLACK;
         let id = self.repository.config().id;
-        let pack = state.open.get_or_insert_with(|| PackBuilder::new(id, capacity));
+        let mut pack = match state.open.take() {
+            Some(pack) => pack,
+            None => PackBuilder::new(id, capacity)?,
+        };
         pack.append(frames);
         let complete = pack.len() >= self.options.pack_size || pack.chunks() >= MAX_CHUNKS;
-        let complete = if complete { state.open.take() } else { None };
+        let complete = if complete { Some(pack) } else { state.open.replace(pack) };
         drop(state);
         // Hashing a pack takes milliseconds: not under the lock.
         for pack in [sealed, complete].into_iter().flatten() {
             let pack = pack.seal();
             self.state().sealed.push(pack);
         }
+        Ok(())
     }
 
     fn close_pack(&self) {
@@ -340,7 +344,7 @@ impl Inner {
             }
             mem::take(&mut state.stored)
         };
-        let segment = match index::write_segment(self.repository.storage(), &stored).await {
+        let segment = match index::write_segment(self.repository.objects(), &stored).await {
             Ok(segment) => segment,
             Err(error) => {
                 self.fail(in_one_line(&error));

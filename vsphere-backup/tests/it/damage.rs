@@ -45,6 +45,10 @@ impl Stored {
     }
 }
 
+/// Bytes before the first frame of a pack and before the bytes of a chunk.
+const PACK_HEADER: usize = 64;
+const FRAME_HEADER: usize = 56;
+
 /// Bits spread over an object: its begin, its end, and some between.
 fn bits(object: &Bytes) -> Vec<usize> {
     let len = object.len() * 8;
@@ -102,7 +106,7 @@ async fn a_flipped_bit_in_a_chunk_names_disk_offset_and_chunk_and_nothing_wrong_
     let world = stored().await;
     let pack = &world.keys("packs")[0];
     // The third chunk's frame: noise, so stored as it is.
-    let at = 32 + 2 * (52 + CHUNK as usize) + 52 + 1000;
+    let at = PACK_HEADER + 2 * (FRAME_HEADER + CHUNK as usize) + FRAME_HEADER + 1000;
     world.flip(pack, at * 8 + 3);
 
     let repository = world.reopen().await.unwrap();
@@ -144,7 +148,7 @@ async fn all_damage_is_reported_not_only_the_first() {
     let world = stored().await;
     let pack = &world.keys("packs")[0];
     for chunk in [0, 4, 7] {
-        world.flip(pack, (32 + chunk * (52 + CHUNK as usize) + 60) * 8);
+        world.flip(pack, (PACK_HEADER + chunk * (FRAME_HEADER + CHUNK as usize) + 60) * 8);
     }
     let repository = world.reopen().await.unwrap();
     let point = repository.point(world.point.id()).await.unwrap();

@@ -41,10 +41,25 @@ async fn an_incremental_backup_reads_only_the_chunks_that_areas_touch() {
     assert_eq!(disk.bytes_read() - before, CHUNK + 1536);
     assert_eq!((done.bytes.changed, done.bytes.read), (10 + 512, CHUNK + 1536));
     assert_eq!(done.bytes.new, CHUNK);
-    // One pack, one segment, one page, one manifest; the machine's configuration is the same.
-    assert_eq!(storage.keys().len() - packs, 4);
+    // One pack, one segment, one page, one small object, one manifest.
+    assert_eq!(storage.keys().len() - packs, 5);
     assert!(content(&point).await.unwrap() == disk.content());
     assert!(content(&full).await.unwrap() == sample());
+}
+
+#[tokio::test]
+async fn what_was_deleted_is_never_made_again_under_its_name() {
+    let (storage, repository) = repository().await;
+    let disk = MemoryDisk::new(sample());
+    back_up(&repository, &disk, &[0..sample().len() as u64], None).await.unwrap();
+    let first: Vec<_> = storage.keys().into_iter().filter(|key| key.as_str() != "config").collect();
+    for key in &first {
+        storage.tamper(key, None);
+    }
+    back_up(&open(storage.clone()).await.unwrap(), &disk, &[0..sample().len() as u64], None).await.unwrap();
+    let again = storage.keys();
+    assert_eq!(again.len(), first.len() + 1, "as many objects as before, and config");
+    assert!(first.iter().all(|key| !again.contains(key)));
 }
 
 #[tokio::test]
