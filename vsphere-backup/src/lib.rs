@@ -25,7 +25,7 @@
 //! - [`engine`]: one disk in and out, over the traits [`DiskSource`](engine::DiskSource) and
 //!   [`DiskTarget`](engine::DiskTarget)
 //! - [`journal`]: what a backup does to a server, durable before it is done
-//! - [`Event`], [`CancelToken`], [`Error`]
+//! - [`Event`], [`CancelToken`], [`Clock`], [`Error`]
 //!
 //! # Absent on purpose
 //! The crate reads no environment, installs no signal handler, writes to no terminal and has no
@@ -34,6 +34,7 @@
 
 mod backup;
 mod cancel;
+mod clock;
 pub mod engine;
 mod error;
 mod event;
@@ -45,6 +46,7 @@ mod server;
 pub use crate::{
     backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Plan, PlannedDisk, Quiesce, Since},
     cancel::CancelToken,
+    clock::{Clock, ClockHand},
     engine::RestoreMode,
     error::{DiskError, Error, Result},
     event::Event,

@@ -195,7 +195,7 @@ impl PointId {
 
     /// Returns the time in the name, in microseconds since 1970, UTC; a date that no calendar has
     /// gives some time.
-    pub(crate) fn micros(&self) -> u64 {
+    pub fn micros(&self) -> u64 {
         let part = |range: std::ops::Range<usize>| {
             self.name[range].bytes().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
         };
@@ -312,7 +312,7 @@ fn compact_utc(micros: u64) -> String {
 }
 
 /// Converts days since 1970-01-01 to a date (<https://howardhinnant.github.io/date_algorithms.html>).
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let (era, doe) = (z / 146_097, z % 146_097);
     let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;

@@ -37,6 +37,7 @@ mod page;
 mod point;
 mod reader;
 mod restored;
+mod retention;
 mod tree;
 mod verify;
 mod writer;
@@ -70,6 +71,7 @@ pub use self::{
     manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, LeftOut, Manifest, VmRecord},
     point::{PointWriter, RecoveryPoint},
     reader::{DiskReader, Extent, ExtentKind},
+    retention::{KeptBy, Retention, Rule},
     tree::TreeRoot,
     verify::{CheckReport, VerifyLevel, VerifyReport},
     writer::{Writer, WriterOptions, WriterTotals},

@@ -105,7 +105,8 @@ impl Storage for LocalStorage {
                 // Names that are not ours (a stray file of the administrator) are not listed.
                 .try_filter_map(|meta| async move {
                     let key = Key::parse(meta.location.as_ref()).ok();
-                    Ok(key.map(|key| ObjectInfo { key, size: meta.size }))
+                    let modified = Some(meta.last_modified.into());
+                    Ok(key.map(|key| ObjectInfo { key, size: meta.size, modified }))
                 }),
         )
     }
@@ -195,7 +196,9 @@ mod tests {
         assert_eq!(storage.get(&b, 9).await.unwrap(), "first");
 
         let listed: Vec<_> = storage.list("packs").try_collect().await.unwrap();
-        assert_eq!(listed, [ObjectInfo { key: a.clone(), size: 6 }]);
+        let age = listed[0].modified.unwrap().elapsed().unwrap_or_default();
+        assert!(age < std::time::Duration::from_secs(60), "{age:?}");
+        assert_eq!(listed, [ObjectInfo { key: a.clone(), size: 6, modified: listed[0].modified }]);
         assert_eq!(storage.list("").try_collect::<Vec<_>>().await.unwrap().len(), 2);
         assert_eq!(storage.list("none").try_collect::<Vec<_>>().await.unwrap().len(), 0);
         storage.delete(&a).await.unwrap();

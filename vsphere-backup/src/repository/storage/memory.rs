@@ -1,22 +1,36 @@
 //! A storage in memory, for tests.
 
-use std::{collections::BTreeMap, ops::Range, sync::RwLock};
+use std::{collections::BTreeMap, ops::Range, sync::RwLock, time::SystemTime};
 
 use bytes::Bytes;
 use futures_util::stream;
+
+use crate::clock::Clock;
 
 use super::{BoxFuture, BoxStream, Key, ObjectInfo, Storage, StorageError, StorageErrorKind};
 
 /// A [`Storage`] in memory: for tests and for trying things out. Nothing is kept when it is dropped.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
-    objects: RwLock<BTreeMap<Key, Bytes>>,
+    objects: RwLock<BTreeMap<Key, Object>>,
+    clock: Clock,
+}
+
+#[derive(Clone, Debug)]
+struct Object {
+    bytes: Bytes,
+    modified: SystemTime,
 }
 
 impl MemoryStorage {
     /// Makes an empty storage.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes an empty storage whose objects are dated by `clock`.
+    pub fn with_clock(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
     }
 
     /// Returns the names of all objects, in order.
@@ -26,24 +40,28 @@ impl MemoryStorage {
 
     /// Returns the bytes of an object.
     pub fn object(&self, key: &Key) -> Option<Bytes> {
-        self.read().get(key).cloned()
+        self.read().get(key).map(|object| object.bytes.clone())
     }
 
     /// Replaces the bytes of an object, as damage on a disk would, or removes it.
     pub fn tamper(&self, key: &Key, bytes: Option<Bytes>) {
         let mut objects = self.write();
         match bytes {
-            Some(bytes) => objects.insert(key.clone(), bytes),
+            Some(bytes) => objects.insert(key.clone(), self.dated(bytes)),
             None => objects.remove(key),
         };
     }
 
+    fn dated(&self, bytes: Bytes) -> Object {
+        Object { bytes, modified: self.clock.now() }
+    }
+
     // A panic of another holder leaves the map whole: each holder makes one change.
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Bytes>> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Object>> {
         self.objects.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Key, Bytes>> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Key, Object>> {
         self.objects.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -72,7 +90,7 @@ impl Storage for MemoryStorage {
 
     fn put<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>> {
         Box::pin(async move {
-            self.write().insert(key.clone(), join(&parts));
+            self.write().insert(key.clone(), self.dated(join(&parts)));
             Ok(())
         })
     }
@@ -83,7 +101,7 @@ impl Storage for MemoryStorage {
             if objects.contains_key(key) {
                 return Err(StorageError::new(StorageErrorKind::AlreadyExists, "create", key));
             }
-            objects.insert(key.clone(), join(&parts));
+            objects.insert(key.clone(), self.dated(join(&parts)));
             Ok(())
         })
     }
@@ -93,7 +111,10 @@ impl Storage for MemoryStorage {
             .read()
             .iter()
             .filter(|(key, _)| key.is_below(prefix))
-            .map(|(key, bytes)| Ok(ObjectInfo { key: key.clone(), size: bytes.len() as u64 }))
+            .map(|(key, object)| {
+                let (size, modified) = (object.bytes.len() as u64, Some(object.modified));
+                Ok(ObjectInfo { key: key.clone(), size, modified })
+            })
             .collect();
         Box::pin(stream::iter(found))
     }

@@ -8,7 +8,8 @@
 //! - **Durable**: when either returns `Ok`, the object survives a power failure.
 //! - **Exclusive**: of several concurrent `put_new` of one key exactly one returns `Ok`; the rest
 //!   get [`StorageErrorKind::AlreadyExists`] and change nothing.
-//! - **Listed**: an object is listed after its put returned.
+//! - **Listed**: an object that was put before a listing began and is not deleted before it ends is listed; one whose
+//!   deletion returned before the listing began is not. What appears or goes while a listing runs may be listed or not.
 //!
 //! Implementations: [`LocalStorage`] (a folder, with fsync of file and folder), [`MemoryStorage`]
 //! for tests, and [`Faulty`], which wraps another one and fails or cuts at a chosen operation.
@@ -18,7 +19,7 @@ mod key;
 mod local;
 mod memory;
 
-use std::{fmt, ops::Range, pin::Pin};
+use std::{fmt, ops::Range, pin::Pin, time::SystemTime};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -88,6 +89,8 @@ pub struct ObjectInfo {
     pub key: Key,
     /// Its size in bytes.
     pub size: u64,
+    /// When it was last written, by the store's clock; `None` where the store does not say.
+    pub modified: Option<SystemTime>,
 }
 
 /// A failed operation of a [`Storage`].
