@@ -18,6 +18,7 @@ use crate::{
     disk::Disk,
     error::{Error, Result},
     lease::{Piece, Pieces},
+    transport::https::look_at,
 };
 
 /// How [`upload_disk`] works.
@@ -90,7 +91,7 @@ pub async fn upload_disk(
     let plan = Plan::new(path)?;
     let descriptor = descriptor(&plan.flat, source, options).await?;
     for file in [&plan.descriptor, &plan.flat] {
-        if store.stat(file).await.map_err(plan.failed("looking for"))?.is_some() {
+        if look_at(store, file, None).await.map_err(plan.failed("looking for"))?.is_some() {
             return Err(Error::https("putting", &path.to_string())(HttpsError::Exists { file: file.to_string() }));
         }
     }
@@ -144,8 +145,8 @@ impl Plan {
     }
 
     async fn check_size(&self, store: &Datastore, file: &DatastorePath, expected: u64) -> Result<()> {
-        let stat = store.stat(file).await.map_err(self.failed("looking for"))?;
-        let found = stat.and_then(|stat| stat.size);
+        let seen = look_at(store, file, None).await.map_err(self.failed("looking for"))?;
+        let found = seen.and_then(|(size, _)| size);
         if found == Some(expected) {
             return Ok(());
         }
@@ -247,7 +248,7 @@ impl Made {
                 Err(error) => tracing::debug!(%file, %error, "not removed yet"),
             }
             tokio::time::sleep(BETWEEN_REMOVALS).await;
-            let there = !matches!(self.store.stat(file).await, Ok(None));
+            let there = !matches!(look_at(&self.store, file, None).await, Ok(None));
             absent = if there { 0 } else { absent + 1 };
             if absent == 2 {
                 return true;

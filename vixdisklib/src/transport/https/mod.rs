@@ -29,6 +29,7 @@ use tokio::sync::OnceCell;
 use vmdk::{AsyncDisk, MapKind};
 use vsphere_vim::datastore::DatastorePath;
 
+pub(crate) use self::file::look_at;
 pub use self::{error::HttpsError, options::HttpsOptions};
 use self::{
     file::{Channel, FolderFile},
