@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::device::{AnyDevice, DeviceError};
 
-/// Asks the device for its allocation in segments. Answers of exports that are read-only are kept.
+/// Asks the device for its allocation in segments. Answers of devices that nobody can write are kept.
 pub(super) struct Layout {
     kept: Option<Mutex<Kept>>,
 }
@@ -25,8 +25,8 @@ struct Kept {
 type Segment = Arc<OnceCell<Arc<[Range<u64>]>>>;
 
 impl Layout {
-    pub(super) fn new(read_only: bool) -> Self {
-        Self { kept: read_only.then(Mutex::default) }
+    pub(super) fn new(constant: bool) -> Self {
+        Self { kept: constant.then(Mutex::default) }
     }
 
     /// Whether asking costs nothing most of the time.

@@ -18,7 +18,8 @@ pub struct NbdLimits {
     pub memory: u32,
     /// Time for the whole negotiation, TLS included. Default: 10 s.
     pub handshake: Duration,
-    /// Time that requests under way have to finish when the server is stopped. Default: 30 s.
+    /// Time that requests under way have to finish when the server is stopped, and that a client that sends nothing more
+    /// has to take its last replies. Default: 30 s.
     pub stop: Duration,
 }
 

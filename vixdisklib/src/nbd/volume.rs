@@ -23,9 +23,11 @@ pub(super) struct Volume {
 
 impl Volume {
     pub(super) fn new(device: Arc<dyn AnyDevice>, read_only: bool) -> Self {
-        let read_only = read_only || !device.is_writable();
         let alignment = u64::from(device.alignment().max(1));
-        Self { device, alignment, read_only, layout: Layout::new(read_only), partial: RwLock::default() }
+        // An export that is read-only may be one of a device that others write.
+        let layout = Layout::new(!device.is_writable());
+        let read_only = read_only || !device.is_writable();
+        Self { device, alignment, read_only, layout, partial: RwLock::default() }
     }
 
     pub(super) fn capacity(&self) -> u64 {
@@ -97,11 +99,10 @@ impl Volume {
         if hole {
             return self.device.zero_range(inner).await;
         }
-        let zeros = Bytes::from(vec![0; len_of(&inner).min(ZEROS)]);
         let mut at = inner.start;
         while at < inner.end {
-            let len = len_of(&(at..inner.end)).min(ZEROS);
-            self.device.write_at(at, zeros.slice(..len)).await?;
+            let len = len_of(&(at..inner.end)).min(ZEROS.len());
+            self.device.write_at(at, Bytes::from_static(&ZEROS[..len])).await?;
             at += len as u64;
         }
         Ok(())
@@ -267,5 +268,5 @@ const BRIDGE: u64 = 256 << 10;
 /// Zeros are looked for in blocks of this many bytes, which are worth a chunk of their own.
 const ZERO_BLOCK: usize = 32 << 10;
 
-/// Zeros written with one call.
-const ZEROS: usize = 1 << 20;
+/// Zeros written with one call; they take no memory, whatever clients ask for.
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
