@@ -95,10 +95,10 @@ pub async fn upload_disk(
             return Err(Error::https("putting", &path.to_string())(HttpsError::Exists { file: file.to_string() }));
         }
     }
-    let mut made = Made { store: store.clone(), files: Vec::new(), in_background: false };
+    let mut made = Made::new(store);
     match plan.put(&mut made, source, descriptor, options).await {
         Ok(()) => {
-            made.files.clear();
+            made.keep();
             Ok(UploadedDisk { descriptor: plan.descriptor, flat: plan.flat, bytes: source.capacity() })
         }
         Err(error) => {
@@ -219,16 +219,25 @@ async fn descriptor(flat: &DatastorePath, source: &Disk, options: &UploadOptions
 }
 
 /// Files that go away again, unless the list is cleared.
-struct Made {
+pub(crate) struct Made {
     store: Datastore,
-    files: Vec<DatastorePath>,
+    pub(crate) files: Vec<DatastorePath>,
     /// A task has it already: a runtime that shuts down drops the task, and would drop the next one at once.
     in_background: bool,
 }
 
 impl Made {
+    pub(crate) fn new(store: &Datastore) -> Self {
+        Self { store: store.clone(), files: Vec::new(), in_background: false }
+    }
+
+    /// The files stay.
+    pub(crate) fn keep(&mut self) {
+        self.files.clear();
+    }
+
     /// What was not removed when the future is dropped goes away in the background.
-    async fn remove(&mut self) {
+    pub(crate) async fn remove(&mut self) {
         while let Some(file) = self.files.last() {
             if !self.is_removed(file).await {
                 tracing::warn!(%file, "a part of an upload stays behind");

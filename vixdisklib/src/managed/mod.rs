@@ -3,9 +3,11 @@
 //! What is done here goes through the server's disk manager and its file service, whatever transport the data of open
 //! disks take.
 
+mod put;
 mod upload;
 
 use vmdk::AdapterType;
+use vsphere_nfc::NfcOptions;
 use vsphere_vim::{
     Method, MoRef, Poly, Vim,
     datastore::{Datastore, DatastorePath},
@@ -19,6 +21,7 @@ use crate::{
     clone::CloneJob,
     create::{CreateSpec, DiskKind},
     error::{Error, Result},
+    mode::TransportMode,
     progress::{Progress, tell},
 };
 
@@ -136,9 +139,9 @@ impl ManagedPath {
 }
 
 /// Makes a disk with the data of another one: by the server itself where it has both, else through this machine.
-pub(crate) async fn clone_to(to: ManagedPath, job: &CloneJob) -> Result<()> {
+pub(crate) async fn clone_to(to: ManagedPath, job: &CloneJob, way: &Way<'_>) -> Result<()> {
     let Some(vim) = job.server.as_ref().filter(|vim| is_same_server(vim, &to.vim)) else {
-        return receive(&to, job).await;
+        return receive(&to, job, way).await;
     };
     let from = ManagedPath::locate(vim, &job.name).await?;
     if from.path == to.path || job.source.chain().await?.contains(&to.path.to_string()) {
@@ -152,7 +155,7 @@ pub(crate) async fn clone_to(to: ManagedPath, job: &CloneJob) -> Result<()> {
         // copies to every kind.
         Err(error) if is_unable(&error) => {
             tracing::info!(from = %from.path, to = %to.path, %error, "the server does not copy; the data travels");
-            receive(&to, job).await
+            receive(&to, job, way).await
         }
         done => done,
     }
@@ -168,6 +171,12 @@ fn is_unable(error: &Error) -> bool {
         || matches!(error, Error::NotOffered { .. })
 }
 
+/// How port 902 is reached, where data travel over it.
+pub(crate) struct Way<'a> {
+    pub(crate) mode: TransportMode,
+    pub(crate) options: &'a NfcOptions,
+}
+
 /// How a copy on the server is made.
 pub(crate) struct CopyOptions {
     pub(crate) overwrite: bool,
@@ -178,7 +187,7 @@ pub(crate) struct CopyOptions {
 pub(crate) fn not_a_managed_kind() -> Error {
     Error::NotOffered {
         operation: "make disks of this kind on a datastore",
-        mode: crate::TransportMode::Https,
+        mode: TransportMode::Https,
         hint: "choose VmfsFlat or VmfsThin",
     }
 }

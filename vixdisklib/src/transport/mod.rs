@@ -19,7 +19,7 @@ use bytes::Bytes;
 use vsphere_nfc::Channel;
 
 pub(crate) use self::file::{blocking, check_path};
-pub use self::nfc::VmTickets;
+pub use self::nfc::{DatastoreTickets, VmTickets};
 use self::{file::FileTransport, https::HttpsTransport, nfc::NfcTransport};
 use crate::{
     Progress,

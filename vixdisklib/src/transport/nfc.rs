@@ -10,7 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use vsphere_nfc::{Channel, Mode, NfcDisk, NfcOptions, Phase};
 
-pub use self::tickets::VmTickets;
+pub use self::tickets::{DatastoreTickets, VmTickets};
 use super::{BoxFuture, DiskHandle, Transport, zeros::write_zeros};
 use crate::{
     allocation::Allocation,
@@ -117,7 +117,10 @@ impl Transport for NfcTransport {
     }
 
     fn clone_from<'a>(&'a self, path: &'a str, job: &'a CloneJob) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { managed::clone_to(self.managed(path).await?, job).await })
+        Box::pin(async move {
+            let way = managed::Way { mode: self.mode(), options: &self.options };
+            managed::clone_to(self.managed(path).await?, job, &way).await
+        })
     }
 }
 

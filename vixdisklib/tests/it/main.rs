@@ -22,6 +22,7 @@ mod simulator;
 #[path = "../../../vmdk/tests/it/support/snapshot.rs"]
 #[allow(dead_code)] // Its other half is used there.
 mod snapshot;
+mod stored;
 mod support;
 mod table;
 #[cfg(target_os = "linux")]
