@@ -60,10 +60,11 @@ pub(crate) fn make(
         Place::Local => Err("it needs a connection to a server"),
         Place::Machine(machine) => Ok(machine.clone()),
     };
+    let governor = options.governor.clone();
     let nfc = |channel| {
         let mut nfc = options.nfc.clone();
         nfc.channel = channel;
-        Ok(Box::new(NfcTransport::new(machine()?, nfc, options.governor.clone())) as Box<dyn Transport>)
+        Ok(Box::new(NfcTransport::new(machine()?, nfc, governor.clone())) as Box<dyn Transport>)
     };
     #[cfg(all(feature = "vddk", unix))]
     if let Some(choice) = options.vddk.as_ref().filter(|choice| choice.serves(mode)) {
@@ -74,10 +75,10 @@ pub(crate) fn make(
         return Err(reason);
     }
     match mode {
-        TransportMode::File => Ok(Box::new(FileTransport::new(options.file.clone()))),
+        TransportMode::File => Ok(Box::new(FileTransport::new(options.file.clone(), governor))),
         TransportMode::NbdSsl => nfc(Channel::Tls),
         TransportMode::Nbd => nfc(Channel::Clear),
-        TransportMode::Https => Ok(Box::new(HttpsTransport::new(machine()?, options.https.clone()))),
+        TransportMode::Https => Ok(Box::new(HttpsTransport::new(machine()?, options.https.clone(), governor))),
         TransportMode::San | TransportMode::HotAdd => Err("it is not offered"),
     }
 }

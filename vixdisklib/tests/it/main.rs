@@ -9,6 +9,7 @@ mod blocking;
 mod clones;
 mod file;
 mod files;
+mod governed;
 mod governor;
 mod https;
 mod images;

@@ -11,12 +11,15 @@ use vsphere_vim::{
 };
 
 use super::{error::HttpsError, options::HttpsOptions};
+use crate::governor::{Place, Turn};
 
 /// What the files of one disk share: settings, and the right to use a connection.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) options: HttpsOptions,
     connections: Semaphore,
+    /// Where it takes turns with other disks.
+    place: Option<Place>,
 }
 
 /// A file that is open. There is nothing on the server to close.
@@ -36,8 +39,12 @@ struct Inner {
 }
 
 impl Channel {
-    pub(super) fn new(options: HttpsOptions) -> Self {
-        Self { connections: Semaphore::new(options.connections), options }
+    pub(super) fn new(options: HttpsOptions, place: Option<Place>) -> Self {
+        Self { connections: Semaphore::new(options.connections), options, place }
+    }
+
+    async fn turn(&self, bytes: u64) -> Option<Turn> {
+        Some(self.place.as_ref()?.connection(bytes).await)
     }
 }
 
@@ -121,6 +128,7 @@ impl Inner {
     async fn read(&self, range: Range<u64>) -> Result<Bytes, HttpsError> {
         let _of_file = self.connections.acquire().await.expect("the semaphores are never closed");
         let _of_disk = self.channel.connections.acquire().await.expect("the semaphores are never closed");
+        let _turn = self.channel.turn(range.end - range.start).await;
         let limit = self.channel.options.request_timeout;
         match timeout(limit, self.exchange(range.clone())).await {
             Ok(read) => read,
