@@ -10,6 +10,7 @@ use super::{
     layout::{Layout, segment_of},
     wire::reply::{Extent, Piece},
 };
+use crate::transport::zeros;
 
 /// A device, and what is between it and the requests of all connections.
 pub(super) struct Volume {
@@ -101,9 +102,10 @@ impl Volume {
         }
         let mut at = inner.start;
         while at < inner.end {
-            let len = len_of(&(at..inner.end)).min(ZEROS.len());
-            self.device.write_at(at, Bytes::from_static(&ZEROS[..len])).await?;
-            at += len as u64;
+            let piece = zeros(inner.end - at);
+            let len = piece.len() as u64;
+            self.device.write_at(at, piece).await?;
+            at += len;
         }
         Ok(())
     }
@@ -267,6 +269,3 @@ const BRIDGE: u64 = 256 << 10;
 
 /// Zeros are looked for in blocks of this many bytes, which are worth a chunk of their own.
 const ZERO_BLOCK: usize = 32 << 10;
-
-/// Zeros written with one call; they take no memory, whatever clients ask for.
-static ZEROS: [u8; 1 << 20] = [0; 1 << 20];

@@ -20,6 +20,8 @@ use vsphere_nfc::Channel;
 
 pub(crate) use self::file::{blocking, check_path};
 pub use self::nfc::{DatastoreTickets, VmTickets};
+#[cfg(feature = "nbd-server")]
+pub(crate) use self::zeros::zeros;
 use self::{file::FileTransport, https::HttpsTransport, nfc::NfcTransport};
 use crate::{
     Progress,
