@@ -140,14 +140,17 @@ impl ManagedPath {
 
 /// Makes a disk with the data of another one: by the server itself where it has both, else through this machine.
 pub(crate) async fn clone_to(to: ManagedPath, job: &CloneJob, way: &Way<'_>) -> Result<()> {
+    if let Some(vim) = &job.server
+        && !are_different_servers(vim, &to.vim)
+        && builds_upon(job, &to.path).await?
+    {
+        // Replacing it would remove what is to be read.
+        return Err(Error::Exists { operation: "clone to", path: to.path.to_string() });
+    }
     let Some(vim) = job.server.as_ref().filter(|vim| is_same_server(vim, &to.vim)) else {
         return receive(&to, job, way).await;
     };
     let from = ManagedPath::locate(vim, &job.name).await?;
-    if from.path == to.path || job.source.chain().await?.contains(&to.path.to_string()) {
-        // Replacing it would remove what is to be read.
-        return Err(Error::Exists { operation: "clone to", path: to.path.to_string() });
-    }
     let spec = job.options.kind.map(|kind| job.spec(kind));
     let options = CopyOptions { overwrite: job.options.overwrite, progress: job.options.progress.clone() };
     match to.copy_from(&from, spec.as_ref(), options).await {
@@ -161,8 +164,24 @@ pub(crate) async fn clone_to(to: ManagedPath, job: &CloneJob, way: &Way<'_>) -> 
     }
 }
 
+/// Whether the source is that disk, or has it below it.
+async fn builds_upon(job: &CloneJob, path: &DatastorePath) -> Result<bool> {
+    let chain = job.source.chain().await?;
+    // However they are written.
+    let mut files = std::iter::once(&job.name).chain(&chain).filter_map(|file| file.parse::<DatastorePath>().ok());
+    Ok(files.any(|file| file == *path))
+}
+
 fn is_same_server(one: &Vim, other: &Vim) -> bool {
-    one.server_uuid().is_some() && one.server_uuid() == other.server_uuid()
+    match (one.server_uuid(), other.server_uuid()) {
+        (None, None) => one.endpoint() == other.endpoint(),
+        (one, other) => one == other,
+    }
+}
+
+/// Only vCenters have an id: a host may be reached by several names, and be one of a vCenter's.
+fn are_different_servers(one: &Vim, other: &Vim) -> bool {
+    one.server_uuid().zip(other.server_uuid()).is_some_and(|(one, other)| one != other)
 }
 
 fn is_unable(error: &Error) -> bool {

@@ -207,7 +207,8 @@ pub(crate) trait DiskHandle: Send + Sync {
         None
     }
 
-    /// The disk and its parents by name, as far as they are known: a clone must not take the place of one of them.
+    /// The files of the disk and of its parents, as far as they are known: a clone must not take the place of one of
+    /// them.
     fn chain(&self) -> BoxFuture<'_, Result<Vec<String>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }

@@ -48,6 +48,21 @@ async fn a_clone_of_any_kind_has_the_same_bytes_for_us_and_for_qemu() {
     }
 }
 
+/// A descriptor that was copied alone names the extents of the other disk.
+#[tokio::test]
+async fn a_disk_whose_extents_are_the_sources_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, twin) = (within(&folder, "source.vmdk"), within(&folder, "twin.vmdk"));
+    let local = Connection::local(Access::ReadWrite);
+    local.create(&source, &CreateSpec::new(DiskKind::MonolithicFlat, MIB)).await.unwrap();
+    std::fs::copy(&source, &twin).unwrap();
+    let replacing = CloneOptions::new().overwrite(true);
+    let refused = clone_disk(&local, &twin, &local, &source, &replacing).await.unwrap_err();
+    assert!(matches!(refused, Error::File { .. }), "{refused}");
+    assert_eq!(names(folder.path()), ["source-flat.vmdk", "source.vmdk", "twin.vmdk"]);
+    local.open(&source).await.unwrap().close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_disk_in_the_way_stays_unless_it_is_to_be_replaced() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ use super::super::DirectIo;
 use super::{
     BoxFuture, DiskHandle,
     attached::WithParent,
-    flatten,
+    files_of, flatten,
     local_image::LocalImage,
     rewrite::{defragment, shrink},
 };
@@ -305,7 +305,12 @@ impl DiskHandle for FileHandle {
     }
 
     fn shrink(&self, progress: Option<Progress>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.run("shrinking", move |disk| shrink(disk, progress.as_ref())))
+        Box::pin(async move {
+            // Alone: what is written between finding zeros and giving them back would be lost.
+            let disk = Arc::clone(&self.disk).write_owned().await;
+            let work = move || disk.as_ref().map_or(Ok(()), |disk| shrink(disk, progress.as_ref()));
+            flatten(spawn_blocking(work).await, "shrinking", &self.path)
+        })
     }
 
     fn defragment(&self, progress: Option<Progress>) -> BoxFuture<'_, Result<()>> {
@@ -321,8 +326,7 @@ impl DiskHandle for FileHandle {
     }
 
     fn chain(&self) -> BoxFuture<'_, Result<Vec<String>>> {
-        let names = |disk: &vmdk::Disk| disk.links().map(|link| link.path.to_string_lossy().into_owned()).collect();
-        Box::pin(self.run("listing the links of", move |disk| Ok(names(disk))))
+        Box::pin(self.run("listing the links of", |disk| Ok(files_of(disk))))
     }
 
     fn link(&self) -> BoxFuture<'_, Result<Option<Link>>> {

@@ -136,6 +136,15 @@ pub(crate) fn check_path(path: &str) -> Result<()> {
     Err(Error::WrongPath { mode: TransportMode::File, path: path.to_owned(), expected })
 }
 
+/// The files of a disk and of its parents.
+fn files_of(disk: &vmdk::Disk) -> Vec<String> {
+    let files = |link: &vmdk::LinkInfo| {
+        let descriptor = link.path.to_string_lossy().into_owned();
+        std::iter::once(descriptor).chain(link.data_files.clone()).collect::<Vec<_>>()
+    };
+    disk.links().flat_map(|link| files(&link)).collect()
+}
+
 /// Runs `work` on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     operation: &'static str,
