@@ -1,5 +1,6 @@
 //! Code shared by the examples: a guest's file system, arguments, progress, tables, and where they run.
 
+pub mod addresses;
 pub mod args;
 pub mod guest_fs;
 pub mod show;

@@ -46,7 +46,7 @@ impl Disk {
         self.handle().create_child(path, kind, progress).await
     }
 
-    /// Gives back the space of blocks that hold zeros.
+    /// Gives back the space of blocks that hold zeros. Over `file`, reads and writes that begin meanwhile wait for it.
     ///
     /// # Errors
     /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::NotOffered`](crate::Error::NotOffered); else those of the transport.

@@ -15,6 +15,7 @@ use crate::{
     disk::Disk,
     error::Result,
     open::{Access, OpenOptions},
+    progress::growing,
     transport::SharedHandle,
 };
 
@@ -120,7 +121,7 @@ pub async fn clone_disk(
         source: source.shared_handle(),
         name: from_path.to_owned(),
         server: from.server_of(from_path).cloned(),
-        options: options.clone(),
+        options: CloneOptions { progress: options.progress.clone().map(growing), ..options.clone() },
         cancelled: Arc::clone(&cancelled.0),
     };
     let done = to.first_of(to_path, |transport| transport.clone_from(to_path, &job)).await;

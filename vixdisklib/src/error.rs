@@ -197,8 +197,9 @@ pub enum Error {
         source: Box<HttpsError>,
     },
 
-    /// A lease was to be completed, and one of its disks did not come to its end. The lease was given up.
-    #[error("{operation} {disk} did not come to its end; the lease was given up")]
+    /// A disk of a lease did not come to its end, and the lease was to be completed, or the disk to be gone on with. A
+    /// lease that was to be completed is given up.
+    #[error("{operation} {disk} did not come to its end")]
     Unfinished {
         /// What was being done, in the form `reading`.
         operation: &'static str,
@@ -346,7 +347,9 @@ impl Error {
             }
             Self::File { source, .. } => return source.hint().map(str::to_owned),
             Self::Https { source, .. } => return source.hint(),
-            Self::Unfinished { .. } => "read or write every disk that was begun to its end before completing the lease",
+            Self::Unfinished { .. } => {
+                "read or write every disk that was begun to its end before completing the lease; after an error, from its beginning"
+            }
             Self::Server { source, .. } => return source.hint(),
             #[cfg(feature = "nbd-server")]
             Self::Serve { .. } => return None,

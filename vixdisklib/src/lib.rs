@@ -60,7 +60,7 @@
 //! | WriteMetadata | [`Disk::set_metadata`] | yes | no: clone it | no | yes |
 //! | Create | [`Connection::create`] | all but stream-optimized | server: thin, thick | no: [`https::upload_disk`] | over `file` |
 //! | CreateChild | [`Disk::create_child`] | yes | no: create a snapshot | no | yes |
-//! | Clone | [`clone_disk`] | all kinds, from anywhere | server, or upload of thick and thin | the source | the source; over `file` the target, by our own |
+//! | Clone | [`clone_disk`] | all kinds, from anywhere | server, or thick and thin stored as a whole, over `/folder` where the host refuses | the source | the source; over `file` the target, by our own |
 //! | SpaceNeededForClone | [`Disk::space_needed_for_clone`] | yes | yes | yes | yes, by [`Disk::allocated`] |
 //! | Unlink | [`Connection::unlink`] | yes | server | no | over `file` |
 //! | Rename | [`rename`] | yes | no | no | no |
@@ -141,6 +141,6 @@ pub use self::{
     open::{Access, OpenOptions},
     options::ConnectionOptions,
     progress::Progress,
-    transport::VmTickets,
+    transport::{DatastoreTickets, VmTickets},
     upkeep::{CheckOutcome, rename},
 };

@@ -1,8 +1,14 @@
 //! The virtual machine that a connection is to, and its disks at a point in time.
 
-use vsphere_vim::{DeviceKey, MoRef, Vim, VirtualDiskInfo, mo};
+use std::{sync::Arc, time::Duration};
 
-use crate::error::{Error, Result};
+use tokio::time::Instant;
+use vsphere_vim::{DeviceKey, MoRef, Vim, VirtualDiskInfo, datastore::FileRoute, mo};
+
+use crate::{
+    error::{Error, Result},
+    governor::{DiskDemand, Governor, Place},
+};
 
 /// A virtual machine, now or at one of its snapshots.
 #[derive(Clone, Debug)]
@@ -60,6 +66,56 @@ impl Machine {
         self.vim.snapshot_disks(snapshot).await.map_err(self.failed("listing the disks of a snapshot"))
     }
 
+    /// Waits for a place for one of its disks, on the host that the machine is on.
+    pub(crate) async fn place(&self, governor: Option<&Governor>, memory: u64) -> Result<Option<Place>> {
+        let Some(governor) = governor else { return Ok(None) };
+        let vcenter = self.vim.is_vcenter().then(|| self.server().into());
+        loop {
+            let (host, asked) = (self.host().await?, Instant::now());
+            let demand = DiskDemand { host: Arc::clone(&host), vcenter: vcenter.clone(), memory };
+            let place = governor.admit(demand).await;
+            // Who waited long may have to wait elsewhere: the machine may have moved.
+            if asked.elapsed() < LONG || self.host().await? == host {
+                return Ok(Some(place));
+            }
+            place.give_back();
+        }
+    }
+
+    /// Lets one of its disks, whose data go past NFC, take turns with the others of its host.
+    #[cfg(all(feature = "vddk", unix))]
+    pub(crate) async fn share(&self, governor: Option<&Governor>) -> Result<Option<Place>> {
+        let Some(governor) = governor else { return Ok(None) };
+        Ok(Some(governor.share(self.host().await?)))
+    }
+
+    /// The same for a disk over HTTPS.
+    pub(crate) async fn share_https(&self, governor: Option<&Governor>, route: &FileRoute) -> Result<Option<Place>> {
+        let Some(governor) = governor else { return Ok(None) };
+        let host = match route {
+            FileRoute::Host(route) | FileRoute::HostThenServer(route) => self.name_of(route.host()),
+            _ if self.vim.is_vcenter() => self.server().into(),
+            _ => self.host().await?,
+        };
+        Ok(Some(governor.share(host)))
+    }
+
+    /// The host that the machine is on, unique over all servers.
+    async fn host(&self) -> Result<Arc<str>> {
+        let host = self.vim.host_of(&self.vm).await.map_err(self.failed("asking for the host"))?;
+        Ok(self.name_of(&host))
+    }
+
+    fn name_of(&self, host: &MoRef<mo::HostSystem>) -> Arc<str> {
+        format!("{} {host}", self.server()).into()
+    }
+
+    /// The server, whatever name it is reached by.
+    fn server(&self) -> String {
+        let id = self.vim.server_uuid().filter(|id| !id.is_empty());
+        id.map_or_else(|| self.vim.endpoint().to_string(), str::to_owned)
+    }
+
     pub(crate) fn failed(&self, operation: &'static str) -> impl FnOnce(vsphere_vim::Error) -> Error + use<> {
         let of = self.to_string();
         move |source| Error::Server { operation, of, source: Box::new(source) }
@@ -101,3 +157,6 @@ fn owner(disks: &[VirtualDiskInfo], path: &str) -> Option<FoundDisk> {
         Some(FoundDisk { key: disk.key, parents: chain.cloned().collect(), capacity: disk.capacity })
     })
 }
+
+/// In less time than that nothing is moved.
+const LONG: Duration = Duration::from_secs(1);

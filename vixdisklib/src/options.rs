@@ -51,8 +51,8 @@ impl ConnectionOptions {
         Self { snapshot: Some(snapshot), ..self }
     }
 
-    /// What keeps disks over `nbd` and `nbdssl` within the limits of hosts, and shares bandwidth between them. Give the
-    /// same to all connections. Without it nothing waits, and hosts refuse what is above their limits.
+    /// What keeps disks within the limits of hosts, and shares bandwidth between them: see [`Governor`]. Give the same
+    /// to all connections. Without it nothing waits, and hosts refuse what is above their limits.
     pub fn governor(self, governor: Governor) -> Self {
         Self { governor: Some(governor), ..self }
     }

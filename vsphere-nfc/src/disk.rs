@@ -346,7 +346,8 @@ impl NfcDisk {
         while next < last {
             let connection = self.line.connection(Phase::QueryAllocated).await?;
             let count = (last - next).min(u64::from(self.options().allocation_page));
-            let page = match connection.query_allocated(chunk, next * chunk, count, limit).await {
+            let start = (next * chunk).saturating_add(self.options().quirks.allocation_shift.into());
+            let page = match connection.query_allocated(chunk, start, count, limit).await {
                 Ok(page) => page,
                 Err(error) => {
                     self.line.survive(error, &connection, &mut patience).await?;

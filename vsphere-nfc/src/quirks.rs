@@ -32,6 +32,7 @@ use crate::wire::file;
 /// | requests in flight | [`max_in_flight`](Self::max_in_flight) | as many as buffers |
 /// | the longest request | [`max_request`](Self::max_request) | a buffer |
 /// | messages of unknown kinds | [`max_unknown_message`](Self::max_unknown_message) | skipped up to 64 KiB |
+/// | what a host says to a misaligned allocation query | [`allocation_shift`](Self::allocation_shift) | none is sent |
 /// | what follows an error | [`survive_errors`](Self::survive_errors) | nothing: the connection is dropped |
 /// | whether the end is answered | [`await_session_complete`](Self::await_session_complete) | not waited for |
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +84,9 @@ pub struct Quirks {
     /// The largest payload of a message of an unknown kind that is skipped when nobody waits for
     /// it; 0 drops the connection. Default: 64 KiB, which is also the most.
     pub max_unknown_message: u32,
+    /// Bytes that are added to the start of every allocation query, to see what a host says to one that is not
+    /// aligned. Default: 0.
+    pub allocation_shift: u32,
     /// Whether a connection goes on after the server reported an error for a request. Only for
     /// hosts whose errors are known to have no bytes that their header does not count: else what
     /// follows is taken for a message. Default: no.
@@ -114,6 +118,7 @@ impl Default for Quirks {
             max_in_flight: None,
             max_request: None,
             max_unknown_message: aio::MAX_PAYLOAD,
+            allocation_shift: 0,
             survive_errors: false,
             await_session_complete: false,
         }

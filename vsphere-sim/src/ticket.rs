@@ -11,13 +11,18 @@ const KEPT: usize = 4096;
 
 /// What a ticket allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Permit {
-    /// The VM's managed object id.
-    pub(crate) vm: String,
-    /// One disk only; any file of the VM when absent.
-    pub(crate) disk: Option<i32>,
-    /// Whether the disk may be opened for writing.
-    pub(crate) write: bool,
+pub(crate) enum Permit {
+    /// Disks and files of a VM.
+    Machine {
+        /// The VM's managed object id.
+        vm: String,
+        /// One disk only; any file of the VM when absent.
+        disk: Option<i32>,
+        /// Whether the disk may be opened for writing.
+        write: bool,
+    },
+    /// What clients stored in the datastore, and reading the VMs' files.
+    Datastore,
 }
 
 struct Ticket {
@@ -82,7 +87,7 @@ mod tests {
     use super::*;
 
     fn permit() -> Permit {
-        Permit { vm: "vm-1".into(), disk: Some(2000), write: false }
+        Permit::Machine { vm: "vm-1".into(), disk: Some(2000), write: false }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 use vsphere_vim_types::{
     HostServiceTicket, MoRef,
     internal::{
-        NfcGetServerNfcLibVersion, NfcRandomAccessOpenDisk, NfcRandomAccessOpenReadonly, NfcService,
+        NfcFileManagement, NfcGetServerNfcLibVersion, NfcRandomAccessOpenDisk, NfcRandomAccessOpenReadonly, NfcService,
         RetrieveInternalContent,
     },
     mo,
@@ -102,6 +102,27 @@ impl Vim {
         let ticket = ticket.map_err(|error| too_old(operation, error))?;
         NfcTicket::from_wire(ticket, self.endpoint().host())
             .map_err(|what| Error::protocol(Call::on(operation, service.as_untyped()), what))
+    }
+
+    /// Gets a ticket for the files of a datastore: files and whole disks are fetched and stored with it, directories
+    /// made, files deleted.
+    ///
+    /// # Errors
+    /// As [`nfc_ticket`](Self::nfc_ticket).
+    ///
+    /// # Privileges
+    /// `Datastore.FileManagement`, as far as its name tells.
+    ///
+    /// # Cancel safety
+    /// A dropped future may leave a ticket that nobody uses; it expires.
+    #[doc(alias = "NfcFileManagement")]
+    pub async fn nfc_datastore_ticket(&self, datastore: &MoRef<mo::Datastore>) -> Result<NfcTicket> {
+        const OPERATION: &str = "NfcFileManagement";
+        let service = self.nfc_service().await?;
+        let args = NfcFileManagement { ds: datastore.clone(), ..Default::default() };
+        let ticket = self.invoke(&service, args).await.map_err(|error| too_old(OPERATION, error))?;
+        NfcTicket::from_wire(ticket, self.endpoint().host())
+            .map_err(|what| Error::protocol(Call::on(OPERATION, service.as_untyped()), what))
     }
 
     /// The version of the disk service on a host: 11 on ESXi 8, 7 on 7.0, 2 on 6.7, 0 on 6.5.

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 
+use vsphere_nfc::Retry;
+
 use crate::nfc::told;
-use crate::report::Report;
+use crate::report::{Report, Verdict};
 use crate::subject::Subject;
 
-const TOPIC: &str = "Allocation and metadata";
+pub(crate) const TOPIC: &str = "Allocation and metadata";
 
 /// What VDDK asks for.
 const KEYS: [&str; 16] = [
@@ -70,6 +72,36 @@ pub(crate) async fn run(subject: &Subject, report: &mut Report) -> Result<(), Bo
         Err(error) => report.holds(TOPIC, "allocation can be asked for", false, told(&error)),
     }
     // A refused query ends the connection; then there is nothing to say goodbye to.
+    let _ = disk.close().await;
+    misaligned(subject, report).await
+}
+
+/// What a host says to a query that is not aligned, and whether its next answer is in step with the question: nobody
+/// knows how long its errors are.
+async fn misaligned(subject: &Subject, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    const CHUNK: u64 = 64 << 10;
+    let mut options = subject.options().retry(Retry::never());
+    options.reconnect = false;
+    options.quirks.allocation_shift = 512;
+    options.quirks.survive_errors = true;
+    let disk = subject.open(options).await?;
+    if disk.capacity() < 2 * CHUNK {
+        report.add(TOPIC, "a misaligned query", Verdict::NotAsked, "the disk is too small");
+        disk.close().await?;
+        return Ok(());
+    }
+    let before = disk.read_at(0, 4096).await?;
+    let asked = disk.query_allocated(0..CHUNK, CHUNK).await;
+    let detail = asked.as_ref().map_or_else(|error| told(error), |_| "it was answered".to_owned());
+    report.holds(TOPIC, "a misaligned query is refused", asked.is_err(), detail);
+    let after = disk.read_at(0, 4096).await;
+    let detail = match &after {
+        Ok(bytes) if *bytes == before => "in step".to_owned(),
+        Ok(_) => "OTHER BYTES".to_owned(),
+        Err(error) => told(error),
+    };
+    report.seen(TOPIC, "the reply after that refusal", detail);
+    // A connection that is out of step has no goodbye.
     let _ = disk.close().await;
     Ok(())
 }

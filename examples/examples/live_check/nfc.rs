@@ -9,7 +9,7 @@ use vsphere_nfc::{Channel, CompressionWish, Ladder, NfcDisk, NfcOptions, Quirks,
 use crate::report::Report;
 use crate::subject::Subject;
 
-const TOPIC: &str = "NFC over port 902";
+pub(crate) const TOPIC: &str = "NFC over port 902";
 /// Read for one measurement.
 const SAMPLE: u64 = 64 << 20;
 /// Read in one call.
@@ -20,7 +20,10 @@ pub(crate) async fn run(subject: &Subject, report: &mut Report) -> Result<(), Bo
     for (name, channel) in [("nbdssl", Channel::Tls), ("nbd", Channel::Clear)] {
         let opened = subject.open(subject.options().channel(channel)).await;
         let detail = match &opened {
-            Ok(disk) => format!("{:?}", disk.session_info()),
+            Ok(disk) => {
+                let told = disk.session_info();
+                format!("{:?}, library {}, {:?}, {:?}", told.rung, told.server_version, told.buffers, told.tls_version)
+            }
             Err(error) => told(error),
         };
         report.holds(TOPIC, format!("{name} with everything as VDDK 8 does"), opened.is_ok(), detail);

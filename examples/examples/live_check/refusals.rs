@@ -11,7 +11,7 @@ use crate::nfc::told;
 use crate::report::{Report, Verdict};
 use crate::subject::Subject;
 
-const TOPIC: &str = "Refusals";
+pub(crate) const TOPIC: &str = "Refusals";
 
 /// Asks for what has to be refused.
 pub(crate) async fn run(subject: &Subject, report: &mut Report) -> Result<(), Box<dyn Error>> {

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::nfc::told;
 use crate::subject::Subject;
 
 /// How a question came out.
@@ -19,6 +20,8 @@ pub(crate) enum Verdict {
     Seen,
     /// It could not be asked.
     NotAsked,
+    /// Something went wrong on the way, and what comes after it in its topic was not asked.
+    BrokeOff,
 }
 
 impl fmt::Display for Verdict {
@@ -28,6 +31,7 @@ impl fmt::Display for Verdict {
             Self::Differs => "DIFFERS",
             Self::Seen => "seen",
             Self::NotAsked => "not asked",
+            Self::BrokeOff => "BROKE OFF",
         })
     }
 }
@@ -73,16 +77,29 @@ impl Report {
         self.add(topic, question, if holds { Verdict::Holds } else { Verdict::Differs }, detail);
     }
 
+    /// A topic has ended: well, or with what went wrong.
+    pub(crate) fn ended(&mut self, topic: &'static str, how: Result<(), Box<dyn Error>>) {
+        if let Err(error) = how {
+            self.add(topic, "the rest of it", Verdict::BrokeOff, told(&*error));
+        }
+    }
+
+    /// Whether something went wrong on the way.
+    pub(crate) fn broke_off(&self) -> bool {
+        self.0.iter().any(|finding| finding.verdict == Verdict::BrokeOff)
+    }
+
     /// Prints everything.
     pub(crate) fn print(&self) {
         println!("{self}");
         let count = |verdict| self.0.iter().filter(|finding| finding.verdict == verdict).count();
         println!(
-            "{} hold, {} differ, {} seen, {} not asked",
+            "{} hold, {} differ, {} seen, {} not asked, {} broke off",
             count(Verdict::Holds),
             count(Verdict::Differs),
             count(Verdict::Seen),
-            count(Verdict::NotAsked)
+            count(Verdict::NotAsked),
+            count(Verdict::BrokeOff)
         );
     }
 

@@ -3,10 +3,13 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use examples::addresses::without_addresses;
 use vixdisklib::{Access, VmTickets};
 use vsphere_nfc::trace::Recorder;
 use vsphere_nfc::{Mode, NfcDisk, NfcOptions, TicketSource};
-use vsphere_vim::{CreateSnapshotOptions, MoRef, PowerState, RemoveSnapshotOptions, Vim, VirtualDiskInfo, VmRef, mo};
+use vsphere_vim::{
+    CreateSnapshotOptions, MoRef, PowerState, PropertyPath, RemoveSnapshotOptions, Vim, VirtualDiskInfo, VmRef, mo,
+};
 
 use crate::report::{Report, Verdict};
 
@@ -22,7 +25,10 @@ pub(crate) struct Subject {
     /// A file that may be opened for reading: of a snapshot, or of a machine that is off.
     pub(crate) path: Option<String>,
     pub(crate) snapshot: Option<MoRef<mo::VirtualMachineSnapshot>>,
-    taken: bool,
+    /// Whether a snapshot was asked for, whatever came of it.
+    asked: bool,
+    /// Names that are nobody else's business: of the host, of the user.
+    hidden: Vec<(String, &'static str)>,
     pub(crate) recorder: Recorder,
 }
 
@@ -49,9 +55,13 @@ impl Subject {
             disk,
             power,
             snapshot: None,
-            taken: false,
+            asked: false,
+            hidden: Vec::new(),
             recorder: Recorder::new(),
         };
+        if let Ok(name) = vim.get::<_, String>(&host, PropertyPath::new("name")).await {
+            subject.hidden.push((name, "host"));
+        }
         if let Some(snapshot) = snapshot {
             subject.read_from(snapshot).await?;
         }
@@ -61,24 +71,33 @@ impl Subject {
     /// Takes a snapshot and reads from it.
     pub(crate) async fn take_snapshot(&mut self, report: &mut Report) -> Result<(), Box<dyn Error>> {
         let options = CreateSnapshotOptions::new("live-check").description(MARK);
+        self.asked = true;
         let snapshot = self.vim.create_snapshot(&self.vm.moref, options).await?;
-        self.taken = true;
         self.snapshot = Some(snapshot.clone());
         report.seen("The server", "a snapshot was taken", "it is removed at the end");
         self.read_from(snapshot).await
     }
 
-    /// Removes the snapshot that was taken.
+    /// Removes the snapshot that was taken, also when nobody heard that it was. It is known by its mark.
     pub(crate) async fn remove_snapshot(&mut self, report: &mut Report) -> Result<(), Box<dyn Error>> {
-        if !std::mem::take(&mut self.taken) {
+        if !std::mem::take(&mut self.asked) {
             return Ok(());
         }
-        if let Some(snapshot) = self.snapshot.take() {
-            self.vim.remove_snapshot(&snapshot, RemoveSnapshotOptions::default()).await?;
-            let left = self.vim.snapshots(&self.vm.moref).await?.described(MARK).count();
-            report.holds("The server", "the snapshot is gone again", left == 0, format!("{left} left"));
+        let snapshots = self.vim.snapshots(&self.vm.moref).await?;
+        let ours: Vec<_> = snapshots.described(MARK).map(|snapshot| snapshot.snapshot.clone()).collect();
+        for snapshot in &ours {
+            self.vim.remove_snapshot(snapshot, RemoveSnapshotOptions::default()).await?;
         }
+        let left = self.vim.snapshots(&self.vm.moref).await?.described(MARK).count();
+        report.holds("The server", "the snapshot is gone again", left == 0, format!("{left} left"));
         Ok(())
+    }
+
+    /// Keeps the user's name out of what is written.
+    pub(crate) fn hide(&mut self, user: Option<&str>) {
+        // What stands before or behind a domain is the name, too.
+        let parts = user.into_iter().flat_map(|user| std::iter::once(user).chain(user.split(['@', '\\'])));
+        self.hidden.extend(parts.map(|part| (part.to_owned(), "user")));
     }
 
     async fn read_from(&mut self, snapshot: MoRef<mo::VirtualMachineSnapshot>) -> Result<(), Box<dyn Error>> {
@@ -120,6 +139,7 @@ impl Subject {
     pub(crate) fn scrub(&self, text: &str) -> String {
         let mut words = vec![(self.vim.endpoint().host().to_owned(), "server".to_owned())];
         words.push((self.vm.name.clone(), "machine".to_owned()));
+        words.extend(self.hidden.iter().map(|(word, stand_in)| (word.clone(), (*stand_in).to_owned())));
         let files = self.disk.backing.file_name.iter().chain(&self.disk.backing.parents).chain(&self.path);
         for (number, file) in files.enumerate() {
             if let Some((datastore, path)) = file.trim_start_matches('[').split_once("] ") {
@@ -131,6 +151,7 @@ impl Subject {
         // Longer ones first: a name may be part of another.
         words.sort_by_key(|(word, _)| std::cmp::Reverse(word.len()));
         let words = words.into_iter().filter(|(word, _)| word.len() > 1);
-        words.fold(text.to_owned(), |text, (word, stand_in)| text.replace(&word, &stand_in))
+        let text = words.fold(text.to_owned(), |text, (word, stand_in)| text.replace(&word, &stand_in));
+        without_addresses(&text)
     }
 }

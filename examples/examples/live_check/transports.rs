@@ -8,7 +8,7 @@ use crate::nfc::told;
 use crate::report::{Report, Verdict};
 use crate::subject::Subject;
 
-const TOPIC: &str = "Transports";
+pub(crate) const TOPIC: &str = "Transports";
 /// Looked at, spread over the disk.
 const PIECES: u64 = 32;
 const PIECE: usize = 256 << 10;

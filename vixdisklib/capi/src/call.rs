@@ -2,10 +2,12 @@
 
 use std::{
     any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
+    thread,
 };
 
+use tokio::runtime::Handle;
 use vixdisklib_sys::{VixCode, VixError};
 
 use crate::{
@@ -64,7 +66,7 @@ fn chained(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Runs the work of a function that needs the library to be ready.
+/// Runs the work of a function that needs the library to be ready. What has a disk's handle needs no more than that.
 pub(crate) fn entry(function: &'static str, work: impl FnOnce(&Arc<Library>) -> Outcome<()>) -> VixError {
     result(function, || work(&library::current()?))
 }
@@ -87,7 +89,7 @@ pub(crate) fn result(function: &'static str, work: impl FnOnce() -> Outcome<()>)
 pub(crate) fn guarded<T>(function: &'static str, work: impl FnOnce() -> T) -> Option<T> {
     // Unwind safe: shared state is behind locks whose poison is looked past, because every change under them is one
     // insertion or removal.
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match catch_unwind(AssertUnwindSafe(|| if is_ending() { elsewhere(work) } else { work() })) {
         Ok(done) => Some(done),
         Err(panic) => {
             let line = format!("{function}: a bug in this library: {}", message(&*panic));
@@ -96,6 +98,29 @@ pub(crate) fn guarded<T>(function: &'static str, work: impl FnOnce() -> T) -> Op
             None
         }
     }
+}
+
+/// Whether the memory that threads have for themselves is gone already, as it is in functions that run at exit:
+/// destructors of C++ that close disks. A runtime cannot be used without.
+fn is_ending() -> bool {
+    Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed())
+}
+
+/// Runs work on a thread that has such memory, while this one waits.
+#[cold]
+fn elsewhere<T>(work: impl FnOnce() -> T) -> T {
+    struct Lent<T>(T);
+    // SAFETY: the thread that the value belongs to does nothing until the other one has ended, so that it is used by
+    // one at a time; nothing in it is bound to its thread, because the memory for that is gone.
+    unsafe impl<T> Send for Lent<T> {}
+    impl<T> Lent<T> {
+        fn take(self) -> T {
+            self.0
+        }
+    }
+    let work = Lent(work);
+    let done = thread::scope(|scope| scope.spawn(move || Lent((work.take())())).join());
+    done.unwrap_or_else(|panic| resume_unwind(panic)).take()
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

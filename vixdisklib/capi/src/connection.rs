@@ -8,6 +8,7 @@ use vsphere_vim::{MoRef, Vim};
 
 use crate::{
     call::{Failure, Outcome},
+    fork::PerProcess,
     given,
     handle::Table,
     library::Library,
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// All connections of the program.
-pub(crate) static CONNECTIONS: Table<Linked> = Table::new();
+pub(crate) static CONNECTIONS: PerProcess<Table<Linked>> = PerProcess::new(Table::new);
 
 /// A connection, with the session that it needs. The session ends with the connection or its last disk.
 pub(crate) struct Linked {

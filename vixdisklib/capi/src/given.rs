@@ -1,6 +1,7 @@
 //! Memory that the library gives to programs and gets back from them.
 //!
-//! What was given is remembered, so that giving back something else, or the same twice, is noticed and harmless.
+//! What was given is remembered, so that giving back something else, or the same twice, is noticed and harmless. So is
+//! what a child gives back that its parent was given.
 
 use std::{
     collections::HashMap,
@@ -10,6 +11,8 @@ use std::{
 };
 
 use vixdisklib_sys::{Block, BlockList, ConnectParams, Info};
+
+use crate::fork::PerProcess;
 
 /// What is at an address that a program was given.
 enum Given {
@@ -110,23 +113,23 @@ pub(crate) fn blocks(blocks: &[Block]) -> *mut BlockList {
 /// Frees what is at `address`. `false` when nothing of the kind was given there, or it came back before.
 pub(crate) fn take_back<T>(address: *const T, kind: Kind) -> bool {
     let mut all = all();
-    match all.get_or_insert_default().get(&(address as usize)) {
-        Some(given) if given.kind() == kind => all.get_or_insert_default().remove(&(address as usize)).is_some(),
+    match all.get(&(address as usize)) {
+        Some(given) if given.kind() == kind => all.remove(&(address as usize)).is_some(),
         _ => false,
     }
 }
 
 /// Whether parameters were made by [`params`], and so are of full size.
 pub(crate) fn are_ours(params: *const ConnectParams) -> bool {
-    all().as_ref().and_then(|all| all.get(&(params as usize))).is_some_and(|given| given.kind() == Kind::Params)
+    all().get(&(params as usize)).is_some_and(|given| given.kind() == Kind::Params)
 }
 
 fn keep(address: usize, given: Given) {
-    all().get_or_insert_default().insert(address, given);
+    all().insert(address, given);
 }
 
-fn all() -> MutexGuard<'static, Option<HashMap<usize, Given>>> {
-    static ALL: Mutex<Option<HashMap<usize, Given>>> = Mutex::new(None);
+fn all() -> MutexGuard<'static, HashMap<usize, Given>> {
+    static ALL: PerProcess<Mutex<HashMap<usize, Given>>> = PerProcess::new(Mutex::default);
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

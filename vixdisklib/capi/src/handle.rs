@@ -1,7 +1,7 @@
 //! What the handles in a program's hands stand for.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -13,12 +13,12 @@ use std::{
 /// A handle is a number in the clothes of a pointer. It is never used as one, and never used again: whatever a program
 /// passes, the answer is the right thing or none.
 pub(crate) struct Table<T> {
-    things: RwLock<Option<HashMap<usize, Arc<T>>>>,
+    things: RwLock<BTreeMap<usize, Arc<T>>>,
 }
 
 impl<T> Table<T> {
     pub(crate) const fn new() -> Self {
-        Self { things: RwLock::new(None) }
+        Self { things: RwLock::new(BTreeMap::new()) }
     }
 
     /// Keeps a thing and makes its handle.
@@ -26,24 +26,24 @@ impl<T> Table<T> {
         // Odd, so that no pointer of an allocator is equal to a handle.
         let handle = NEXT.fetch_add(1, Ordering::Relaxed) * 2 + 1;
         let mut things = self.things.write().unwrap_or_else(PoisonError::into_inner);
-        things.get_or_insert_default().insert(handle, thing);
+        things.insert(handle, thing);
         handle
     }
 
     pub(crate) fn find(&self, handle: usize) -> Option<Arc<T>> {
         let things = self.things.read().unwrap_or_else(PoisonError::into_inner);
-        things.as_ref()?.get(&handle).cloned()
+        things.get(&handle).cloned()
     }
 
     /// Makes a handle invalid. Who holds the thing may use it on.
     pub(crate) fn remove(&self, handle: usize) -> Option<Arc<T>> {
-        self.things.write().unwrap_or_else(PoisonError::into_inner).as_mut()?.remove(&handle)
+        self.things.write().unwrap_or_else(PoisonError::into_inner).remove(&handle)
     }
 
     /// Makes all handles invalid.
     pub(crate) fn clear(&self) -> Vec<Arc<T>> {
-        let things = self.things.write().unwrap_or_else(PoisonError::into_inner).take();
-        things.into_iter().flatten().map(|(_, thing)| thing).collect()
+        let mut things = self.things.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *things).into_values().collect()
     }
 }
 

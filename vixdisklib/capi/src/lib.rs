@@ -17,6 +17,7 @@
 //! - `call`: what every function does around its work; `code`: errors as numbers
 //! - `library`: what `InitEx` makes and `Exit` ends; `config`: the file that `InitEx` names; `log`: the log functions
 //! - `handle`: what handles stand for; `connection`, `disk`: those things; `target`: `ConnectParams`
+//! - `completion`: completion functions of programs; `fork`: what is not handed down to child processes
 //! - `access`: `PrepareForAccess` and `EndAccess`
 //! - `given`: memory that programs give back; `text`: strings of C; `progress`: progress functions
 
@@ -29,6 +30,7 @@ compile_error!("handles and structures are laid out for 64 bits");
 mod access;
 mod call;
 mod code;
+mod completion;
 mod config;
 mod connection;
 mod disk;

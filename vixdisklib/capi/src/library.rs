@@ -1,6 +1,6 @@
 //! What `InitEx` makes and `Exit` ends.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use vixdisklib_sys::VixCode;
@@ -9,8 +9,8 @@ use crate::{
     call::{Failure, Outcome},
     config::Config,
     connection::CONNECTIONS,
-    disk::DISKS,
-    fork,
+    disk::{self, DISKS},
+    fork::{self, PerProcess},
     log::{self, Channel, Functions},
 };
 
@@ -19,8 +19,6 @@ pub(crate) struct Library {
     /// As the program stated it: what structures it passes have in them.
     pub(crate) major: u32,
     pub(crate) config: Config,
-    /// Threads do not come along into a child process.
-    forks: u32,
     /// Taken out by `Drop` only.
     runtime: Option<Runtime>,
     handle: Handle,
@@ -32,7 +30,7 @@ struct State {
     users: usize,
 }
 
-static STATE: RwLock<Option<State>> = RwLock::new(None);
+static STATE: PerProcess<RwLock<Option<State>>> = PerProcess::new(RwLock::default);
 
 impl Library {
     /// Runs `future` on the calling thread.
@@ -64,82 +62,103 @@ impl Drop for Library {
 /// Makes the library ready. A second time it is only counted, so that as many `Exit`s end it: the first log functions
 /// and the first configuration stay.
 pub(crate) fn begin(major: u32, minor: u32, functions: Functions, config_file: Option<&str>) -> Outcome<()> {
+    let remarks = match started(major, minor, functions, config_file) {
+        Ok(None) => return Ok(()),
+        Ok(Some(library)) => library.config.remarks.clone(),
+        Err(failure) => {
+            // Nobody else tells the program: its functions count only from the success of this call on.
+            functions.line(Channel::Warn, &format!("InitEx: {}: {}", failure.code, failure.text));
+            return Err(failure);
+        }
+    };
+    // Without the lock: the program's functions may call the library.
+    for remark in remarks {
+        log::line(Channel::Warn, &remark);
+    }
+    let text = format!("vixDiskLib {} for a program of version {major}.{minor}", env!("CARGO_PKG_VERSION"));
+    log::line(Channel::Log, &text);
+    Ok(())
+}
+
+/// The library, if this call made it.
+fn started(major: u32, minor: u32, functions: Functions, config_file: Option<&str>) -> Outcome<Option<Arc<Library>>> {
     if !SUPPORTED.contains(&major) {
         let text = format!("version {major}.{minor} is not known: this library knows 5.0 to 9");
         return Err(Failure::new(VixCode::INVALID_ARG, text));
     }
     let mut state = STATE.write().unwrap_or_else(PoisonError::into_inner);
-    if let Some(state) = state.as_mut().filter(|state| state.library.forks == fork::generation()) {
+    if let Some(state) = &mut *state {
         state.users += 1;
-        return Ok(());
+        return Ok(None);
+    }
+    let failed = |what: &str| Failure::new(VixCode::DISK_SUBSYSTEM_INIT_FAIL, what.to_owned());
+    if !fork::are_noticed() {
+        return Err(failed("there is no memory to notice forks"));
     }
     let config = config_file.map(Config::load).transpose()?.unwrap_or_default();
-    let runtime =
-        Builder::new_multi_thread().worker_threads(workers()).thread_name("vixDiskLib").enable_all().build().map_err(
-            |error| Failure::new(VixCode::DISK_SUBSYSTEM_INIT_FAIL, format!("no threads can be made: {error}")),
-        )?;
+    let runtime = Builder::new_multi_thread().worker_threads(workers()).thread_name("vixDiskLib").enable_all().build();
+    let runtime = runtime.map_err(|error| failed(&format!("no threads can be made: {error}")))?;
     log::begin(functions, config.levels);
     let handle = runtime.handle().clone();
-    let library = Library { major, config, forks: fork::generation(), runtime: Some(runtime), handle };
-    for remark in &library.config.remarks {
-        log::line(Channel::Warn, remark);
-    }
-    // What a parent process had open stays with the parent: its threads and sockets are not ours to close.
-    if let Some(inherited) = state.replace(State { library: Arc::new(library), users: 1 }) {
-        std::mem::forget(inherited);
-        DISKS.clear().into_iter().for_each(std::mem::forget);
-        CONNECTIONS.clear().into_iter().for_each(std::mem::forget);
-    }
-    drop(state);
-    log::line(
-        Channel::Log,
-        &format!("vixDiskLib {} for a program of version {major}.{minor}", env!("CARGO_PKG_VERSION")),
-    );
-    Ok(())
+    let library = Arc::new(Library { major, config, runtime: Some(runtime), handle });
+    *state = Some(State { library: Arc::clone(&library), users: 1 });
+    Ok(Some(library))
 }
 
 /// The library, if it is ready in this process.
 pub(crate) fn current() -> Outcome<Arc<Library>> {
-    let state = STATE.read().unwrap_or_else(PoisonError::into_inner);
-    match &*state {
-        None => Err(Failure::new(VixCode::DISK_NOINIT, "InitEx was not called")),
-        Some(state) if state.library.forks != fork::generation() => {
-            Err(Failure::new(VixCode::DISK_NOINIT, "the process forked after InitEx; call InitEx in the child"))
-        }
+    match &*state() {
+        None => Err(Failure::new(VixCode::DISK_NOINIT, "InitEx was not called in this process")),
         Some(state) => Ok(Arc::clone(&state.library)),
     }
 }
 
+impl Library {
+    /// Makes a handle, unless `Exit` came while the thing that it stands for was made: nobody would end that.
+    pub(crate) fn admit(self: &Arc<Self>, insert: impl FnOnce() -> usize) -> Outcome<usize> {
+        match &*state() {
+            Some(state) if Arc::ptr_eq(&state.library, self) => Ok(insert()),
+            _ => Err(Failure::new(VixCode::DISK_NOINIT, "Exit was called meanwhile")),
+        }
+    }
+}
+
+fn state() -> RwLockReadGuard<'static, Option<State>> {
+    STATE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Ends the library when its last user has gone: closes what is open, ends sessions and threads.
 pub(crate) fn end() {
-    let library = {
+    if disk::is_used_here() {
+        let text = "Exit does nothing in a function that a disk's call has called: it would wait for itself";
+        return log::line(Channel::Warn, text);
+    }
+    let (library, disks, connections, log) = {
         let mut state = STATE.write().unwrap_or_else(PoisonError::into_inner);
         match state.as_mut() {
             Some(state) if state.users > 1 => {
                 state.users -= 1;
                 return;
             }
-            _ => state.take().map(|state| state.library),
+            // All at once: what an InitEx makes that comes meanwhile is not ended.
+            _ => match state.take() {
+                Some(state) => (state.library, DISKS.clear(), CONNECTIONS.clear(), log::current()),
+                None => return,
+            },
         }
     };
-    let Some(library) = library else { return };
-    if library.forks != fork::generation() {
-        // Nothing of it works in a child.
-        std::mem::forget(library);
-        return;
-    }
-    for disk in DISKS.clear() {
+    for disk in disks {
         log::line(Channel::Warn, &format!("Exit closes {}, which the program left open", disk.path()));
         if let Err(failure) = disk.close(&library) {
             log::line(Channel::Warn, &failure.text);
         }
     }
-    for connection in CONNECTIONS.clear() {
+    for connection in connections {
         connection.release(&library);
     }
     // Another thread may be inside a function still: then the threads end when it returns.
     drop(library);
-    log::end();
+    log::end(log);
 }
 
 /// Threads that move network data and encrypt it. Programs use few disks at a time.

@@ -3,7 +3,11 @@
 use std::{
     ffi::{CString, c_char},
     fmt::{self, Write as _},
-    sync::{Once, PoisonError, RwLock},
+    io::{self, Write as _},
+    sync::{
+        Once, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tracing::{
@@ -14,7 +18,7 @@ use tracing::{
 };
 use vixdisklib_sys::LogFunc;
 
-use crate::given::c_string;
+use crate::{fork::PerProcess, given::c_string};
 
 unsafe extern "C" {
     /// See `shim.c`.
@@ -50,24 +54,33 @@ pub(crate) struct Levels {
 }
 
 struct Sink {
+    /// Counts the `InitEx`s that began anew.
+    number: u64,
     functions: Functions,
     levels: Levels,
 }
 
-static SINK: RwLock<Option<Sink>> = RwLock::new(None);
+static SINK: PerProcess<RwLock<Option<Sink>>> = PerProcess::new(RwLock::default);
 
 /// Hands lines to `functions` from now on.
 pub(crate) fn begin(functions: Functions, levels: Levels) {
     static SUBSCRIBED: Once = Once::new();
-    *SINK.write().unwrap_or_else(PoisonError::into_inner) = Some(Sink { functions, levels });
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    *SINK.write().unwrap_or_else(PoisonError::into_inner) = Some(Sink { number, functions, levels });
     // Fails only if something in this library subscribed before, and nothing does.
     SUBSCRIBED.call_once(|| drop(tracing::subscriber::set_global_default(ToProgram)));
     tracing::callsite::rebuild_interest_cache();
 }
 
-/// Forgets the functions.
-pub(crate) fn end() {
-    *SINK.write().unwrap_or_else(PoisonError::into_inner) = None;
+/// The number of the functions that lines go to now, for [`end`].
+pub(crate) fn current() -> u64 {
+    SINK.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |sink| sink.number)
+}
+
+/// Forgets those functions; others that came since stay.
+pub(crate) fn end(number: u64) {
+    SINK.write().unwrap_or_else(PoisonError::into_inner).take_if(|sink| sink.number == number);
 }
 
 /// Hands one line to the program.
@@ -77,19 +90,27 @@ pub(crate) fn line(channel: Channel, text: &str) {
         Some(sink) => sink.functions,
         None => return,
     };
-    let function = match channel {
-        Channel::Log => functions.log,
-        Channel::Warn => functions.warn,
-        Channel::Panic => functions.panic,
-    };
-    match function {
-        Some(function) => {
-            let text: CString = c_string(&format!("{text}\n"));
-            // SAFETY: the program gave the function to InitEx as one of this type; the format takes one string.
-            unsafe { vixdisklib_capi_log(function, c"%s".as_ptr(), text.as_ptr()) };
+    functions.line(channel, text);
+}
+
+impl Functions {
+    /// Hands one line to these functions.
+    pub(crate) fn line(&self, channel: Channel, text: &str) {
+        let function = match channel {
+            Channel::Log => self.log,
+            Channel::Warn => self.warn,
+            Channel::Panic => self.panic,
+        };
+        match function {
+            Some(function) => {
+                let text: CString = c_string(&format!("{text}\n"));
+                // SAFETY: the program gave the function to InitEx as one of this type; the format takes one string.
+                unsafe { vixdisklib_capi_log(function, c"%s".as_ptr(), text.as_ptr()) };
+            }
+            // Not by `eprintln`, which panics where the standard error is full or gone.
+            None if channel != Channel::Log => drop(writeln!(io::stderr(), "vixDiskLib: {text}")),
+            None => {}
         }
-        None if channel != Channel::Log => eprintln!("vixDiskLib: {text}"),
-        None => {}
     }
 }
 

@@ -56,7 +56,13 @@ impl Journal {
         let note = note.clone();
         self.work("removing from", move |journal| {
             let found = journal.read()?;
-            found.into_iter().filter(|(_, known)| *known == note).try_for_each(|(path, _)| fs::remove_file(path))
+            found.into_iter().filter(|(_, known)| *known == note).try_for_each(|(path, _)| {
+                match fs::remove_file(path) {
+                    // Another run was faster.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    removed => removed,
+                }
+            })
         })
         .await
     }

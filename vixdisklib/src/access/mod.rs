@@ -126,9 +126,13 @@ pub async fn prepare_for_access(
         journal.add(&note).await?;
     }
     let outcome = lock(vim, vm, identity, options).await;
-    // After an error of the network the lock may be taken all the same: its note stays.
-    if let (Some(journal), Ok(Prepared::NotNeeded) | Err(Error::AccessLocked { .. })) = (&journal, &outcome) {
-        journal.remove(&note).await?;
+    // After an error of the network the lock may be taken all the same, and one whose holder is not told may be ours:
+    // then its note stays.
+    let is_not_ours = matches!(outcome, Ok(Prepared::NotNeeded) | Err(Error::AccessLocked { holder: Some(_), .. }));
+    if let Some(journal) = journal.filter(|_| is_not_ours)
+        && let Err(error) = journal.remove(&note).await
+    {
+        tracing::warn!(%vm, %error, "a note of a lock that was not taken is left");
     }
     outcome
 }

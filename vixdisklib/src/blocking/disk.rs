@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::{block_on, here};
+use super::{block_on, in_place};
 use crate::{allocation::Allocation, error::Result, info::DiskInfo, open::Access};
 
 /// A [`Disk`](crate::Disk) whose calls block. All offsets and lengths are bytes.
@@ -28,6 +28,11 @@ impl Disk {
         &self.inner
     }
 
+    /// The runtime that the disk needs.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// Whether reads and writes run on the calling thread, without the runtime: so it is with files of this machine.
     pub fn is_direct(&self) -> bool {
         self.inner.is_direct()
@@ -39,7 +44,7 @@ impl Disk {
     /// As [`Disk::read_into`](crate::Disk::read_into).
     #[doc(alias = "VixDiskLib_Read")]
     pub fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        match here(|| self.inner.read_here(offset, buffer)) {
+        match in_place(|| self.inner.read_here(offset, buffer)) {
             Some(done) => done,
             None => block_on(&self.runtime, self.inner.read_into(offset, buffer)),
         }
@@ -51,7 +56,7 @@ impl Disk {
     /// As [`Disk::write_at`](crate::Disk::write_at).
     #[doc(alias = "VixDiskLib_Write")]
     pub fn write_from(&self, offset: u64, data: &[u8]) -> Result<()> {
-        match here(|| self.inner.write_here(offset, data)) {
+        match in_place(|| self.inner.write_here(offset, data)) {
             Some(done) => done,
             None => block_on(&self.runtime, self.inner.write_at(offset, Bytes::copy_from_slice(data))),
         }
@@ -98,7 +103,7 @@ impl Disk {
     /// As [`Disk::flush`](crate::Disk::flush).
     #[doc(alias = "VixDiskLib_Flush")]
     pub fn flush(&self) -> Result<()> {
-        match here(|| self.inner.flush_here()) {
+        match in_place(|| self.inner.flush_here()) {
             Some(done) => done,
             None => block_on(&self.runtime, self.inner.flush()),
         }

@@ -20,7 +20,7 @@
 mod connection;
 mod disk;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 pub use self::{connection::Connection, disk::Disk};
 
@@ -38,10 +38,11 @@ pub fn block_on<F: Future>(runtime: &Handle, future: F) -> F::Output {
     }
 }
 
-/// Runs work that may block for a file on the calling thread, wherever that is.
-fn here<T>(work: impl FnOnce() -> T) -> T {
+/// Runs work that may block on the calling thread, wherever that is. Another thread takes over the work of a runtime of
+/// several threads meanwhile; one of a single thread waits.
+pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current() {
-        Ok(_) => tokio::task::block_in_place(work),
-        Err(_) => work(),
+        Ok(runtime) if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }

@@ -11,6 +11,10 @@ pub struct GovernorLimits {
     /// Bytes of the session buffers of all disks of a host. Default: 48 MiB, `maxMemory` of hosts before 8.0. A disk
     /// that asks for more than all of it is opened alone.
     pub memory_per_host: u64,
+    /// Requests over HTTPS under way at a time at one host, each with a connection of its own; vCenter is a host here
+    /// when it passes the bytes on. No limit of hosts is documented: the default, 32, is four disks as they are by
+    /// default.
+    pub connections_per_host: u32,
     /// Bytes of all disks under way at a time, more than that only for a single request. What is above waits for its
     /// turn, so this is what turns are about. Default: 64 MiB.
     pub bytes_in_flight: u64,
@@ -26,6 +30,7 @@ impl Default for GovernorLimits {
             disks_per_host: 50,
             disks_per_vcenter: 52,
             memory_per_host: 48 << 20,
+            connections_per_host: 32,
             bytes_in_flight: 64 << 20,
             rate: None,
             rate_per_host: None,
@@ -44,6 +49,12 @@ impl GovernorLimits {
     #[must_use]
     pub fn memory_per_host(self, memory_per_host: u64) -> Self {
         Self { memory_per_host, ..self }
+    }
+
+    /// Sets how many requests over HTTPS may be under way at one host. At least one may.
+    #[must_use]
+    pub fn connections_per_host(self, connections_per_host: u32) -> Self {
+        Self { connections_per_host, ..self }
     }
 
     /// Sets the bytes under way at a time.
@@ -69,7 +80,7 @@ impl GovernorLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct GovernorUsage {
-    /// Disks that have a place.
+    /// Disks that have a place: those over NFC.
     pub disks: usize,
     /// Disks that wait for one.
     pub waiting_disks: usize,

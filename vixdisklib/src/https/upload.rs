@@ -18,6 +18,7 @@ use crate::{
     disk::Disk,
     error::{Error, Result},
     lease::{Piece, Pieces},
+    transport::https::look_at,
 };
 
 /// How [`upload_disk`] works.
@@ -90,14 +91,14 @@ pub async fn upload_disk(
     let plan = Plan::new(path)?;
     let descriptor = descriptor(&plan.flat, source, options).await?;
     for file in [&plan.descriptor, &plan.flat] {
-        if store.stat(file).await.map_err(plan.failed("looking for"))?.is_some() {
+        if look_at(store, file, None).await.map_err(plan.failed("looking for"))?.is_some() {
             return Err(Error::https("putting", &path.to_string())(HttpsError::Exists { file: file.to_string() }));
         }
     }
-    let mut made = Made { store: store.clone(), files: Vec::new(), in_background: false };
+    let mut made = Made::new(store);
     match plan.put(&mut made, source, descriptor, options).await {
         Ok(()) => {
-            made.files.clear();
+            made.keep();
             Ok(UploadedDisk { descriptor: plan.descriptor, flat: plan.flat, bytes: source.capacity() })
         }
         Err(error) => {
@@ -144,8 +145,8 @@ impl Plan {
     }
 
     async fn check_size(&self, store: &Datastore, file: &DatastorePath, expected: u64) -> Result<()> {
-        let stat = store.stat(file).await.map_err(self.failed("looking for"))?;
-        let found = stat.and_then(|stat| stat.size);
+        let seen = look_at(store, file, None).await.map_err(self.failed("looking for"))?;
+        let found = seen.and_then(|(size, _)| size);
         if found == Some(expected) {
             return Ok(());
         }
@@ -218,16 +219,25 @@ async fn descriptor(flat: &DatastorePath, source: &Disk, options: &UploadOptions
 }
 
 /// Files that go away again, unless the list is cleared.
-struct Made {
+pub(crate) struct Made {
     store: Datastore,
-    files: Vec<DatastorePath>,
+    pub(crate) files: Vec<DatastorePath>,
     /// A task has it already: a runtime that shuts down drops the task, and would drop the next one at once.
     in_background: bool,
 }
 
 impl Made {
+    pub(crate) fn new(store: &Datastore) -> Self {
+        Self { store: store.clone(), files: Vec::new(), in_background: false }
+    }
+
+    /// The files stay.
+    pub(crate) fn keep(&mut self) {
+        self.files.clear();
+    }
+
     /// What was not removed when the future is dropped goes away in the background.
-    async fn remove(&mut self) {
+    pub(crate) async fn remove(&mut self) {
         while let Some(file) = self.files.last() {
             if !self.is_removed(file).await {
                 tracing::warn!(%file, "a part of an upload stays behind");
@@ -247,7 +257,7 @@ impl Made {
                 Err(error) => tracing::debug!(%file, %error, "not removed yet"),
             }
             tokio::time::sleep(BETWEEN_REMOVALS).await;
-            let there = !matches!(self.store.stat(file).await, Ok(None));
+            let there = !matches!(look_at(&self.store, file, None).await, Ok(None));
             absent = if there { 0 } else { absent + 1 };
             if absent == 2 {
                 return true;

@@ -48,6 +48,8 @@ enum Phase {
     /// The stream is complete, the rest of the disk is zeros.
     Tail,
     Over,
+    /// Something went wrong: what comes now is not told, or an end of the stream would look like the disk's.
+    Broken,
 }
 
 impl LeaseSource {
@@ -171,11 +173,20 @@ impl LeaseDisk {
     ///
     /// # Errors
     /// [`Error::Server`] when the connection broke or the lease is lost, [`Error::File`] when the stream is damaged or
-    /// ends too early. The disk must then be read again from its beginning.
+    /// ends too early. The disk must then be read again from its beginning; until then this gives
+    /// [`Error::Unfinished`].
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Piece>> {
+        let piece = self.step().await;
+        if piece.is_err() {
+            self.phase = Phase::Broken;
+        }
+        piece
+    }
+
+    async fn step(&mut self) -> Result<Option<Piece>> {
         loop {
             if let Some(piece) = self.waiting.pop_front() {
                 self.at = piece.range().end;
@@ -183,6 +194,7 @@ impl LeaseDisk {
             }
             match self.phase {
                 Phase::Over => return Ok(None),
+                Phase::Broken => return Err(Error::Unfinished { operation: "reading", disk: self.key.clone() }),
                 Phase::Tail => self.end(),
                 Phase::Reading => {
                     if !self.take_grain()? {

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub struct LeaseTarget {
     lease: Arc<ImportLease>,
     /// Disks that are as they should be.
     filled: Arc<Mutex<BTreeSet<String>>>,
+    /// Each writer has one more of it.
+    writers: Arc<()>,
 }
 
 /// Fills one disk of a [`LeaseTarget`] with what it is given, packed on the way.
@@ -40,6 +43,7 @@ pub struct LeaseWriter {
     writer: AsyncStreamWriter<Sink>,
     transfer: Transfer,
     filled: Arc<Mutex<BTreeSet<String>>>,
+    _one_more: Arc<()>,
 }
 
 /// The task that sends a disk. It ends with this value.
@@ -61,7 +65,7 @@ impl LeaseTarget {
     #[doc(alias = "ImportVApp")]
     pub async fn import(vim: &Vim, request: ImportRequest, options: LeaseOptions) -> Result<Self> {
         let lease = vim.import(request, options).await.map_err(failed("the import", "a machine"))?;
-        Ok(Self { lease: Arc::new(lease), filled: Arc::default() })
+        Ok(Self { lease: Arc::new(lease), filled: Arc::default(), writers: Arc::default() })
     }
 
     /// The disks to be filled.
@@ -92,9 +96,13 @@ impl LeaseTarget {
         let (lease, sent) = (Arc::clone(&self.lease), device.clone());
         let transfer = Transfer(tokio::spawn(async move { lease.upload(&sent, upload).await }));
         match AsyncStreamWriter::new(Sink(sender), spec).await {
-            Ok(writer) => {
-                Ok(LeaseWriter { key: device.key.clone(), writer, transfer, filled: Arc::clone(&self.filled) })
-            }
+            Ok(writer) => Ok(LeaseWriter {
+                key: device.key.clone(),
+                writer,
+                transfer,
+                filled: Arc::clone(&self.filled),
+                _one_more: Arc::clone(&self.writers),
+            }),
             Err(error) => Err(transfer.why(&device.key, error).await),
         }
     }
@@ -142,15 +150,15 @@ impl LeaseTarget {
             operation: "writing",
             disk: disk.unwrap_or_else(|| machine.clone()),
         };
-        match Arc::try_unwrap(self.lease) {
-            Ok(lease) if unfinished.is_none() => {
+        match self.alone().await {
+            Some(lease) if unfinished.is_none() => {
                 lease.complete().await.map_err(failed("the end of the import", &machine))
             }
-            Ok(lease) => {
+            Some(lease) => {
                 lease.abort().await;
                 Err(unfilled(unfinished))
             }
-            Err(_) => Err(unfilled(unfinished)),
+            None => Err(unfilled(unfinished)),
         }
     }
 
@@ -160,8 +168,23 @@ impl LeaseTarget {
     /// A dropped future may leave the lease to time out.
     pub async fn abort(self) {
         // Writers that still live give it up when they go.
-        if let Ok(lease) = Arc::try_unwrap(self.lease) {
+        if let Some(lease) = self.alone().await {
             lease.abort().await;
+        }
+    }
+
+    /// The lease, unless there are writers. The tasks of those that were dropped may have it for another moment.
+    async fn alone(self) -> Option<ImportLease> {
+        let Self { mut lease, writers, .. } = self;
+        if Arc::strong_count(&writers) > 1 {
+            return None;
+        }
+        loop {
+            lease = match Arc::try_unwrap(lease) {
+                Ok(lease) => return Some(lease),
+                Err(shared) => shared,
+            };
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
@@ -210,13 +233,16 @@ impl LeaseWriter {
     /// # Cancel safety
     /// Dropping the future breaks the transfer off.
     pub async fn finish(self) -> Result<()> {
-        let Self { key, writer, mut transfer, filled } = self;
-        match writer.finish().await {
-            // A transfer that has ended by itself says why.
-            Ok(Sink(sender)) => drop(sender.finish().await),
+        let Self { key, writer, mut transfer, filled, .. } = self;
+        let told = match writer.finish().await {
+            Ok(Sink(sender)) => sender.finish().await,
             Err(error) => return Err(transfer.why_broken(&key, error).await),
-        }
+        };
+        // A transfer that has ended by itself says why. Were it content all the same, the end was not among what it took.
         transfer.end(&key).await?;
+        if told.is_err() {
+            return Err(Error::CutOff { operation: "uploading", path: key });
+        }
         lock(&filled).insert(key);
         Ok(())
     }

@@ -3,9 +3,11 @@
 //! What is done here goes through the server's disk manager and its file service, whatever transport the data of open
 //! disks take.
 
+mod put;
 mod upload;
 
 use vmdk::AdapterType;
+use vsphere_nfc::NfcOptions;
 use vsphere_vim::{
     Method, MoRef, Poly, Vim,
     datastore::{Datastore, DatastorePath},
@@ -19,6 +21,7 @@ use crate::{
     clone::CloneJob,
     create::{CreateSpec, DiskKind},
     error::{Error, Result},
+    mode::TransportMode,
     progress::{Progress, tell},
 };
 
@@ -136,15 +139,18 @@ impl ManagedPath {
 }
 
 /// Makes a disk with the data of another one: by the server itself where it has both, else through this machine.
-pub(crate) async fn clone_to(to: ManagedPath, job: &CloneJob) -> Result<()> {
-    let Some(vim) = job.server.as_ref().filter(|vim| is_same_server(vim, &to.vim)) else {
-        return receive(&to, job).await;
-    };
-    let from = ManagedPath::locate(vim, &job.name).await?;
-    if from.path == to.path || job.source.chain().await?.contains(&to.path.to_string()) {
+pub(crate) async fn clone_to(to: ManagedPath, job: &CloneJob, way: &Way<'_>) -> Result<()> {
+    if let Some(vim) = &job.server
+        && !are_different_servers(vim, &to.vim)
+        && builds_upon(job, &to.path).await?
+    {
         // Replacing it would remove what is to be read.
         return Err(Error::Exists { operation: "clone to", path: to.path.to_string() });
     }
+    let Some(vim) = job.server.as_ref().filter(|vim| is_same_server(vim, &to.vim)) else {
+        return receive(&to, job, way).await;
+    };
+    let from = ManagedPath::locate(vim, &job.name).await?;
     let spec = job.options.kind.map(|kind| job.spec(kind));
     let options = CopyOptions { overwrite: job.options.overwrite, progress: job.options.progress.clone() };
     match to.copy_from(&from, spec.as_ref(), options).await {
@@ -152,20 +158,42 @@ pub(crate) async fn clone_to(to: ManagedPath, job: &CloneJob) -> Result<()> {
         // copies to every kind.
         Err(error) if is_unable(&error) => {
             tracing::info!(from = %from.path, to = %to.path, %error, "the server does not copy; the data travels");
-            receive(&to, job).await
+            receive(&to, job, way).await
         }
         done => done,
     }
 }
 
+/// Whether the source is that disk, or has it below it.
+async fn builds_upon(job: &CloneJob, path: &DatastorePath) -> Result<bool> {
+    let chain = job.source.chain().await?;
+    // However they are written.
+    let mut files = std::iter::once(&job.name).chain(&chain).filter_map(|file| file.parse::<DatastorePath>().ok());
+    Ok(files.any(|file| file == *path))
+}
+
 fn is_same_server(one: &Vim, other: &Vim) -> bool {
-    one.server_uuid().is_some() && one.server_uuid() == other.server_uuid()
+    match (one.server_uuid(), other.server_uuid()) {
+        (None, None) => one.endpoint() == other.endpoint(),
+        (one, other) => one == other,
+    }
+}
+
+/// Only vCenters have an id: a host may be reached by several names, and be one of a vCenter's.
+fn are_different_servers(one: &Vim, other: &Vim) -> bool {
+    one.server_uuid().zip(other.server_uuid()).is_some_and(|(one, other)| one != other)
 }
 
 fn is_unable(error: &Error) -> bool {
     let unable = ["NotSupported", "FileLocked", "InvalidDiskFormat", "MethodNotFound"];
     error.vim().is_some_and(|error| unable.iter().any(|fault| error.is_fault(fault)))
         || matches!(error, Error::NotOffered { .. })
+}
+
+/// How port 902 is reached, where data travel over it.
+pub(crate) struct Way<'a> {
+    pub(crate) mode: TransportMode,
+    pub(crate) options: &'a NfcOptions,
 }
 
 /// How a copy on the server is made.
@@ -178,7 +206,7 @@ pub(crate) struct CopyOptions {
 pub(crate) fn not_a_managed_kind() -> Error {
     Error::NotOffered {
         operation: "make disks of this kind on a datastore",
-        mode: crate::TransportMode::Https,
+        mode: TransportMode::Https,
         hint: "choose VmfsFlat or VmfsThin",
     }
 }

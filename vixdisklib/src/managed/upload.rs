@@ -1,25 +1,27 @@
-//! A disk's data to a new disk on a datastore, through the server's file service.
+//! A disk's data to a new disk on a datastore: over port 902, or through the server's file service.
 
 use std::{io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use vmdk::descriptor::Descriptor;
 use vsphere_vim::{datastore::DatastorePath, transport::stream::Upload};
 
-use super::{ManagedPath, not_a_managed_kind};
+use super::{ManagedPath, Way, not_a_managed_kind, put};
 use crate::{
     allocation::chunk_for,
     clone::CloneJob,
     create::DiskKind,
-    error::{Error, Result},
+    error::{Attempt, Error, Result},
+    https::upload::Made,
+    mode::TransportMode,
     progress::tell,
     transport::SharedHandle,
 };
 
-/// Makes the disk `to` with the data of the job's source: first the bytes, then the descriptor that names them.
-///
-/// Every byte travels, zeros too: the file service knows no holes. Only what the source calls data is read.
-pub(crate) async fn receive(to: &ManagedPath, job: &CloneJob) -> Result<()> {
+/// Makes the disk `to` with the data of the job's source: over port 902, where holes stay holes, or over the file
+/// service, which knows none. Only what the source calls data is read.
+pub(crate) async fn receive(to: &ManagedPath, job: &CloneJob, way: &Way<'_>) -> Result<()> {
     let spec = job.spec(DiskKind::VmfsFlat);
     if !matches!(spec.kind, DiskKind::VmfsFlat | DiskKind::VmfsThin) {
         return Err(not_a_managed_kind());
@@ -34,20 +36,49 @@ pub(crate) async fn receive(to: &ManagedPath, job: &CloneJob) -> Result<()> {
             _ => {}
         }
     }
-    let half_made = HalfMade::new(to, [to.path.clone(), flat.clone()]);
-    let sent = send(to, &flat, job, &spec).await;
-    match sent {
-        Ok(()) => half_made.keep(),
-        Err(_) => half_made.remove().await,
+    let descriptor = descriptor(to, job, &spec).await?;
+    let mut half_made = Made::new(&to.store);
+    let files = [flat.clone(), to.path.clone()];
+    let put = match put::connect(to, job, way).await {
+        Ok(mut nfc) => {
+            half_made.files = files.to_vec();
+            put::send(&mut nfc, to, job, &spec, &descriptor).await
+        }
+        Err(error) => Err(error),
+    };
+    let error = match put {
+        Ok(()) => {
+            half_made.keep();
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    half_made.remove().await;
+    // Another way does not mend the source, and none leads past a certificate that is not the expected one.
+    if error.is_distrust() || !error.is_of_target() {
+        return Err(error.into());
     }
-    sent
+    tracing::info!(to = %to.path, mode = %way.mode, %error, "the disk is not stored over port 902; it goes to /folder");
+    half_made.files = files.to_vec();
+    match send(to, &flat, job, descriptor.to_bytes()).await {
+        Ok(()) => {
+            half_made.keep();
+            Ok(())
+        }
+        Err(last) => {
+            half_made.remove().await;
+            let first = Attempt { mode: way.mode, error: error.into() };
+            let last = Attempt { mode: TransportMode::Https, error: last };
+            Err(Error::of_attempts(to.path.to_string(), vec![first, last]))
+        }
+    }
 }
 
-async fn send(to: &ManagedPath, flat: &DatastorePath, job: &CloneJob, spec: &crate::CreateSpec) -> Result<()> {
+/// First the bytes, then the descriptor that names them. Every byte travels, zeros too.
+async fn send(to: &ManagedPath, flat: &DatastorePath, job: &CloneJob, descriptor: Vec<u8>) -> Result<()> {
     let capacity = job.source.capacity();
-    let areas = job.source.allocated(0..capacity, chunk_for(capacity)).await?.areas;
     let (source, progress) = (Arc::clone(&job.source), job.options.progress.clone());
-    let pieces = stream::iter(Pieces { at: 0, capacity, areas: areas.into() })
+    let pieces = stream::iter(Pieces::of(job).await?)
         .map(move |piece| piece.load(Arc::clone(&source)))
         .buffered(IN_FLIGHT)
         .inspect({
@@ -60,13 +91,12 @@ async fn send(to: &ManagedPath, flat: &DatastorePath, job: &CloneJob, spec: &cra
     let upload = Upload::new(capacity, pieces);
     to.store.write(flat, upload).await.map_err(|source| to.failed("uploading the data of", source))?;
 
-    let descriptor = descriptor(to, job, spec).await?;
     let upload = Upload::from_bytes(descriptor);
     to.store.write(&to.path, upload).await.map_err(|source| to.failed("uploading the descriptor of", source))
 }
 
 /// The descriptor, with the virtual hardware of the source where the caller says nothing.
-async fn descriptor(to: &ManagedPath, job: &CloneJob, spec: &crate::CreateSpec) -> Result<Vec<u8>> {
+async fn descriptor(to: &ManagedPath, job: &CloneJob, spec: &crate::CreateSpec) -> Result<Descriptor> {
     let failed = || Error::file("describing", to.path.path());
     let mut spec = spec.clone();
     if spec.adapter.is_none() {
@@ -78,7 +108,7 @@ async fn descriptor(to: &ManagedPath, job: &CloneJob, spec: &crate::CreateSpec) 
     {
         made = made.hardware_version(version);
     }
-    Ok(made.to_descriptor(to.path.file_name()).map_err(failed())?.to_bytes())
+    made.to_descriptor(to.path.file_name()).map_err(failed())
 }
 
 /// `web-flat.vmdk` for `web.vmdk`.
@@ -88,15 +118,24 @@ fn extent_of(path: &DatastorePath) -> Option<DatastorePath> {
 }
 
 /// The disk in order, cut into pieces that are all data or all hole.
-struct Pieces {
+pub(super) struct Pieces {
     at: u64,
     capacity: u64,
     areas: std::collections::VecDeque<Range<u64>>,
 }
 
-struct Piece {
-    range: Range<u64>,
-    is_hole: bool,
+pub(super) struct Piece {
+    pub(super) range: Range<u64>,
+    pub(super) is_hole: bool,
+}
+
+impl Pieces {
+    /// Those of the job's source.
+    pub(super) async fn of(job: &CloneJob) -> Result<Self> {
+        let capacity = job.source.capacity();
+        let areas = job.source.allocated(0..capacity, chunk_for(capacity)).await?.areas;
+        Ok(Self { at: 0, capacity, areas: areas.into() })
+    }
 }
 
 impl Iterator for Pieces {
@@ -127,53 +166,9 @@ impl Piece {
     }
 }
 
-/// Files on a datastore that go away unless the work is done.
-struct HalfMade {
-    files: Option<(vsphere_vim::datastore::Datastore, [DatastorePath; 2])>,
-}
-
-impl HalfMade {
-    fn new(to: &ManagedPath, files: [DatastorePath; 2]) -> Self {
-        Self { files: Some((to.store.clone(), files)) }
-    }
-
-    fn keep(mut self) {
-        self.files = None;
-    }
-
-    async fn remove(mut self) {
-        if let Some((store, files)) = self.files.take() {
-            remove(store, files).await;
-        }
-    }
-}
-
-impl Drop for HalfMade {
-    fn drop(&mut self) {
-        let Some((store, files)) = self.files.take() else { return };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(remove(store, files))),
-            Err(_) => tracing::warn!(disk = %files[0], "a half-made disk was left on the datastore"),
-        }
-    }
-}
-
-async fn remove(store: vsphere_vim::datastore::Datastore, files: [DatastorePath; 2]) {
-    for file in files {
-        match store.stat(&file).await {
-            Ok(None) => continue,
-            _ => {
-                if let Err(error) = store.delete(&file).await {
-                    tracing::warn!(%file, %error, "a file of a half-made disk was left on the datastore");
-                }
-            }
-        }
-    }
-}
-
 /// Bytes of a piece, and how many are read ahead.
 const PIECE: u64 = 1 << 20;
-const IN_FLIGHT: usize = 8;
+pub(super) const IN_FLIGHT: usize = 8;
 static ZEROS: [u8; PIECE as usize] = [0; PIECE as usize];
 
 #[cfg(test)]

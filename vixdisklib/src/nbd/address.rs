@@ -20,8 +20,8 @@ use tokio::{
 /// choose. 10809 is the port of NBD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NbdAddress {
-    /// TCP, as `host:port`. Whoever can connect can read, and write what is writable: stay on 127.0.0.1, or use TLS
-    /// with certificates of clients.
+    /// TCP, as `host:port`. Whoever can connect can read, and write what is writable, and nothing is encrypted: stay on
+    /// 127.0.0.1, and let clients of other machines come through a tunnel.
     Tcp(String),
     /// A Unix socket, open to this user only. The file must not exist; it is removed in the end.
     Unix(PathBuf),

@@ -53,8 +53,8 @@ async fn done(result: Result<(), DeviceError>, fua: bool, volume: &Volume) -> Re
 pub(super) fn memory(command: &Command) -> u32 {
     let bytes = match command {
         Command::Read { range, .. } | Command::Write { range, .. } => range.end - range.start,
-        Command::BlockStatus { .. } => MAX_EXTENTS as u64 * 8,
-        Command::WriteZeroes { .. } | Command::Flush | Command::Trim { .. } | Command::Cache { .. } => 0,
+        Command::BlockStatus { .. } | Command::Cache { .. } => MAX_EXTENTS as u64 * 8,
+        Command::WriteZeroes { .. } | Command::Flush | Command::Trim { .. } => 0,
     };
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

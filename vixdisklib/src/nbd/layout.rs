@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::device::{AnyDevice, DeviceError};
 
-/// Asks the device for its allocation in segments. Answers of exports that are read-only are kept.
+/// Asks the device for its allocation in segments. Answers of devices that nobody can write are kept.
 pub(super) struct Layout {
     kept: Option<Mutex<Kept>>,
 }
@@ -25,8 +25,8 @@ struct Kept {
 type Segment = Arc<OnceCell<Arc<[Range<u64>]>>>;
 
 impl Layout {
-    pub(super) fn new(read_only: bool) -> Self {
-        Self { kept: read_only.then(Mutex::default) }
+    pub(super) fn new(constant: bool) -> Self {
+        Self { kept: constant.then(Mutex::default) }
     }
 
     /// Whether asking costs nothing most of the time.
@@ -44,7 +44,8 @@ impl Layout {
         let segment = segment_of(range.start);
         let whole = segment.start..segment.end.min(device.capacity());
         let cell = kept.lock().unwrap_or_else(PoisonError::into_inner).look_up(segment.start);
-        let asked = cell.get_or_try_init(|| async { Ok(device.allocated(whole.clone()).await?.into()) }).await;
+        let asked =
+            cell.get_or_try_init(|| async { Ok(told(device.allocated(whole.clone()).await?, &whole).into()) }).await;
         match asked {
             Ok(areas) => clipped(areas, &range),
             // Not kept: the next one asks again.
@@ -73,10 +74,20 @@ pub(super) fn segment_of(offset: u64) -> Range<u64> {
 }
 
 fn or_everything(answer: Result<Vec<Range<u64>>, DeviceError>, range: &Range<u64>) -> Vec<Range<u64>> {
-    answer.unwrap_or_else(|error| {
+    answer.map(|areas| told(areas, range)).unwrap_or_else(|error| {
         tracing::debug!(%error, "allocation is unknown; everything counts as data");
         vec![range.clone()]
     })
+}
+
+/// What the device has told of `range`, if it can be true: what is taken for a hole is not read.
+fn told(areas: Vec<Range<u64>>, range: &Range<u64>) -> Vec<Range<u64>> {
+    let is_ascending = areas.windows(2).all(|pair| pair[0].end <= pair[1].start);
+    if is_ascending && areas.iter().all(|area| area.start <= area.end) {
+        return areas;
+    }
+    tracing::warn!("a device tells its areas in no order; everything counts as data");
+    vec![range.clone()]
 }
 
 /// The whole blocks around `range`.
@@ -117,6 +128,17 @@ mod tests {
         assert_eq!(clipped(&areas, &(5..65)), [5..10, 20..40, 60..65]);
         assert_eq!(clipped(&areas, &(10..20)), []);
         assert_eq!(clipped(&areas, &(25..26)), [25..26]);
+    }
+
+    #[test]
+    fn areas_in_no_order_and_unknown_ones_count_as_data() {
+        let everything = vec![0..30];
+        for areas in [vec![20..30, 0..10], vec![0..20, 10..30], vec![Range { start: 9, end: 3 }]] {
+            assert_eq!(or_everything(Ok(areas), &(0..30)), everything);
+        }
+        let unknown = DeviceError::new(super::super::DeviceErrorKind::Io, "no");
+        assert_eq!(or_everything(Err(unknown), &(0..30)), everything);
+        assert_eq!(or_everything(Ok(vec![0..10, 10..20]), &(0..30)), [0..10, 10..20]);
     }
 
     #[test]

@@ -16,9 +16,10 @@ pub struct NbdLimits {
     pub request_bytes: u32,
     /// Bytes of requests and replies in flight on a connection. Default: 64 MiB.
     pub memory: u32,
-    /// Time for the whole negotiation, TLS included. Default: 10 s.
+    /// Time for the whole negotiation. Default: 10 s.
     pub handshake: Duration,
-    /// Time that requests under way have to finish when the server is stopped. Default: 30 s.
+    /// Time that requests under way have to finish when the server is stopped, and that a client that sends nothing more
+    /// has to take its last replies. Default: 30 s.
     pub stop: Duration,
 }
 

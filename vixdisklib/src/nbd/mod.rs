@@ -18,7 +18,7 @@
 //! # What clients get
 //! - Fixed newstyle negotiation: `EXPORT_NAME`, `GO`, `INFO`, `LIST`, `ABORT`, `STRUCTURED_REPLY`, metadata contexts.
 //! - `READ`, `WRITE`, `FLUSH`, `TRIM`, `CACHE`, `WRITE_ZEROES`, `BLOCK_STATUS`; FUA, DF, `NO_HOLE`, `FAST_ZERO`.
-//! - `base:allocation` from [`Disk::allocated`](crate::Disk::allocated). On an export that is read-only the answers are
+//! - `base:allocation` from [`Disk::allocated`](crate::Disk::allocated). Of a device that is open for reading the answers are
 //!   kept, and holes are not read at all; else blocks of zeros are found in what is read. Either way they travel as
 //!   holes to clients with structured replies.
 //! - Several connections to one export: they share the disk, so a flush on one covers the writes of all.

@@ -11,6 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 use super::{
@@ -60,7 +61,8 @@ pub(super) async fn serve(
     while requests.tasks.join_next().await.is_some() {}
     drop(requests);
     if written.is_none() {
-        written = writing.join_next().await;
+        // Who sends nothing more and does not listen either has no right to his place.
+        written = timeout(limits.stop, writing.join_next()).await.map_err(|_| io::ErrorKind::TimedOut)?;
     }
     received.and(written.unwrap_or(Ok(Ok(()))).unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into())))
 }

@@ -10,6 +10,7 @@ use super::{
     layout::{Layout, segment_of},
     wire::reply::{Extent, Piece},
 };
+use crate::transport::zeros;
 
 /// A device, and what is between it and the requests of all connections.
 pub(super) struct Volume {
@@ -23,9 +24,11 @@ pub(super) struct Volume {
 
 impl Volume {
     pub(super) fn new(device: Arc<dyn AnyDevice>, read_only: bool) -> Self {
-        let read_only = read_only || !device.is_writable();
         let alignment = u64::from(device.alignment().max(1));
-        Self { device, alignment, read_only, layout: Layout::new(read_only), partial: RwLock::default() }
+        // An export that is read-only may be one of a device that others write.
+        let layout = Layout::new(!device.is_writable());
+        let read_only = read_only || !device.is_writable();
+        Self { device, alignment, read_only, layout, partial: RwLock::default() }
     }
 
     pub(super) fn capacity(&self) -> u64 {
@@ -97,12 +100,12 @@ impl Volume {
         if hole {
             return self.device.zero_range(inner).await;
         }
-        let zeros = Bytes::from(vec![0; len_of(&inner).min(ZEROS)]);
         let mut at = inner.start;
         while at < inner.end {
-            let len = len_of(&(at..inner.end)).min(ZEROS);
-            self.device.write_at(at, zeros.slice(..len)).await?;
-            at += len as u64;
+            let piece = zeros(inner.end - at);
+            let len = piece.len() as u64;
+            self.device.write_at(at, piece).await?;
+            at += len;
         }
         Ok(())
     }
@@ -266,6 +269,3 @@ const BRIDGE: u64 = 256 << 10;
 
 /// Zeros are looked for in blocks of this many bytes, which are worth a chunk of their own.
 const ZERO_BLOCK: usize = 32 << 10;
-
-/// Zeros written with one call.
-const ZEROS: usize = 1 << 20;

@@ -19,7 +19,9 @@ use bytes::Bytes;
 use vsphere_nfc::Channel;
 
 pub(crate) use self::file::{blocking, check_path};
-pub use self::nfc::VmTickets;
+pub use self::nfc::{DatastoreTickets, VmTickets};
+#[cfg(feature = "nbd-server")]
+pub(crate) use self::zeros::zeros;
 use self::{file::FileTransport, https::HttpsTransport, nfc::NfcTransport};
 use crate::{
     Progress,
@@ -60,10 +62,11 @@ pub(crate) fn make(
         Place::Local => Err("it needs a connection to a server"),
         Place::Machine(machine) => Ok(machine.clone()),
     };
+    let governor = options.governor.clone();
     let nfc = |channel| {
         let mut nfc = options.nfc.clone();
         nfc.channel = channel;
-        Ok(Box::new(NfcTransport::new(machine()?, nfc, options.governor.clone())) as Box<dyn Transport>)
+        Ok(Box::new(NfcTransport::new(machine()?, nfc, governor.clone())) as Box<dyn Transport>)
     };
     #[cfg(all(feature = "vddk", unix))]
     if let Some(choice) = options.vddk.as_ref().filter(|choice| choice.serves(mode)) {
@@ -74,10 +77,10 @@ pub(crate) fn make(
         return Err(reason);
     }
     match mode {
-        TransportMode::File => Ok(Box::new(FileTransport::new(options.file.clone()))),
+        TransportMode::File => Ok(Box::new(FileTransport::new(options.file.clone(), governor))),
         TransportMode::NbdSsl => nfc(Channel::Tls),
         TransportMode::Nbd => nfc(Channel::Clear),
-        TransportMode::Https => Ok(Box::new(HttpsTransport::new(machine()?, options.https.clone()))),
+        TransportMode::Https => Ok(Box::new(HttpsTransport::new(machine()?, options.https.clone(), governor))),
         TransportMode::San | TransportMode::HotAdd => Err("it is not offered"),
     }
 }
@@ -204,7 +207,8 @@ pub(crate) trait DiskHandle: Send + Sync {
         None
     }
 
-    /// The disk and its parents by name, as far as they are known: a clone must not take the place of one of them.
+    /// The files of the disk and of its parents, as far as they are known: a clone must not take the place of one of
+    /// them.
     fn chain(&self) -> BoxFuture<'_, Result<Vec<String>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }

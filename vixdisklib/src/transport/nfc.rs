@@ -10,14 +10,14 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use vsphere_nfc::{Channel, Mode, NfcDisk, NfcOptions, Phase};
 
-pub use self::tickets::VmTickets;
+pub use self::tickets::{DatastoreTickets, VmTickets};
 use super::{BoxFuture, DiskHandle, Transport, zeros::write_zeros};
 use crate::{
     allocation::Allocation,
     clone::CloneJob,
     create::CreateSpec,
     error::{Error, Result},
-    governor::{DiskDemand, Governor, Place, Turn},
+    governor::{Governor, Place, Turn},
     info::{DiskInfo, Geometry, key},
     machine::Machine,
     managed::{self, ManagedPath},
@@ -62,22 +62,12 @@ impl NfcTransport {
         let mut nfc = self.options.clone();
         nfc.single_link = options.single_link;
         nfc.compression = options.compression.unwrap_or(nfc.compression);
-        let place = self.place(nfc.buffers.budget()).await?;
+        let place = self.machine.place(self.governor.as_ref(), nfc.buffers.budget()).await?;
         let disk = NfcDisk::open(Arc::new(tickets), path, mode, nfc).await;
         let disk = disk.map_err(Error::nfc("opening", path))?;
         let (no_allocation, spare) = (OnceLock::new(), Mutex::new(None));
         let is_part = options.single_link && !found.parents.is_empty();
         Ok(NfcHandle { disk, parents: found.parents, is_part, transport: self.mode(), no_allocation, spare, place })
-    }
-
-    /// Waits for a place on the host that the machine is on.
-    async fn place(&self, memory: u64) -> Result<Option<Place>> {
-        let Some(governor) = &self.governor else { return Ok(None) };
-        let Machine { vim, vm, .. } = &self.machine;
-        let host = vim.host_of(vm).await.map_err(self.machine.failed("asking for the host"))?;
-        let server = vim.endpoint().host();
-        let vcenter = vim.is_vcenter().then(|| server.into());
-        Ok(Some(governor.admit(DiskDemand { host: format!("{server} {host}").into(), vcenter, memory }).await))
     }
 }
 
@@ -117,7 +107,10 @@ impl Transport for NfcTransport {
     }
 
     fn clone_from<'a>(&'a self, path: &'a str, job: &'a CloneJob) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { managed::clone_to(self.managed(path).await?, job).await })
+        Box::pin(async move {
+            let way = managed::Way { mode: self.mode(), options: &self.options };
+            managed::clone_to(self.managed(path).await?, job, &way).await
+        })
     }
 }
 
@@ -132,7 +125,7 @@ struct NfcHandle {
     no_allocation: OnceLock<String>,
     /// The buffer of the last read into a caller's memory: fresh memory costs more than the copy out of it.
     spare: Mutex<Option<BytesMut>>,
-    /// Kept until the disk is closed: fields are dropped in order.
+    /// Kept until the disk is closed.
     place: Option<Place>,
 }
 
@@ -287,7 +280,12 @@ impl DiskHandle for NfcHandle {
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
             let failed = self.failed("closing");
-            self.disk.close().await.map_err(failed)
+            let Self { disk, place, .. } = *self;
+            disk.close().await.map_err(failed)?;
+            if let Some(place) = place {
+                place.give_back();
+            }
+            Ok(())
         })
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     clone::CloneJob,
     create::{CreateSpec, DiskKind},
     error::{Error, Result},
+    governor::{Governor, Place as Turns, Turn},
     info::{DiskInfo, Geometry},
     machine::Machine,
     mode::TransportMode,
@@ -36,6 +37,7 @@ pub(crate) struct VddkTransport {
     server: Option<Server>,
     /// How our own reader takes files of this machine.
     files: vmdk::OpenOptions,
+    governor: Option<Governor>,
 }
 
 impl VddkTransport {
@@ -56,7 +58,7 @@ impl VddkTransport {
             }
         }
         let (library, place, files) = (choice.library.clone(), place.clone(), options.file.clone());
-        Ok(Self { mode, library, place, server, files })
+        Ok(Self { mode, library, place, server, files, governor: options.governor.clone() })
     }
 
     async fn connect(&self, path: &str, access: Access) -> Result<Connection> {
@@ -82,12 +84,13 @@ impl VddkTransport {
     /// Our own transport for this machine's files.
     fn ours(&self, operation: &'static str) -> Result<FileTransport> {
         match self.mode {
-            TransportMode::File => Ok(FileTransport::new(self.files.clone())),
+            TransportMode::File => Ok(FileTransport::new(self.files.clone(), None)),
             mode => Err(Error::NotOffered { operation, mode, hint: super::ON_FILES }),
         }
     }
 
     async fn open_disk(&self, path: &str, access: Access, options: &OpenOptions) -> Result<VddkHandle> {
+        let turns = self.turns().await?;
         let connection = self.connect(path, access).await?;
         let disk = connection.open(path, flags(access, options)).await.map_err(Error::vddk("opening", path))?;
         let reached = disk.transport_mode().parse().unwrap_or(self.mode);
@@ -96,7 +99,19 @@ impl VddkTransport {
             _ => Origin::Files(self.files.clone()),
         };
         let (single_link, no_allocation) = (options.single_link, OnceLock::new());
-        Ok(VddkHandle { disk, mode: reached, access, single_link, origin, no_allocation })
+        Ok(VddkHandle { disk, mode: reached, access, single_link, origin, no_allocation, turns })
+    }
+
+    /// Waits for a place on the host, where the library connects to its NFC service; else there are only turns to take.
+    async fn turns(&self) -> Result<Option<Turns>> {
+        let governor = self.governor.as_ref();
+        match (&self.place, self.mode) {
+            (Place::Machine(machine), TransportMode::Nbd | TransportMode::NbdSsl) => {
+                machine.place(governor, NFC_BUFFERS).await
+            }
+            (Place::Machine(machine), TransportMode::San | TransportMode::HotAdd) => machine.share(governor).await,
+            _ => Ok(governor.map(|governor| governor.share(super::file::THIS_MACHINE.into()))),
+        }
     }
 }
 
@@ -163,6 +178,8 @@ struct VddkHandle {
     origin: Origin,
     /// Why allocation is not asked for (any more).
     no_allocation: OnceLock<String>,
+    /// Kept until the disk is closed.
+    turns: Option<Turns>,
 }
 
 /// Who knows the files of a disk: the library names the parent alone.
@@ -174,6 +191,11 @@ enum Origin {
 impl VddkHandle {
     fn failed(&self, operation: &'static str) -> impl FnOnce(LibraryError) -> Error + use<> {
         Error::vddk(operation, self.disk.path())
+    }
+
+    /// Waits until bytes may travel, where there is a governor.
+    async fn turn(&self, bytes: u64) -> Option<Turn> {
+        Some(self.turns.as_ref()?.turn(bytes).await)
     }
 
     fn description(&self) -> DiskInfo {
@@ -278,13 +300,18 @@ impl DiskHandle for VddkHandle {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes>> {
-        let read = self.disk.read(offset / SECTOR, len as u64 / SECTOR);
-        Box::pin(async move { read.await.map(Bytes::from).map_err(self.failed("reading")) })
+        Box::pin(async move {
+            let _turn = self.turn(len as u64).await;
+            let read = self.disk.read(offset / SECTOR, len as u64 / SECTOR).await;
+            read.map(Bytes::from).map_err(self.failed("reading"))
+        })
     }
 
     fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<()>> {
-        let write = self.disk.write(offset / SECTOR, data);
-        Box::pin(async move { write.await.map_err(self.failed("writing")) })
+        Box::pin(async move {
+            let _turn = self.turn(data.len() as u64).await;
+            self.disk.write(offset / SECTOR, data).await.map_err(self.failed("writing"))
+        })
     }
 
     fn zero_range(&self, range: Range<u64>) -> BoxFuture<'_, Result<()>> {
@@ -341,14 +368,21 @@ impl DiskHandle for VddkHandle {
 
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
         let failed = self.failed("closing");
-        let closed = self.disk.close();
-        Box::pin(async move { closed.await.map_err(failed) })
+        let Self { disk, turns, .. } = *self;
+        let closed = disk.close();
+        Box::pin(async move {
+            closed.await.map_err(failed)?;
+            if let Some(turns) = turns {
+                turns.give_back();
+            }
+            Ok(())
+        })
     }
 }
 
 /// The files of a disk, as our own reader finds them.
 async fn links_of_file(path: &str, files: &vmdk::OpenOptions) -> Result<Vec<String>> {
-    let disk = FileTransport::new(files.clone()).open(path, Access::ReadOnly, &OpenOptions::new()).await?;
+    let disk = FileTransport::new(files.clone(), None).open(path, Access::ReadOnly, &OpenOptions::new()).await?;
     let links = disk.chain().await;
     let closed = disk.close().await;
     links.and_then(|links| closed.map(|()| links))
@@ -413,3 +447,7 @@ fn adapter_name(adapter: vixdisklib_sys::AdapterType) -> Option<&'static str> {
 }
 
 const SECTOR_BYTES: u32 = 512;
+
+/// What the library is taken to ask of a host for a disk: four buffers of 1 MiB, as VMware recommends them; its own
+/// default is less.
+const NFC_BUFFERS: u64 = 4 << 20;

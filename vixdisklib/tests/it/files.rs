@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use vixdisklib::{Access, AttachProblem, Connection, CreateSpec, DiskKind, Error, Holes, OpenOptions, rename};
 
-use crate::images::{MIB, has_qemu, names, progress, run, within};
+use crate::images::{MIB, content, has_qemu, image, names, progress, run, within};
 
 const HOSTED: [DiskKind; 6] = [
     DiskKind::MonolithicSparse,
@@ -179,4 +179,30 @@ async fn shrinking_and_putting_in_order_give_space_back_and_change_no_byte() {
         run("qemu-img", &["check", "-q", "-f", "vmdk", &path]);
         run("qemu-io", &["-r", "-f", "vmdk", "-c", "read -P 13 13M 1M", "-c", "read -P 0 6M 6M", &path]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_while_a_disk_is_shrunk_stays() {
+    const BLOCK: u64 = 64 << 10;
+    let (_folder, path) = image("a.vmdk", 64 * MIB, vmdk::CreateKind::MonolithicSparse);
+    let disk = Connection::local(Access::ReadWrite).open(&*path).await.unwrap();
+    // Zeros that are stored: a byte of each grain is written and taken back.
+    for byte in [1, 0] {
+        for block in 0..64 * MIB / BLOCK {
+            disk.write_at(block * BLOCK, vec![byte; 512].into()).await.unwrap();
+        }
+    }
+    let writes = async {
+        for block in 0..64 * MIB / BLOCK {
+            disk.write_at(block * BLOCK, vec![7; BLOCK as usize].into()).await.unwrap();
+        }
+    };
+    let shrinks = async {
+        for _ in 0..20 {
+            disk.shrink(None).await.unwrap();
+        }
+    };
+    tokio::join!(writes, shrinks);
+    assert!(content(&disk).await.iter().all(|byte| *byte == 7), "a write was lost");
+    disk.close().await.unwrap();
 }

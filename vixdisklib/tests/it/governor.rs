@@ -4,11 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use vixdisklib::{Access, Connection, ConnectionOptions, Governor, GovernorLimits};
-use vsphere_sim::nfc::NfcServerConfig;
+use vsphere_sim::{Personality, Power, nfc::NfcServerConfig};
 
 use crate::simulator::{BASE, Lab};
 
 const MIB: u64 = 1 << 20;
+
+/// Disks of each host in a crowd.
+const DISKS: usize = 6;
 
 async fn connect(lab: &Lab, governor: &Governor) -> Connection {
     let options = ConnectionOptions::new().governor(governor.clone());
@@ -35,6 +38,73 @@ async fn disks_of_several_connections_wait_for_places_and_all_are_read() {
     }
     assert_eq!(governor.usage(), Governor::default().usage(), "everything was given back");
     lab.end().await;
+}
+
+/// Opens disks of all labs at the same time, reads them, holds them a while and ends them in every way there is; how many
+/// could not be opened.
+async fn crowd(labs: &[Lab], governor: Option<&Governor>) -> usize {
+    let mut tasks = JoinSet::new();
+    for (lab, number) in labs.iter().flat_map(|lab| (0..DISKS).map(move |number| (lab, number))) {
+        let options =
+            governor.map_or_else(ConnectionOptions::new, |all| ConnectionOptions::new().governor(all.clone()));
+        let connecting = Connection::connect_with(&lab.vim, &lab.vm, Access::ReadOnly, "nbdssl", options);
+        let connection = connecting.await.unwrap();
+        tasks.spawn(async move {
+            let Ok(disk) = connection.open(BASE).await else { return 1 };
+            assert_eq!(disk.read_at(MIB, 512).await.unwrap(), vec![5; 512]);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            match number % 3 {
+                0 => drop(disk),
+                1 => drop(tokio::time::timeout(Duration::from_micros(1), disk.close()).await),
+                _ => disk.close().await.unwrap(),
+            }
+            0
+        });
+    }
+    tasks.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_governed_never_meets_a_refusal_of_a_host_and_whoever_is_not_does() {
+    type Limit = fn(&mut NfcServerConfig);
+    let limits: [(Personality, Limit, GovernorLimits); 3] = [
+        (Personality::Esxi, |host| host.max_connections = Some(3), GovernorLimits::default().disks(3, 52)),
+        (Personality::Esxi, |host| host.memory = Some(9 * MIB), GovernorLimits::default().memory_per_host(9 * MIB)),
+        (
+            Personality::VCenter,
+            |host| host.max_connections_via_vcenter = Some(2),
+            GovernorLimits::default().disks(50, 2),
+        ),
+    ];
+    for (server, limit, of_governor) in limits {
+        // Three hosts of their own, or one that a vCenter has.
+        let mut labs = Vec::new();
+        for _ in 0..if server == Personality::Esxi { 3 } else { 1 } {
+            let mut host = NfcServerConfig::default();
+            limit(&mut host);
+            labs.push(Lab::on(server, Power::On, host).await.snapshotted().await);
+        }
+        meets_no_refusal_unless_ungoverned(labs, Governor::new(of_governor)).await;
+    }
+}
+
+async fn meets_no_refusal_unless_ungoverned(labs: Vec<Lab>, governor: Governor) {
+    let refused = || labs.iter().map(|lab| lab.sim.nfc().counters().refused()).collect::<Vec<_>>();
+    assert_eq!(crowd(&labs, Some(&governor)).await, 0, "{governor:?}");
+    assert!(refused().iter().all(|refused| *refused == 0), "{governor:?}: {:?}", refused());
+    // Those that were not closed keep their places a little longer.
+    while governor.usage().disks > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let failed = crowd(&labs, None).await;
+    assert!(refused().iter().all(|refused| *refused > 0), "{governor:?}: {:?}", refused());
+    // Where memory is missing the client waits, and asks for less.
+    let for_memory = governor.limits().memory_per_host < GovernorLimits::default().memory_per_host;
+    assert!(for_memory || failed > 0, "{governor:?}");
+    // Tickets of connections that were refused are left over.
+    for lab in labs {
+        lab.sim.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -167,6 +167,23 @@ async fn an_export_that_breaks_or_is_given_up_leaves_no_lease() {
     let error = source.complete().await.unwrap_err();
     assert!(matches!(&error, Error::Unfinished { disk, .. } if *disk == device.key), "{error}");
     assert_eq!(sim.leftovers().leases, 0);
+    // All bytes come, and then the connection breaks instead of ending: asking again does not make a whole of it.
+    let whole = lease().await.unwrap();
+    let sent: u64 = {
+        let mut disk = whole.read(whole.disks().next().unwrap()).await.unwrap();
+        while disk.next().await.unwrap().is_some() {}
+        whole.complete().await.unwrap().files[0].bytes
+    };
+    let source = lease().await.unwrap();
+    sim.faults().inject("GET /nfc", Injection::CutBody(sent));
+    let mut disk = source.read(source.disks().next().unwrap()).await.unwrap();
+    while let Ok(piece) = disk.next().await {
+        assert!(piece.is_some());
+    }
+    for _ in 0..2 {
+        assert!(matches!(disk.next().await, Err(Error::Unfinished { .. })));
+    }
+    assert!(matches!(source.complete().await, Err(Error::Unfinished { .. })));
     // Given up, and dropped in the middle of a read.
     lease().await.unwrap().abort().await;
     assert_eq!(sim.leftovers().leases, 0);
@@ -265,6 +282,26 @@ async fn an_import_that_fails_or_is_given_up_leaves_no_machine() {
     writer.write_at(0, &bytes).await.unwrap();
     assert!(sim.vm("half").is_ok());
     drop(target);
+    drop(writer);
+    no_machine(&sim, "half").await;
+    // A transfer that was just broken off holds nothing up: the machine is gone when giving up returns.
+    let target = import().await.unwrap();
+    let device = target.disks().next().unwrap().clone();
+    drop(target.write(&device, &spec).await.unwrap());
+    target.abort().await;
+    assert!(sim.vm("half").is_err() && sim.leftovers().leases == 0);
+    let target = import().await.unwrap();
+    let device = target.disks().next().unwrap().clone();
+    drop(target.write(&device, &spec).await.unwrap());
+    target.leave_empty(&device);
+    let machine = target.complete().await.unwrap();
+    vim.destroy(&machine).await.unwrap();
+    // A writer that is still there has not filled its disk, whatever was said of it.
+    let target = import().await.unwrap();
+    let device = target.disks().next().unwrap().clone();
+    let writer = target.write(&device, &spec).await.unwrap();
+    target.leave_empty(&device);
+    assert!(matches!(target.complete().await, Err(Error::Unfinished { .. })));
     drop(writer);
     no_machine(&sim, "half").await;
     // A disk that was forgotten; said to be empty it is none.

@@ -9,6 +9,7 @@ mod blocking;
 mod clones;
 mod file;
 mod files;
+mod governed;
 mod governor;
 mod https;
 mod images;
@@ -22,6 +23,7 @@ mod simulator;
 #[path = "../../../vmdk/tests/it/support/snapshot.rs"]
 #[allow(dead_code)] // Its other half is used there.
 mod snapshot;
+mod stored;
 mod support;
 mod table;
 #[cfg(target_os = "linux")]

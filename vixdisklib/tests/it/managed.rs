@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use vixdisklib::{Access, CloneOptions, Connection, CreateSpec, DiskKind, Error, clone_disk};
-use vsphere_sim::{Power, nfc::NfcServerConfig};
+use vsphere_sim::{Personality, Power, nfc::NfcServerConfig};
 
 use crate::{
     images::{MIB, content, progress, within},
@@ -36,6 +36,23 @@ async fn a_disk_is_copied_by_its_server_and_no_byte_passes_here() {
     let all = content(&copy).await;
     assert_eq!(all[3 << 20..][..200_000], vec![9; 200_000]);
     assert_eq!((all.len(), copy.metadata("thinProvisioned").await.unwrap().as_deref()), (32 << 20, Some("1")));
+    lab.end().await;
+}
+
+/// Hosts have no id that tells one from another.
+#[tokio::test]
+async fn a_clone_on_a_host_never_replaces_its_own_source() {
+    let lab = Lab::on(Personality::Esxi, Power::Off, NfcServerConfig::default()).await;
+    lab.guest_writes(MIB, 7);
+    let store = lab.connect(Access::ReadWrite, "nbdssl").await;
+    let replacing = CloneOptions::new().overwrite(true);
+    for target in [BASE, "[ds1] web//web.vmdk"] {
+        let refused = clone_disk(&store, target, &store, BASE, &replacing).await.unwrap_err();
+        assert!(matches!(refused, Error::Exists { .. }), "{refused}");
+    }
+    let disk = store.open(BASE).await.unwrap();
+    assert_eq!(disk.read_at(MIB, 512).await.unwrap(), vec![7; 512]);
+    disk.close().await.unwrap();
     lab.end().await;
 }
 

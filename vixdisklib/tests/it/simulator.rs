@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use vixdisklib::{Access, Connection, ConnectionOptions, Error, Holes, OpenOptions, TransportMode};
 use vsphere_sim::{
-    DiskSpec, Power, Simulator, VmSpec,
+    DiskSpec, Personality, Power, Simulator, VmSpec,
     nfc::{AllocationAnswers, FaultAction, HostVersion, NfcServerConfig, Step},
 };
 use vsphere_vim::{CreateSnapshotOptions, Credentials, MoRef, RemoveSnapshotOptions, RetryPolicy, Vim, mo};
@@ -26,8 +26,12 @@ impl Lab {
     }
 
     pub(crate) async fn with(power: Power, nfc: NfcServerConfig) -> Self {
+        Self::on(Personality::VCenter, power, nfc).await
+    }
+
+    pub(crate) async fn on(server: Personality, power: Power, nfc: NfcServerConfig) -> Self {
         let vm = VmSpec::new("web").disk(DiskSpec::empty(32 * MIB)).power(power);
-        let sim = Simulator::builder().vm(vm).nfc(nfc).start().await.unwrap();
+        let sim = Simulator::builder().personality(server).vm(vm).nfc(nfc).start().await.unwrap();
         let credentials = Credentials::password(sim.username(), sim.password());
         let builder = Vim::builder(sim.url()).credentials(credentials).retry(RetryPolicy::never());
         let vim = builder.thumbprint(sim.thumbprint_sha256().parse().unwrap()).connect().await.unwrap();
@@ -37,12 +41,15 @@ impl Lab {
 
     /// A running VM whose guest wrote pattern 5 at 1 MiB before a snapshot and 6 after it.
     pub(crate) async fn with_snapshot(nfc: NfcServerConfig) -> Self {
-        let mut lab = Self::with(Power::On, nfc).await;
-        lab.guest_writes(MIB, 5);
+        Self::with(Power::On, nfc).await.snapshotted().await
+    }
+
+    pub(crate) async fn snapshotted(mut self) -> Self {
+        self.guest_writes(MIB, 5);
         let options = CreateSnapshotOptions::new("backup");
-        lab.snapshot = Some(lab.vim.create_snapshot(&lab.vm, options).await.unwrap());
-        lab.guest_writes(MIB, 6);
-        lab
+        self.snapshot = Some(self.vim.create_snapshot(&self.vm, options).await.unwrap());
+        self.guest_writes(MIB, 6);
+        self
     }
 
     pub(crate) fn guest_writes(&self, at: u64, byte: u8) {

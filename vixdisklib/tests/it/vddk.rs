@@ -9,12 +9,13 @@ mod fake;
 use std::{
     io::Write,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use vixdisklib::{
-    Access, CloneOptions, CompressionWish, Connection, ConnectionOptions, CreateSpec, DiskKind, Error, OpenOptions,
-    TransportMode, clone_disk,
+    Access, CloneOptions, CompressionWish, Connection, ConnectionOptions, CreateSpec, DiskKind, Error, Governor,
+    GovernorLimits, OpenOptions, TransportMode, clone_disk,
     vddk::{Library, LibraryOptions, Login, Server, VddkUse, VixCode},
 };
 use vsphere_sim::{DiskSpec, Simulator, VmSpec, nfc::NfcServerConfig};
@@ -166,6 +167,8 @@ fn everything_takes_the_network_too_and_needs_to_know_the_server() {
         let refused = Connection::connect_with(&vim, &vm, Access::ReadOnly, "nbdssl", nobody).await.unwrap_err();
         assert!(matches!(refused, Error::Unavailable { reason, .. } if reason.contains("vddk_server")), "{refused}");
         let options = everything(library).vddk_server(Server::of_session("AA:BB").ports(443, 9902));
+        let governor = Governor::new(GovernorLimits::default().disks(1, 1));
+        let options = options.governor(governor.clone());
         let disks = Connection::connect_with(&vim, &vm, Access::ReadWrite, "nbdssl", options).await.unwrap();
         let disk = disks.open(BASE).await.unwrap();
         assert_eq!((disk.transport(), disk.capacity()), (TransportMode::NbdSsl, 8 << 20));
@@ -175,7 +178,12 @@ fn everything_takes_the_network_too_and_needs_to_know_the_server() {
         let refused = disk.read_at(8 << 20, 512).await.unwrap_err();
         assert!(matches!(refused, Error::OutOfRange { .. }), "{refused}");
         assert!(log.calls()[1].contains("port=443 ro=0 snapshot=- modes=nbdssl"));
+        // Its handles are connections of the host as ours are.
+        let waiting = tokio::time::timeout(Duration::from_millis(100), disks.open(BASE)).await;
+        assert!(waiting.is_err(), "there is one place");
         disk.close().await.unwrap();
+        disks.open(BASE).await.unwrap().close().await.unwrap();
+        assert_eq!(governor.usage(), Governor::default().usage());
         sim.shutdown().await;
     });
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::files::NfcFiles;
+use super::link::Sent;
 use crate::error::{Phase, Result};
 use crate::wire::WireError;
 use crate::wire::classic_file::conversion;
@@ -21,11 +22,13 @@ pub struct DiskReader<'a> {
     capacity: u64,
     parts: VecDeque<Part>,
     is_over: bool,
+    /// A frame made no sense, so none behind it does.
+    is_broken: bool,
 }
 
 impl<'a> DiskReader<'a> {
     pub(super) fn new(files: &'a mut NfcFiles, stream: Reader, capacity: u64) -> Self {
-        Self { files, stream, capacity, parts: VecDeque::new(), is_over: false }
+        Self { files, stream, capacity, parts: VecDeque::new(), is_over: false, is_broken: false }
     }
 
     /// The disk's size in bytes.
@@ -51,6 +54,9 @@ impl<'a> DiskReader<'a> {
                 return Ok(None);
             }
             let link = &mut self.files.link;
+            if self.is_broken {
+                return Err(link.blame().lost(Phase::GetFile, "a frame before made no sense"));
+            }
             if self.stream.is_complete() {
                 // Nothing is known to follow.
                 link.empty_frame_may_follow = self.files.quirks.skip_empty_frame;
@@ -60,8 +66,10 @@ impl<'a> DiskReader<'a> {
             }
             match link.receive(Phase::GetFile, self.files.timeouts.read).await? {
                 Incoming::Frame(frame) => {
+                    self.is_broken = true;
                     let parts = self.stream.frame(frame);
                     self.parts = parts.map_err(|error| link.blame().wire(Phase::GetFile, &error))?.into();
+                    self.is_broken = false;
                 }
                 Incoming::End => {
                     let what = format!("the disk ended after {} of {} bytes", self.stream.position(), self.capacity);
@@ -157,12 +165,13 @@ pub struct DiskWriter<'a> {
     stream: Writer,
     capacity: u64,
     position: u64,
+    parts: Sent,
 }
 
 impl<'a> DiskWriter<'a> {
     pub(super) fn new(files: &'a mut NfcFiles, capacity: u64) -> Self {
         let stream = Writer::new(files.quirks.run_sectors);
-        Self { files, stream, capacity, position: 0 }
+        Self { files, stream, capacity, position: 0, parts: Sent::default() }
     }
 
     /// Where the next byte goes.
@@ -177,12 +186,14 @@ impl<'a> DiskWriter<'a> {
     /// does not fit; whatever the host says.
     ///
     /// # Cancel safety
-    /// A dropped future makes the connection useless.
+    /// A dropped future, and an error of the connection, make writer and connection useless: what follows is refused,
+    /// as it would land where it does not belong.
     pub async fn data(&mut self, mut data: Bytes) -> Result<()> {
         self.advance(data.len() as u64)?;
         while let Some(frame) = self.stream.data(&mut data) {
             self.send(frame).await?;
         }
+        self.parts.end();
         Ok(())
     }
 
@@ -192,12 +203,13 @@ impl<'a> DiskWriter<'a> {
     /// As [`data`](Self::data).
     ///
     /// # Cancel safety
-    /// A dropped future makes the connection useless.
+    /// As [`data`](Self::data).
     pub async fn zeros(&mut self, mut len: u64) -> Result<()> {
         self.advance(len)?;
         while let Some(frame) = self.stream.zeros(&mut len) {
             self.send(frame).await?;
         }
+        self.parts.end();
         Ok(())
     }
 
@@ -221,6 +233,7 @@ impl<'a> DiskWriter<'a> {
             let what = format!("{len} bytes at {} are not in sectors or beyond the disk's end", self.position);
             return Err(self.files.link.blame().invalid(what));
         }
+        self.files.link.begin_part(&mut self.parts, Phase::PutFile)?;
         self.position += len;
         Ok(())
     }

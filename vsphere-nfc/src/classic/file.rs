@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::files::NfcFiles;
+use super::link::Sent;
 use crate::error::{Phase, Result};
 use crate::wire::frames::{Incoming, MAX_LEN, head};
 
@@ -69,11 +70,12 @@ pub struct FileWriter<'a> {
     files: &'a mut NfcFiles,
     len: u64,
     sent: u64,
+    parts: Sent,
 }
 
 impl<'a> FileWriter<'a> {
     pub(super) fn new(files: &'a mut NfcFiles, len: u64) -> Self {
-        Self { files, len, sent: 0 }
+        Self { files, len, sent: 0, parts: Sent::default() }
     }
 
     /// Sends the next bytes.
@@ -83,11 +85,12 @@ impl<'a> FileWriter<'a> {
     /// whatever the host says.
     ///
     /// # Cancel safety
-    /// A dropped future makes the connection useless.
+    /// A dropped future, and an error of the connection, make writer and connection useless: what follows is refused.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         if bytes.len() as u64 > self.len - self.sent {
             return Err(self.files.link.blame().invalid(format!("more than the announced {} bytes", self.len)));
         }
+        self.files.link.begin_part(&mut self.parts, Phase::PutFile)?;
         while !bytes.is_empty() {
             let part = bytes.split_to(bytes.len().min(MAX_LEN));
             // At most 256 KiB.
@@ -97,6 +100,7 @@ impl<'a> FileWriter<'a> {
             self.sent += part.len() as u64;
             self.files.link.send(phase, limit, part).await?;
         }
+        self.parts.end();
         Ok(())
     }
 
@@ -108,7 +112,8 @@ impl<'a> FileWriter<'a> {
     ///
     /// # Cancel safety
     /// The file may have been stored; the connection is useless.
-    pub async fn finish(self) -> Result<()> {
+    pub async fn finish(mut self) -> Result<()> {
+        self.files.link.begin_part(&mut self.parts, Phase::PutFile)?;
         if self.sent != self.len {
             let what = format!("{} of the announced {} bytes were sent", self.sent, self.len);
             return Err(self.files.link.blame().invalid(what));

@@ -13,7 +13,7 @@ use crate::ladder::Found;
 use crate::options::{NfcOptions, Timeouts};
 use crate::ticket::{Ticket, TicketSource};
 use crate::wire::WireError;
-use crate::wire::classic_file::{FileGet, FileMessage, FilePut, FileType, PathOperation};
+use crate::wire::classic_file::{FileGet, FileMessage, FilePut, FileType, PathOperation, path_text};
 use crate::wire::disk_stream::Reader;
 use crate::wire::frames::Incoming;
 
@@ -84,6 +84,14 @@ impl NfcFiles {
             "NFC connection for files open"
         );
         Ok(Self { link, timeouts: connection.timeouts, quirks })
+    }
+
+    /// A connection that `stream` is.
+    #[cfg(test)]
+    pub(crate) fn on(stream: crate::dial::Dialled, connection: &NfcOptions) -> Self {
+        let quirks = ClassicQuirks::default();
+        let blame = crate::error::Blame::new("esx", 902, &"".into());
+        Self { link: Link::new(blame, stream, quirks.max_noise), timeouts: connection.timeouts, quirks }
     }
 
     /// Host and port.
@@ -221,7 +229,7 @@ impl NfcFiles {
         match self.link.receive(Phase::GetFile, limit).await? {
             Incoming::Message(FileMessage::Put(put)) => {
                 let name = self.link.extra(Phase::GetFile, limit, put.path_len).await?;
-                tracing::debug!(path, name = %String::from_utf8_lossy(&name), size = put.size, "NFC file on its way");
+                tracing::debug!(path, name = ?path_text(&name), size = put.size, "NFC file on its way");
                 Ok(put)
             }
             other => Err(self.link.unexpected(Phase::GetFile, &other)),

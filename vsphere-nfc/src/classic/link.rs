@@ -45,7 +45,7 @@ impl Link {
         Ok(Self::new(blame, stream, max_noise))
     }
 
-    fn new(blame: Blame, stream: Dialled, max_noise: u32) -> Self {
+    pub(super) fn new(blame: Blame, stream: Dialled, max_noise: u32) -> Self {
         Self {
             stream,
             blame,
@@ -113,7 +113,10 @@ impl Link {
         match flushed {
             Err(_) => Err(self.blame.timeout(phase, limit)),
             Ok(Err(error)) => Err(self.last_words(phase, &error).await),
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.noise = self.max_noise;
+                Ok(())
+            }
         }
     }
 
@@ -175,6 +178,8 @@ impl Link {
                 Some(Incoming::End) if std::mem::take(&mut self.empty_frame_may_follow) => {}
                 Some(incoming) => {
                     self.empty_frame_may_follow = false;
+                    // A long transfer may have many of them; what counts is how many come in a row.
+                    self.noise = self.max_noise;
                     return Ok(Some(incoming));
                 }
                 None => return Ok(None),
@@ -220,6 +225,15 @@ impl Link {
         )
     }
 
+    /// Begins a part of what is being sent; it has to [`end`](Sent::end), or none may follow it: the stream would go on
+    /// behind a gap.
+    pub(super) fn begin_part(&self, sent: &mut Sent, phase: Phase) -> Result<()> {
+        match std::mem::replace(&mut sent.is_cut, true) {
+            true => Err(self.blame.lost(phase, "a part before was not sent to its end")),
+            false => Ok(()),
+        }
+    }
+
     /// Ends the session and the connection.
     pub(super) async fn close(mut self, limit: Duration) -> Result<()> {
         self.begin("", Phase::Close)?;
@@ -232,5 +246,18 @@ impl Link {
         }
         let _ = tokio::time::timeout(limit, self.stream.writer.shutdown()).await;
         Ok(())
+    }
+}
+
+/// Whether the parts of a stream were sent whole.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    is_cut: bool,
+}
+
+impl Sent {
+    /// The part was sent.
+    pub(super) fn end(&mut self) {
+        self.is_cut = false;
     }
 }

@@ -46,9 +46,12 @@ fn behind(bytes: &mut [u8], len: usize) -> &mut [u8] {
     &mut bytes[len..]
 }
 
-/// A path keeps its form: brackets, slashes, dots, digits, blanks and what stands behind its last dot.
+/// A path keeps its form: brackets, slashes, dots, digits, blanks and the short word behind its last dot, if that is a
+/// file's: `vmdk`.
 fn names(path: &mut [u8]) {
-    let kept = path.iter().rposition(|byte| *byte == b'.').unwrap_or(path.len());
+    let dot = path.iter().rposition(|byte| *byte == b'.').unwrap_or(path.len());
+    let is_ending = path.len() - dot <= MAX_ENDING && path[dot..].iter().skip(1).all(u8::is_ascii_alphanumeric);
+    let kept = if is_ending { dot } else { path.len() };
     for byte in &mut path[..kept] {
         if !matches!(byte, b'[' | b']' | b'/' | b'.' | b'-' | b' ' | b'0'..=b'9') {
             *byte = b'x';
@@ -65,17 +68,65 @@ fn value(value: &mut [u8]) {
     }
 }
 
-/// Words with a slash or a bracket in them are paths; with a colon or two dots, addresses. Both go.
+/// Paths go, from the first word with a slash or a bracket in it to the last one, as names have blanks; so do addresses
+/// and names of hosts and users, which have a colon, an `@` or a dot within, and what is quoted.
 fn text(text: &mut [u8]) {
+    let is_of_path = |byte: &u8| matches!(byte, b'/' | b'[' | b']' | b'\\');
+    if let (Some(first), Some(last)) = (text.iter().position(is_of_path), text.iter().rposition(is_of_path)) {
+        let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
+        let start = text[..first].iter().rposition(is_blank).map_or(0, |at| at + 1);
+        let end_of_word = |from: usize| text[from..].iter().position(is_blank).map_or(text.len(), |at| from + at);
+        let mut end = end_of_word(last);
+        if !text[last..end].contains(&b'.')
+            && let Some(dot) = text[end..].iter().position(|byte| *byte == b'.')
+            && text.get(end + dot + 1).is_some_and(u8::is_ascii_alphanumeric)
+        {
+            // The rest of a name with blanks, up to its ending.
+            end = end_of_word(end + dot);
+        }
+        while end > start && matches!(text[end - 1], b':' | b',' | b';' | b'.') {
+            end -= 1;
+        }
+        let (before, rest) = text.split_at_mut(start);
+        let (path, behind) = rest.split_at_mut(end - start);
+        words(before);
+        // Between two paths there may be an address.
+        for word in path.split_mut(is_blank).filter(|word| !word.iter().any(is_of_path)) {
+            let dots = word.iter().filter(|byte| **byte == b'.').count();
+            if dots > 1 || word.iter().any(|byte| matches!(byte, b':' | b'@')) {
+                hide(word);
+            }
+        }
+        names(path);
+        words(behind);
+    } else {
+        words(text);
+    }
+}
+
+/// Words that are no paths.
+fn words(text: &mut [u8]) {
+    let mut quote = None;
+    for byte in text.iter_mut() {
+        match quote {
+            Some(mark) if *byte == mark => quote = None,
+            Some(_) => hide(std::slice::from_mut(byte)),
+            None if matches!(byte, b'"' | b'\'') => quote = Some(*byte),
+            None => {}
+        }
+    }
     for word in text.split_mut(|byte| byte.is_ascii_whitespace() || *byte == 0) {
-        let dots = word.iter().filter(|byte| **byte == b'.').count();
-        if word.iter().any(|byte| matches!(byte, b'/' | b'[' | b']')) {
-            names(word);
-        } else if dots > 1 || word.iter().any(|byte| *byte == b':' || !byte.is_ascii()) {
+        let is_within = |at: usize| word.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
+        let has_dot = (0..word.len()).any(|at| word[at] == b'.' && is_within(at));
+        let trimmed = word.strip_suffix(b":").unwrap_or(word);
+        if has_dot || trimmed.iter().any(|byte| matches!(byte, b':' | b'@') || !byte.is_ascii()) {
             hide(word);
         }
     }
 }
+
+/// The longest ending of a file, with its dot.
+const MAX_ENDING: usize = 5;
 
 fn hide(word: &mut [u8]) {
     for byte in word.iter_mut().filter(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii()) {
@@ -99,6 +150,8 @@ mod tests {
     fn a_path_keeps_its_form_and_no_name() {
         assert_eq!(scrubbed(names, "[gold-1] bank db/bank db-000002.vmdk"), "[xxxx-1] xxxx xx/xxxx xx-000002.vmdk");
         assert_eq!(scrubbed(names, "kein"), "xxxx");
+        assert_eq!(scrubbed(names, "[esx.corp] bank/secret"), "[xxx.xxxx] xxxx/xxxxxx");
+        assert_eq!(scrubbed(names, "bank.confidential"), "xxxx.xxxxxxxxxxxx");
     }
 
     #[test]
@@ -114,6 +167,23 @@ mod tests {
             scrubbed(text, "Failed to open /vmfs/volumes/gold/a.vmdk on 10.1.2.3: locked"),
             "Failed to open /xxxx/xxxxxxx/xxxx/x.vmdk on xx.x.x.x: locked"
         );
+    }
+
+    #[test]
+    fn names_with_blanks_hosts_users_and_quoted_words_go_too() {
+        for said in [
+            "Cannot open [gold] my bank/my bank.vmdk: busy",
+            "Host esx1.corp refused root@vc.",
+            "Copy of /gold/a.vmdk from 198.51.100.7 to /corp/b.vmdk",
+            "VM \"BankDB\" of CORP\\joe is locked.",
+        ] {
+            let found = scrubbed(text, said);
+            for secret in ["gold", "bank", "Bank", "esx1", "corp", "root", "CORP", "joe", "198"] {
+                assert!(!found.contains(secret), "{found}");
+            }
+            assert_eq!(found.len(), said.len(), "lengths stay");
+        }
+        assert_eq!(scrubbed(text, "Failed to allocate 2097176 bytes: 5."), "Failed to allocate 2097176 bytes: 5.");
     }
 
     #[test]

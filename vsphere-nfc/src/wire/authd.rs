@@ -38,7 +38,11 @@ impl Banner {
         if !line.starts_with("220") {
             return Err(WireError::Malformed("the first line is not a 220 line"));
         }
-        Ok(Self { line: line.to_owned(), ssl: line.contains("SSL"), sha256: line.contains("SHA256 supported") })
+        Ok(Self {
+            line: super::fault::text(line.as_bytes()),
+            ssl: line.contains("SSL"),
+            sha256: line.contains("SHA256 supported"),
+        })
     }
 }
 
@@ -63,7 +67,7 @@ impl Reply {
             return Err(WHAT);
         }
         let code = digits.parse().map_err(|_| WHAT)?;
-        Ok(Self { code, text: line[3..].trim().to_owned() })
+        Ok(Self { code, text: super::fault::text(line[3..].trim().as_bytes()) })
     }
 }
 
@@ -260,6 +264,8 @@ mod tests {
         let reply = Reply::parse("530 Login incorrect").unwrap();
         assert_eq!((reply.code, reply.text.as_str()), (530, "Login incorrect"));
         assert_eq!(Reply::parse("200").unwrap().text, "");
+        assert_eq!(Reply::parse("530 a\rb\x1b[2J").unwrap().text, "a b [2J", "no line of a log is broken");
+        assert_eq!(Banner::parse("220 a\rb").unwrap().line, "220 a b");
         for bad in ["", "20", "2x0 a", "+20 a", "é0 a"] {
             assert!(Reply::parse(bad).is_err(), "{bad}");
         }

@@ -89,7 +89,7 @@ impl Reader {
                 return Err(WireError::field("the length of a run", run));
             }
             let len = u64::from(sectors) * SECTOR;
-            let end = self.position + len;
+            let end = self.position.saturating_add(len);
             if end > self.capacity {
                 return Err(WireError::field("the end of a run beyond the disk", end));
             }
@@ -184,12 +184,13 @@ fn entries(mut frame: Bytes) -> Result<Vec<(String, String)>, WireError> {
 /// A whole frame, with what stands in front of it, that holds `entries`.
 ///
 /// # Errors
-/// When they do not fit into a frame, a key is empty, or a text has a NUL.
+/// When they do not fit into a frame, a key is empty, or a text has a control character.
 pub fn metadata_frame(entries: &[(String, String)]) -> Result<Bytes, WireError> {
     let mut frame = empty_frame(1);
     for (key, value) in entries {
-        if key.is_empty() || key.contains('\0') || value.contains('\0') {
-            return Err(WireError::Malformed("a key must not be empty, and no text may have a NUL"));
+        // The host writes them into a file of lines.
+        if key.is_empty() || key.chars().chain(value.chars()).any(char::is_control) {
+            return Err(WireError::Malformed("a key must not be empty, and no text may have a control character"));
         }
         // Whatever does not fit into a u32 does not fit into a frame.
         let len = |text: &str| u32::try_from(text.len() + 1).unwrap_or(u32::MAX);
@@ -368,7 +369,10 @@ mod tests {
     #[test]
     fn entries_that_a_frame_cannot_hold_are_refused() {
         assert!(metadata_frame(&[entry("", "x")]).is_err());
-        assert!(metadata_frame(&[entry("a", "b\0c")]).is_err());
+        for text in ["b\0c", "b\nRW 1 FLAT \"/etc/shadow\" 0", "b\rc"] {
+            assert!(metadata_frame(&[entry("a", text)]).is_err(), "{text:?}");
+            assert!(metadata_frame(&[entry(text, "a")]).is_err(), "{text:?}");
+        }
         assert!(metadata_frame(&[entry("a", &"x".repeat(MAX_DISK_LEN))]).is_err());
         let frame = metadata_frame(&[]).unwrap();
         assert_eq!(Reader::new(0).unwrap().frame(frame.slice(HEAD_LEN..)).unwrap(), [Part::Metadata(Vec::new())]);

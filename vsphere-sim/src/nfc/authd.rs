@@ -136,6 +136,7 @@ impl Daemon<'_> {
                         None => (service, false),
                     };
                     let Some(place) = self.place(&service) else {
+                        self.shared.counters.refuse();
                         match self.config.over_limit {
                             OverLimit::Line => self.say(TOO_MANY).await?,
                             OverLimit::Close => return Err(ended("too many connections")),

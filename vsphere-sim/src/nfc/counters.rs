@@ -23,6 +23,7 @@ pub struct NfcCounters {
     open: AtomicU64,
     accepted: AtomicU64,
     most_in_flight: AtomicU64,
+    refused: AtomicU64,
     pub(super) handed_over: Gauge,
     pub(super) via_vcenter: Gauge,
     pub(super) memory: Gauge,
@@ -49,6 +50,11 @@ impl NfcCounters {
     /// Bytes of NFC memory in use: the buffers of all sessions.
     pub fn memory_in_use(&self) -> u64 {
         self.memory.held()
+    }
+
+    /// Connections and sessions that were refused because the host had no place or no memory for them.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// Files that are open now.
@@ -79,6 +85,10 @@ impl NfcCounters {
     pub(super) fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::SeqCst);
         self.open.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn closed(&self) {

@@ -168,6 +168,7 @@ impl Requests {
         }
         self.memory = None;
         let Some(memory) = self.replies.shared().counters.memory.take(total, config.memory) else {
+            self.replies.shared().counters.refuse();
             let text = format!("Failed to allocate the requested {total} bytes");
             return self.replies.error(header.op_id, CODE_OUT_OF_MEMORY, text).await;
         };

@@ -114,7 +114,7 @@ pub(super) fn resolve(
     }
 }
 
-fn make_folder(world: &World, path: &FilePath, parents: bool) -> Result<(), Fault> {
+pub(crate) fn make_folder(world: &World, path: &FilePath, parents: bool) -> Result<(), Fault> {
     let state = world.lock();
     if files::find(world, &state, path).is_some() {
         return Err(exists(path));
@@ -129,7 +129,7 @@ fn make_folder(world: &World, path: &FilePath, parents: bool) -> Result<(), Faul
     std::fs::create_dir_all(files::host_path(world, path)).map_err(|error| io_fault("CannotCreateFile", path, &error))
 }
 
-fn delete(world: &World, path: &FilePath) -> Result<Any, Fault> {
+pub(crate) fn delete(world: &World, path: &FilePath) -> Result<Any, Fault> {
     let state = world.lock();
     if path.within().is_empty() {
         return Err(
@@ -215,7 +215,7 @@ fn rename(world: &Arc<World>, from: &FilePath, to: &FilePath, force: bool) -> Re
 }
 
 /// Where a new file goes; its folder has to exist.
-pub(super) fn target(world: &World, to: &FilePath, force: bool) -> Result<std::path::PathBuf, Fault> {
+pub(crate) fn target(world: &World, to: &FilePath, force: bool) -> Result<std::path::PathBuf, Fault> {
     let state = world.lock();
     match files::find(world, &state, to) {
         Some(Found::Stored(_)) if force => {}

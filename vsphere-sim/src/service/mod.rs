@@ -18,7 +18,7 @@ mod session;
 mod task;
 mod vapp;
 mod view;
-mod virtual_disks;
+pub(crate) mod virtual_disks;
 mod vm;
 mod vslm;
 

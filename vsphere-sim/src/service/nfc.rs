@@ -1,7 +1,7 @@
 //! NfcService: tickets for the 902 server. Not in the public model.
 
 use vsphere_vim_types::internal::{
-    NfcGetServerNfcLibVersion, NfcGetVmFiles, NfcRandomAccessOpenDisk, NfcRandomAccessOpenReadonly,
+    NfcFileManagement, NfcGetServerNfcLibVersion, NfcGetVmFiles, NfcRandomAccessOpenDisk, NfcRandomAccessOpenReadonly,
 };
 use vsphere_vim_types::{HostServiceTicket, ManagedObjectReference};
 
@@ -37,6 +37,14 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
                 true,
             )?))
         }
+        "NfcFileManagement" => {
+            let args: NfcFileManagement = call.args()?;
+            let datastore = args.ds.as_untyped();
+            if *datastore != call.world.fixed(Fixed::Datastore) {
+                return Err(Fault::not_found(datastore));
+            }
+            Ok(call.reply::<NfcFileManagement>(&issue(call, Permit::Datastore)?))
+        }
         "NfcGetServerNfcLibVersion" => {
             // Releases without it name the method in an InvalidRequest.
             let version = call.world.settings.nfc_lib_version;
@@ -48,7 +56,6 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
             check_host(call, Some(args.host_for_access.into()))?;
             Ok(call.reply::<NfcGetServerNfcLibVersion>(&version.cast_signed()))
         }
-        // File operations belong to the classic layer, which this server does not speak yet.
         other => Err(Fault::method_not_found(call.this(), other)),
     }
 }
@@ -77,11 +84,15 @@ fn ticket(
             }
         }
     }
+    issue(call, Permit::Machine { vm: vm.value().to_owned(), disk, write })
+}
+
+fn issue(call: &Call<'_>, permit: Permit) -> Result<HostServiceTicket, Fault> {
     let (address, thumbprint) =
         call.world.nfc.get().ok_or_else(|| Fault::new("SystemError", "The 902 server is not running"))?;
     let personality = call.world.personality();
     let service = personality.nfc_service();
-    let session_id = call.world.tickets.issue(Permit { vm: vm.value().to_owned(), disk, write }, service);
+    let session_id = call.world.tickets.issue(permit, service);
     Ok(HostServiceTicket {
         // A bare host leaves itself out: the client knows it.
         host: (personality == Personality::VCenter).then(|| address.ip().to_string()),

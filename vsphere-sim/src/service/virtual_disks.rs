@@ -166,7 +166,7 @@ fn stored(world: &World, path: &FilePath) -> Result<std::path::PathBuf, Fault> {
 }
 
 /// Where a new disk goes; one that is in the way is removed if that is wanted.
-fn free(world: &World, path: &FilePath, force: bool) -> Result<std::path::PathBuf, Fault> {
+pub(crate) fn free(world: &World, path: &FilePath, force: bool) -> Result<std::path::PathBuf, Fault> {
     if force && matches!(files::find(world, &world.lock(), path), Some(Found::Stored(_))) {
         done(path, vmdk::unlink(files::host_path(world, path), PathPolicy::SameDirectory))?;
     }

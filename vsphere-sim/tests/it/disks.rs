@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vsphere_nfc::{Error, Mode, NfcDisk, NfcOptions, Pin, SessionId, Ticket, TicketError};
+use vsphere_nfc::{
+    Ancestors, DiskPart, DiskSpec as NewDisk, Error, FilesOptions, Mode, NfcDisk, NfcFiles, NfcOptions, Pin, SessionId,
+    Ticket, TicketError, TicketSource,
+};
 use vsphere_sim::{DiskSpec, Power, Simulator, VmSpec};
 use vsphere_vim_types::internal::{
-    NfcGetServerNfcLibVersion, NfcGetVmFiles, NfcRandomAccessOpenDisk, NfcRandomAccessOpenReadonly,
+    NfcFileManagement, NfcGetServerNfcLibVersion, NfcGetVmFiles, NfcRandomAccessOpenDisk, NfcRandomAccessOpenReadonly,
     RetrieveInternalContent,
 };
 use vsphere_vim_types::methods::PowerOnVM_Task;
@@ -52,6 +55,16 @@ async fn ticket(client: &mut Client, vm: &ManagedObjectReference, key: i32, writ
 
 /// Opens a disk with one ticket; a second request for one fails.
 async fn open(ticket: HostServiceTicket, path: &str, mode: Mode) -> Result<NfcDisk, Error> {
+    NfcDisk::open(Arc::new(once(ticket)), path, mode, NfcOptions::default()).await
+}
+
+/// A connection for files with one ticket.
+async fn files(ticket: HostServiceTicket) -> NfcFiles {
+    NfcFiles::connect(&once(ticket), FilesOptions::default()).await.unwrap()
+}
+
+/// A source of one ticket.
+fn once(ticket: HostServiceTicket) -> impl TicketSource {
     let ticket = Ticket {
         host: ticket.host.unwrap(),
         port: ticket.port.unwrap().try_into().unwrap(),
@@ -60,11 +73,33 @@ async fn open(ticket: HostServiceTicket, path: &str, mode: Mode) -> Result<NfcDi
         session_id: SessionId::new(ticket.session_id),
     };
     let once = std::sync::Mutex::new(Some(ticket));
-    let source = move || {
+    move || {
         let next = once.lock().unwrap().take().ok_or_else(|| TicketError::new("only one ticket", false));
         async move { next }
-    };
-    NfcDisk::open(Arc::new(source), path, mode, NfcOptions::default()).await
+    }
+}
+
+/// What a fetched disk reads as, and its disk database.
+async fn fetch_disk(files: &mut NfcFiles, path: &str) -> (Vec<u8>, Vec<(String, String)>) {
+    let mut stream = files.get_disk(path).await.unwrap();
+    let (mut bytes, mut database) = (vec![0; stream.capacity() as usize], Vec::new());
+    while let Some(part) = stream.next().await.unwrap() {
+        match part {
+            DiskPart::Metadata(entries) => database.extend(entries),
+            DiskPart::Data { offset, bytes: data } => bytes[offset as usize..][..data.len()].copy_from_slice(&data),
+            DiskPart::Zeros(_) => {}
+        }
+    }
+    (bytes, database)
+}
+
+async fn fetch_file(files: &mut NfcFiles, path: &str) -> Result<Vec<u8>, Error> {
+    let mut stream = files.get_file(path).await?;
+    let mut content = Vec::new();
+    while let Some(bytes) = stream.next().await? {
+        content.extend_from_slice(&bytes);
+    }
+    Ok(content)
 }
 
 #[tokio::test]
@@ -182,4 +217,81 @@ async fn a_bare_host_leaves_its_name_out_of_tickets() {
     let args = NfcRandomAccessOpenReadonly { vm: vm(&sim, "esx").cast(), disk_device_key: 2000, ..Default::default() };
     let ticket = client.call(&service, &args).await.unwrap();
     assert_eq!((ticket.host, ticket.service.as_str()), (None, "nfc"));
+}
+
+#[tokio::test]
+async fn a_ticket_for_the_datastore_stores_and_fetches_files_and_disks() {
+    let sim = simulator().await;
+    let mut client = Client::login(&sim).await;
+    let service = service(&mut client).await;
+    let ds = root("Datastore", "datastore-10").cast();
+    let args = NfcFileManagement { ds, ..Default::default() };
+    let mut nfc = files(client.call(&service, &args).await.unwrap()).await;
+    nfc.make_directory("[ds1] restored/web", Ancestors::Make).await.unwrap();
+    let mut file = nfc.put_file("[ds1] restored/web/notes.txt", 300_000).await.unwrap();
+    file.write(Bytes::from(vec![b'x'; 300_000])).await.unwrap();
+    file.finish().await.unwrap();
+    assert_eq!(fetch_file(&mut nfc, "[] /vmfs/volumes/ds1/restored/web/notes.txt").await.unwrap(), [b'x'; 300_000]);
+
+    let path = "[ds1] restored/web/web.vmdk";
+    let spec = NewDisk::new(CAPACITY).adapter("ide").metadata("comment", "from afar");
+    for byte in [5, 6] {
+        // The second time over what is there.
+        let mut disk = nfc.put_disk(path, &spec).await.unwrap();
+        disk.zeros(3 * BLOCK).await.unwrap();
+        disk.data(Bytes::from(vec![byte; 4096])).await.unwrap();
+        disk.finish().await.unwrap();
+        let (content, database) = fetch_disk(&mut nfc, path).await;
+        let mut expected = vec![0; CAPACITY as usize];
+        expected[3 * BLOCK as usize..][..4096].fill(byte);
+        assert!(content == expected);
+        for entry in [("adapterType", "ide"), ("comment", "from afar")] {
+            assert!(database.iter().any(|(key, value)| (key.as_str(), value.as_str()) == entry), "{database:?}");
+        }
+    }
+    nfc.delete("[ds1] restored/web/notes.txt").await.unwrap();
+    nfc.close().await.unwrap();
+
+    for (path, word) in [
+        ("[ds1] restored/web/notes.txt", "not found"),
+        ("[ds1] web/web-flat.vmdk", "part of a disk"),
+        ("[ds1] ../etc/passwd", "path"),
+        ("[ds2] web/web.vmdk", "datastore"),
+    ] {
+        let mut nfc = files(client.call(&service, &args).await.unwrap()).await;
+        let error = fetch_file(&mut nfc, path).await.unwrap_err();
+        assert!(error.to_string().contains(word), "{path}: {error}");
+    }
+    // A virtual machine's own disk is in use.
+    let mut nfc = files(client.call(&service, &args).await.unwrap()).await;
+    let error = nfc.delete("[ds1] web/web.vmdk").await.unwrap_err();
+    assert!(matches!(error, Error::Server { .. }), "{error}");
+    let other = NfcFileManagement { ds: root("Datastore", "datastore-99").cast(), ..Default::default() };
+    assert_eq!(client.refused(&service, &other).await, "ManagedObjectNotFound");
+}
+
+#[tokio::test]
+async fn a_ticket_for_a_machine_fetches_its_files_and_changes_none() {
+    let sim = simulator().await;
+    sim.vm("web").unwrap().set_power(Power::Off).unwrap();
+    sim.guest("web").unwrap().disk(2000).unwrap().write_at(5 * BLOCK, &[7; 1024]).unwrap();
+    let mut client = Client::login(&sim).await;
+    let (service, web) = (service(&mut client).await, vm(&sim, "web"));
+    let args = NfcGetVmFiles { vm: web.cast(), ..Default::default() };
+    let mut nfc = files(client.call(&service, &args).await.unwrap()).await;
+    let vmx = fetch_file(&mut nfc, "[ds1] web/web.vmx").await.unwrap();
+    assert!(String::from_utf8(vmx).unwrap().contains("displayName = \"web\""));
+    let (content, database) = fetch_disk(&mut nfc, "[ds1] web/web.vmdk").await;
+    assert_eq!(content.iter().map(|byte| usize::from(*byte == 7)).sum::<usize>(), 1024);
+    assert!(content[5 * BLOCK as usize..][..1024].iter().all(|byte| *byte == 7));
+    assert!(database.iter().any(|(key, _)| key == "adapterType"), "{database:?}");
+    nfc.close().await.unwrap();
+
+    let mut nfc = files(client.call(&service, &args).await.unwrap()).await;
+    assert!(fetch_file(&mut nfc, "[ds1] db/db.vmx").await.is_err());
+    let mut nfc = files(client.call(&service, &args).await.unwrap()).await;
+    let error = nfc.make_directory("[ds1] web/more", Ancestors::Expect).await.unwrap_err();
+    assert!(matches!(error, Error::ReadOnly { .. }), "{error}");
+    let one = ticket(&mut client, &web, 2000, true).await;
+    assert!(fetch_file(&mut files(one).await, "[ds1] web/web.vmx").await.is_err());
 }

@@ -48,6 +48,11 @@ impl HostRoute {
         Self { host, address: None, thumbprint: None, datacenter_path: "ha-datacenter".to_owned(), datastore: None }
     }
 
+    /// The host.
+    pub fn host(&self) -> &MoRef<mo::HostSystem> {
+        &self.host
+    }
+
     /// Dials this `host[:port]` instead of the host's name in vCenter.
     pub fn address(self, address: impl Into<String>) -> Self {
         Self { address: Some(address.into()), ..self }

@@ -50,7 +50,7 @@ pub unsafe extern "C" fn VixDiskLib_ConnectEx(
 /// # Safety
 /// As every function of the interface.
 unsafe fn connect(
-    library: &Library,
+    library: &Arc<Library>,
     params: *const ConnectParams,
     wish: Wish,
     connection: *mut ConnectionHandle,
@@ -62,8 +62,14 @@ unsafe fn connect(
     unsafe { connection.write(ptr::null_mut()) };
     // SAFETY: as the program promises.
     let target = unsafe { Target::of_disks(params) }?;
-    let linked = Linked::open(library, target, &wish)?;
-    let handle = CONNECTIONS.insert(Arc::new(linked));
+    let linked = Arc::new(Linked::open(library, target, &wish)?);
+    let handle = match library.admit(|| CONNECTIONS.insert(Arc::clone(&linked))) {
+        Ok(handle) => handle,
+        Err(failure) => {
+            linked.release(library);
+            return Err(failure);
+        }
+    };
     // SAFETY: as above.
     unsafe { connection.write(handle as ConnectionHandle) };
     Ok(())

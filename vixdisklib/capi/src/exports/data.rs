@@ -3,14 +3,15 @@
 use std::{ffi::c_void, ops::Range, ptr, slice};
 
 use bytes::Bytes;
+use vixdisklib::blocking;
 use vixdisklib_sys::{
     Block, BlockList, CompletionFunc, DiskHandle, MAX_CHUNKS, MIN_CHUNK_SECTORS, SECTOR, Sectors, VixCode, VixError,
 };
 
 use crate::{
     call::{self, Failure, Outcome},
-    connection::invalid,
-    disk::{Completion, DISKS, Pass, Way, disk},
+    completion::Completion,
+    disk::disk,
     given::{self, Kind},
     log::{self, Channel},
 };
@@ -23,8 +24,9 @@ pub unsafe extern "C" fn VixDiskLib_Read(
     count: Sectors,
     buffer: *mut u8,
 ) -> VixError {
-    call::entry("VixDiskLib_Read", |_| {
-        let disk = disk(handle, Way::Synchronous)?;
+    call::result("VixDiskLib_Read", || {
+        let opened = disk(handle)?;
+        let disk = opened.enter()?;
         let place = Place::new(&disk, start, count, buffer.cast_const())?;
         // SAFETY: the program's memory of so many bytes, for the time of the call, as it promises.
         let buffer = unsafe { place.memory_mut(buffer) };
@@ -40,8 +42,9 @@ pub unsafe extern "C" fn VixDiskLib_Write(
     count: Sectors,
     buffer: *const u8,
 ) -> VixError {
-    call::entry("VixDiskLib_Write", |_| {
-        let disk = disk(handle, Way::Synchronous)?;
+    call::result("VixDiskLib_Write", || {
+        let opened = disk(handle)?;
+        let disk = opened.enter()?;
         let place = Place::new(&disk, start, count, buffer)?;
         // SAFETY: the program's memory of so many bytes, for the time of the call, as it promises.
         let data = unsafe { place.memory(buffer) };
@@ -60,20 +63,20 @@ pub unsafe extern "C" fn VixDiskLib_ReadAsync(
     function: Option<CompletionFunc>,
     data: *mut c_void,
 ) -> VixError {
-    call::entry("VixDiskLib_ReadAsync", |library| {
+    call::result("VixDiskLib_ReadAsync", || {
+        let pass = disk(handle)?.pass()?;
         let function = function.ok_or_else(|| Failure::null("callback"))?;
-        let pass = disk(handle, Way::Asynchronous)?;
         let place = Place::new(&pass, start, count, buffer.cast_const())?;
         // SAFETY: the program's memory of so many bytes, until the completion function is called, as it promises.
         let buffer: &'static mut [u8] = unsafe { place.memory_mut(buffer) };
         let completion = Completion::new(function, data, pass);
         if completion.disk().is_direct() {
-            let read = completion.disk().read_into(place.offset, buffer);
-            completion.call(reported("VixDiskLib_ReadAsync", read));
+            let read = reported("VixDiskLib_ReadAsync", || completion.disk().read_into(place.offset, buffer));
+            completion.call(read);
         } else {
-            library.runtime().spawn(async move {
+            completion.disk().runtime().clone().spawn(async move {
                 let read = completion.disk().asynchronous().read_into(place.offset, buffer).await;
-                completion.call(reported("VixDiskLib_ReadAsync", read));
+                completion.call(reported("VixDiskLib_ReadAsync", || read));
             });
         }
         Err(begun())
@@ -90,21 +93,21 @@ pub unsafe extern "C" fn VixDiskLib_WriteAsync(
     function: Option<CompletionFunc>,
     data: *mut c_void,
 ) -> VixError {
-    call::entry("VixDiskLib_WriteAsync", |library| {
+    call::result("VixDiskLib_WriteAsync", || {
+        let pass = disk(handle)?.pass()?;
         let function = function.ok_or_else(|| Failure::null("callback"))?;
-        let pass = disk(handle, Way::Asynchronous)?;
         let place = Place::new(&pass, start, count, buffer)?;
         // SAFETY: the program's memory of so many bytes, at least for the time of the call, as it promises.
         let bytes = unsafe { place.memory(buffer) };
         let completion = Completion::new(function, data, pass);
         if completion.disk().is_direct() {
-            let written = completion.disk().write_from(place.offset, bytes);
-            completion.call(reported("VixDiskLib_WriteAsync", written));
+            let written = reported("VixDiskLib_WriteAsync", || completion.disk().write_from(place.offset, bytes));
+            completion.call(written);
         } else {
             let bytes = Bytes::copy_from_slice(bytes);
-            library.runtime().spawn(async move {
+            completion.disk().runtime().clone().spawn(async move {
                 let written = completion.disk().asynchronous().write_at(place.offset, bytes).await;
-                completion.call(reported("VixDiskLib_WriteAsync", written));
+                completion.call(reported("VixDiskLib_WriteAsync", || written));
             });
         }
         Err(begun())
@@ -114,13 +117,13 @@ pub unsafe extern "C" fn VixDiskLib_WriteAsync(
 /// Waits for all asynchronous operations of a disk, their completion functions included.
 #[unsafe(no_mangle)]
 pub extern "C" fn VixDiskLib_Wait(handle: DiskHandle) -> VixError {
-    call::entry("VixDiskLib_Wait", |_| DISKS.find(handle as usize).ok_or_else(|| invalid("disk"))?.wait())
+    call::result("VixDiskLib_Wait", || disk(handle)?.wait())
 }
 
 /// Makes completed writes as durable as the transport can.
 #[unsafe(no_mangle)]
 pub extern "C" fn VixDiskLib_Flush(handle: DiskHandle) -> VixError {
-    call::entry("VixDiskLib_Flush", |_| Ok(disk(handle, Way::Synchronous)?.flush()?))
+    call::result("VixDiskLib_Flush", || Ok(disk(handle)?.enter()?.flush()?))
 }
 
 /// Lists the allocated blocks of a range of whole chunks, each of at least 128 sectors.
@@ -140,11 +143,12 @@ pub unsafe extern "C" fn VixDiskLib_QueryAllocatedBlocks(
         }
         // SAFETY: not null; valid, as the program promises.
         unsafe { list.write(ptr::null_mut()) };
-        let disk = disk(handle, Way::Synchronous)?;
+        let opened = disk(handle)?;
+        let disk = opened.enter()?;
         check_chunks(start, count, chunk)?;
         let range = bytes_of(&disk, start, count)?;
         // The largest grid that a host may be asked for and that every chunk of the program is made of.
-        let grid = (1 << chunk.trailing_zeros().max(MIN_CHUNK_SECTORS.trailing_zeros())) * SECTOR;
+        let grid = (1 << chunk.trailing_zeros().max(MIN_CHUNK_SECTORS.trailing_zeros())).min(MAX_GRID_SECTORS) * SECTOR;
         let found = library.block_on(disk.asynchronous().allocated_in_chunks(range, grid))?;
         if let vixdisklib::AllocationBasis::Assumed(reason) = &found.basis {
             log::line(Channel::Log, &format!("{} counts as allocated: {reason}", disk.asynchronous().path()));
@@ -206,7 +210,7 @@ struct Place {
 }
 
 impl Place {
-    fn new(disk: &Pass, start: Sectors, count: Sectors, buffer: *const u8) -> Outcome<Self> {
+    fn new(disk: &blocking::Disk, start: Sectors, count: Sectors, buffer: *const u8) -> Outcome<Self> {
         if buffer.is_null() {
             return Err(Failure::null("buffer"));
         }
@@ -233,7 +237,7 @@ impl Place {
 }
 
 /// The byte range of sectors, which must be inside the disk: before the program's memory is looked at.
-fn bytes_of(disk: &Pass, start: Sectors, count: Sectors) -> Outcome<Range<u64>> {
+fn bytes_of(disk: &blocking::Disk, start: Sectors, count: Sectors) -> Outcome<Range<u64>> {
     let capacity = disk.asynchronous().capacity();
     let end = start.checked_add(count).and_then(|end| end.checked_mul(SECTOR)).filter(|end| *end <= capacity);
     let end = end.ok_or_else(|| {
@@ -243,14 +247,18 @@ fn bytes_of(disk: &Pass, start: Sectors, count: Sectors) -> Outcome<Range<u64>> 
     Ok(start * SECTOR..end)
 }
 
-/// The number of a result, with a line in the log when it is a failure.
-fn reported(function: &'static str, result: vixdisklib::Result<()>) -> VixError {
-    call::result(function, || Ok(result?))
+/// The number of what the work gave, with a line in the log when it is a failure. A panic is one too: it must not make
+/// a second answer out of the completion function's.
+fn reported(function: &'static str, work: impl FnOnce() -> vixdisklib::Result<()>) -> VixError {
+    call::result(function, || Ok(work()?))
 }
 
 fn begun() -> Failure {
     Failure::new(VixCode::ASYNC, "")
 }
+
+/// 512 GiB: no chunk that is larger makes the question cheaper, and sectors would not fit into bytes.
+const MAX_GRID_SECTORS: u64 = 1 << 30;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use vixdisklib_sys::{
 use crate::{
     call::{self, Failure, Outcome},
     connection::{invalid, linked},
-    disk::{DISKS, Opened, Way, disk},
+    disk::{DISKS, Opened, disk},
     exports::files::kind_of,
     given::{self, Kind, Texts},
     progress, text,
@@ -39,10 +39,13 @@ pub unsafe extern "C" fn VixDiskLib_Open(
         let path = unsafe { text::required("path", path) }?;
         let linked = linked(connection)?;
         let opened = library.block_on(linked.connection().open_with(path, options_of(flags)?))?;
-        let opened = Opened::new(blocking::Disk::new(opened, library.runtime()), linked);
-        let opened = DISKS.insert(Arc::new(opened));
+        let opened = Arc::new(Opened::new(blocking::Disk::new(opened, library.runtime()), linked));
+        let admitted = library.admit(|| DISKS.insert(Arc::clone(&opened))).inspect_err(|_| {
+            // Nothing was written, so that nothing can be lost.
+            let _ = opened.close(library);
+        })?;
         // SAFETY: as above.
-        unsafe { handle.write(opened as DiskHandle) };
+        unsafe { handle.write(admitted as DiskHandle) };
         Ok(())
     })
 }
@@ -76,8 +79,8 @@ const COMPRESSIONS: [(OpenFlags, CompressionWish); 3] = [
 #[unsafe(no_mangle)]
 pub extern "C" fn VixDiskLib_Close(handle: DiskHandle) -> VixError {
     call::entry("VixDiskLib_Close", |library| {
-        let opened = DISKS.find(handle as usize).ok_or_else(|| invalid("disk"))?;
-        opened.check_may_wait()?;
+        let opened = disk(handle)?;
+        opened.check_may_close()?;
         DISKS.remove(handle as usize).ok_or_else(|| invalid("disk"))?;
         opened.close(library)
     })
@@ -92,7 +95,7 @@ pub unsafe extern "C" fn VixDiskLib_GetInfo(handle: DiskHandle, info: *mut *mut 
         }
         // SAFETY: not null; valid, as the program promises.
         unsafe { info.write(ptr::null_mut()) };
-        let found = disk(handle, Way::Synchronous)?.info()?;
+        let found = disk(handle)?.enter()?.info()?;
         // SAFETY: as above.
         unsafe { info.write(info_of(&found)) };
         Ok(())
@@ -138,7 +141,7 @@ pub extern "C" fn VixDiskLib_GetTransportMode(handle: DiskHandle) -> *const c_ch
     let mut name: *const c_char = ptr::null();
     // The error has been logged; null is all that this function can answer.
     let _ = call::entry("VixDiskLib_GetTransportMode", |_| {
-        name = name_of(disk(handle, Way::Synchronous)?.asynchronous().transport()).as_ptr();
+        name = name_of(disk(handle)?.enter()?.asynchronous().transport()).as_ptr();
         Ok(())
     });
     name
@@ -168,7 +171,8 @@ pub unsafe extern "C" fn VixDiskLib_CreateChild(
     call::entry("VixDiskLib_CreateChild", |library| {
         // SAFETY: as the program promises.
         let path = unsafe { text::required("childPath", child_path) }?;
-        let parent = disk(parent, Way::Synchronous)?;
+        let opened = disk(parent)?;
+        let parent = opened.enter()?;
         let (parent, kind) = (parent.asynchronous(), kind_of(disk_type)?);
         Ok(progress::run(library, function, data, |progress| parent.create_child(&path, kind, progress))?)
     })
@@ -178,7 +182,8 @@ pub unsafe extern "C" fn VixDiskLib_CreateChild(
 #[unsafe(no_mangle)]
 pub extern "C" fn VixDiskLib_IsAttachPossible(parent: DiskHandle, child: DiskHandle) -> VixError {
     call::entry("VixDiskLib_IsAttachPossible", |library| {
-        let (parent, child) = (disk(parent, Way::Synchronous)?, disk(child, Way::Synchronous)?);
+        let (parent, child) = (disk(parent)?, disk(child)?);
+        let (parent, child) = (parent.enter()?, child.enter()?);
         Ok(library.block_on(Disk::is_attach_possible(parent.asynchronous(), child.asynchronous()))?)
     })
 }
@@ -187,7 +192,8 @@ pub extern "C" fn VixDiskLib_IsAttachPossible(parent: DiskHandle, child: DiskHan
 #[unsafe(no_mangle)]
 pub extern "C" fn VixDiskLib_Attach(parent: DiskHandle, child: DiskHandle) -> VixError {
     call::entry("VixDiskLib_Attach", |library| {
-        let (parent, child) = (disk(parent, Way::Synchronous)?, disk(child, Way::Synchronous)?);
+        let (parent, child) = (disk(parent)?, disk(child)?);
+        let (parent, child) = (parent.enter()?, child.enter()?);
         Ok(library.block_on(Disk::attach(parent.asynchronous(), child.asynchronous()))?)
     })
 }
@@ -200,7 +206,8 @@ pub unsafe extern "C" fn VixDiskLib_Shrink(
     data: *mut c_void,
 ) -> VixError {
     call::entry("VixDiskLib_Shrink", |library| {
-        let disk = disk(handle, Way::Synchronous)?;
+        let opened = disk(handle)?;
+        let disk = opened.enter()?;
         Ok(progress::run(library, function, data, |progress| disk.asynchronous().shrink(progress))?)
     })
 }
@@ -213,7 +220,8 @@ pub unsafe extern "C" fn VixDiskLib_Defragment(
     data: *mut c_void,
 ) -> VixError {
     call::entry("VixDiskLib_Defragment", |library| {
-        let disk = disk(handle, Way::Synchronous)?;
+        let opened = disk(handle)?;
+        let disk = opened.enter()?;
         Ok(progress::run(library, function, data, |progress| disk.asynchronous().defragment(progress))?)
     })
 }
@@ -229,7 +237,8 @@ pub unsafe extern "C" fn VixDiskLib_SpaceNeededForClone(
         if bytes.is_null() {
             return Err(Failure::null("spaceNeeded"));
         }
-        let disk = disk(handle, Way::Synchronous)?;
+        let opened = disk(handle)?;
+        let disk = opened.enter()?;
         let needed = library.block_on(disk.asynchronous().space_needed_for_clone(kind_of(disk_type)?))?;
         // SAFETY: not null; valid, as the program promises.
         unsafe { bytes.write(needed) };

@@ -6,7 +6,7 @@ use vixdisklib_sys::{DiskHandle, VixCode, VixError};
 
 use crate::{
     call::{self, Failure, Outcome},
-    disk::{Way, disk},
+    disk::disk,
     text,
 };
 
@@ -22,7 +22,7 @@ pub unsafe extern "C" fn VixDiskLib_ReadMetadata(
     call::entry("VixDiskLib_ReadMetadata", |_| {
         // SAFETY: as the program promises.
         let key = unsafe { text::required("key", key) }?;
-        let value = disk(handle, Way::Synchronous)?.metadata(&key)?;
+        let value = disk(handle)?.enter()?.metadata(&key)?;
         let value = value.ok_or_else(|| Failure::new(VixCode::DISK_KEY_NOTFOUND, format!("there is no {key}")))?;
         // SAFETY: as the program promises.
         unsafe { hand_out(value.as_bytes(), buffer, len, required) }
@@ -44,7 +44,8 @@ pub unsafe extern "C" fn VixDiskLib_WriteMetadata(
         }
         // SAFETY: as the program promises.
         let value = unsafe { text::optional("value", value) }?.unwrap_or_default();
-        let disk = disk(handle, Way::Synchronous)?;
+        let opened = disk(handle)?;
+        let disk = opened.enter()?;
         Ok(library.block_on(disk.asynchronous().set_metadata(&key, &value))?)
     })
 }
@@ -58,7 +59,7 @@ pub unsafe extern "C" fn VixDiskLib_GetMetadataKeys(
     required: *mut usize,
 ) -> VixError {
     call::entry("VixDiskLib_GetMetadataKeys", |library| {
-        let keys = library.block_on(disk(handle, Way::Synchronous)?.asynchronous().metadata_keys())?;
+        let keys = library.block_on(disk(handle)?.enter()?.asynchronous().metadata_keys())?;
         let list: Vec<u8> = keys.iter().flat_map(|key| key.bytes().chain([0])).collect();
         // SAFETY: as the program promises.
         unsafe { hand_out(&list, buffer, len, required) }

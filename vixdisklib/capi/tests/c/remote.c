@@ -135,6 +135,42 @@ static void reading(void)
     free(buffer);
 }
 
+/* Completion functions that wait for other disks: more of them than the library has threads. */
+static VixDiskLibHandle waited_for;
+static struct completion waited;
+
+static void waiting_completion(void *data, VixError result)
+{
+    static uint8 sectors[64][512];
+
+    CHECK(result == VIX_OK);
+    GIVES(VIX_ASYNC, VixDiskLib_ReadAsync(waited_for, 2048, 1, sectors[(intptr_t)data], on_completion, &waited));
+    WORKS(VixDiskLib_Wait(waited_for));
+}
+
+static void completions_that_wait(void)
+{
+    VixDiskLibConnectParams *params = params_of(arguments[5]);
+    VixDiskLibConnection connection;
+    VixDiskLibHandle disk;
+    uint8 *buffer = malloc(64 * 512);
+    int at;
+
+    begin(&waited);
+    WORKS(VixDiskLib_ConnectEx(params, TRUE, NULL, arguments[7], &connection));
+    VixDiskLib_FreeConnectParams(params);
+    WORKS(VixDiskLib_Open(connection, arguments[6], VIXDISKLIB_FLAG_OPEN_READ_ONLY, &disk));
+    WORKS(VixDiskLib_Open(connection, arguments[6], VIXDISKLIB_FLAG_OPEN_READ_ONLY, &waited_for));
+    WORKS(VixDiskLib_Disconnect(connection));
+    for (at = 0; at < 64; at++)
+        GIVES(VIX_ASYNC, VixDiskLib_ReadAsync(disk, (VixDiskLibSectorType)at, 1, buffer + at * 512, waiting_completion,
+                                              (void *)(intptr_t)at));
+    WORKS(VixDiskLib_Close(disk));
+    WORKS(await_calls(&waited, 64));
+    WORKS(VixDiskLib_Close(waited_for));
+    free(buffer);
+}
+
 static void compressions(void)
 {
     const uint32 flags[] = {VIXDISKLIB_FLAG_OPEN_COMPRESSION_FASTLZ, VIXDISKLIB_FLAG_OPEN_COMPRESSION_SKIPZ};
@@ -234,6 +270,7 @@ int main(int argc, char **argv)
     refusals();
     around_access();
     reading();
+    completions_that_wait();
     compressions();
     writing();
     cloning();

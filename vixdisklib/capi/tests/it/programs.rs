@@ -29,6 +29,12 @@ fn eight_threads_on_eight_handles_and_one_shared() {
     in_a_folder("threads", Build::Sanitized);
 }
 
+#[test]
+fn calls_from_callbacks_at_exit_after_forks_and_in_races_do_no_harm() {
+    in_a_folder("misuse", Build::Plain);
+    in_a_folder("misuse", Build::Sanitized);
+}
+
 /// Runs the program for remote disks against a site.
 fn remote(build: Build, transport: &str, spec: &str, thumbprint: fn(&Site) -> String) {
     let (site, lib, out) = (Site::new(), installed(), tempfile::tempdir().unwrap());

@@ -103,6 +103,10 @@ impl Negotiation {
     pub fn answer(&mut self, number: u32, data: &[u8], exports: &[ExportFacts], out: &mut BytesMut) -> Next {
         let mut answers = Answers { option: number, out };
         let option = ClientOption::decode(number, data);
+        if number == number::SET_META_CONTEXT {
+            // A choice replaces the one before, also when it fails.
+            self.allocation_of = None;
+        }
         if self.encryption == Encryption::Required {
             match option {
                 Ok(ClientOption::StartTls | ClientOption::Abort) => {}
@@ -188,7 +192,6 @@ impl Negotiation {
     }
 
     fn set_contexts(&mut self, request: &MetaRequest, exports: &[ExportFacts], answers: &mut Answers<'_>) -> Next {
-        self.allocation_of = None;
         let export = match self.context_export(request, exports, answers) {
             Ok(export) => export,
             Err(refused) => return refused,
@@ -390,6 +393,18 @@ mod tests {
         ask(&mut state, number::SET_META_CONTEXT, &contexts("db", BASE_ALLOCATION));
         let (next, _) = ask(&mut state, number::GO, &go("web"));
         assert_eq!(next, Next::Transmit { export: 0, modes: Modes { structured: true, allocation: false } });
+    }
+
+    #[test]
+    fn a_choice_of_contexts_that_fails_leaves_none() {
+        for failing in [contexts("no", BASE_ALLOCATION), vec![0; 3], vec![0xff; 20]] {
+            let mut state = begin(Encryption::Off);
+            ask(&mut state, number::STRUCTURED_REPLY, b"");
+            ask(&mut state, number::SET_META_CONTEXT, &contexts("web", BASE_ALLOCATION));
+            ask(&mut state, number::SET_META_CONTEXT, &failing);
+            let (next, _) = ask(&mut state, number::GO, &go("web"));
+            assert_eq!(next, Next::Transmit { export: 0, modes: Modes { structured: true, allocation: false } });
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use tokio::runtime::Handle;
 use vmdk::{CopyOptions, Image, PathPolicy, convert, stream};
 
-use super::blocking;
+use super::{blocking, files_of};
 use crate::{
     clone::CloneJob,
     create::{CreateSpec, DiskKind},
@@ -45,7 +45,7 @@ struct Work {
     paths: PathPolicy,
     spec: CreateSpec,
     overwrite: bool,
-    /// The links of the source, which must not be written over.
+    /// The files of the source, which must not be removed.
     source_chain: Vec<String>,
     progress: Option<Progress>,
     cancelled: Arc<AtomicBool>,
@@ -68,11 +68,22 @@ impl Work {
             let name = self.path.display().to_string();
             vmdk::Error::io("create", name, None, io::ErrorKind::AlreadyExists.into())
         };
-        let same = |other: &Path| matches!((other.canonicalize(), self.path.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if !self.overwrite || self.source_chain.iter().any(|link| same(Path::new(link))) {
+        let real = |file: &String| Path::new(file).canonicalize().ok();
+        if !self.overwrite {
+            return Err(exists());
+        }
+        let own = std::iter::once(self.path.to_string_lossy().into_owned()).chain(self.files_in_the_way());
+        let own: Vec<_> = own.filter_map(|file| real(&file)).collect();
+        if self.source_chain.iter().filter_map(real).any(|file| own.contains(&file)) {
             return Err(exists());
         }
         vmdk::unlink(&self.path, self.paths)
+    }
+
+    /// Those that the disk in the way has, as far as it can be read: its descriptor may name files of the source.
+    fn files_in_the_way(&self) -> Vec<String> {
+        let options = vmdk::OpenOptions::new().single_link(true).paths(self.paths);
+        vmdk::Disk::open(&self.path, &options).map_or_else(|_| Vec::new(), |disk| files_of(&disk))
     }
 
     fn convert(&self, source: &dyn Image, spec: &vmdk::CreateSpec) -> vmdk::Result<()> {

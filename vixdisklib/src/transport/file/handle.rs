@@ -20,7 +20,7 @@ use super::super::DirectIo;
 use super::{
     BoxFuture, DiskHandle,
     attached::WithParent,
-    flatten,
+    files_of, flatten,
     local_image::LocalImage,
     rewrite::{defragment, shrink},
 };
@@ -28,6 +28,7 @@ use crate::{
     allocation::{Allocation, Chunks},
     create::DiskKind,
     error::{AttachProblem, Error, Result},
+    governor::Place,
     info::DiskInfo,
     mode::TransportMode,
     open::OpenOptions,
@@ -48,10 +49,18 @@ pub(super) struct FileHandle {
     /// It has a parent that was left out.
     is_part: AtomicBool,
     options: vmdk::OpenOptions,
+    /// Where it takes turns with other disks.
+    place: Option<Place>,
 }
 
 impl FileHandle {
-    pub(super) fn new(disk: vmdk::Disk, path: &str, vmdk_options: vmdk::OpenOptions, options: &OpenOptions) -> Self {
+    pub(super) fn new(
+        disk: vmdk::Disk,
+        path: &str,
+        vmdk_options: vmdk::OpenOptions,
+        options: &OpenOptions,
+        place: Option<Place>,
+    ) -> Self {
         let has_parent =
             || disk.descriptor().is_some_and(|own| own.parent_cid().is_ok_and(|cid| cid != vmdk::Cid::NONE));
         Self {
@@ -63,6 +72,14 @@ impl FileHandle {
             parent: Mutex::new(None),
             options: vmdk_options,
             disk: Arc::new(RwLock::new(Some(disk))),
+            place,
+        }
+    }
+
+    /// Waits for the disk's turn. It is over at once: an attached parent may need one to answer.
+    async fn turn(&self, bytes: u64) {
+        if let Some(place) = &self.place {
+            place.turn(bytes).await;
         }
     }
 
@@ -188,19 +205,27 @@ impl DiskHandle for FileHandle {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes>> {
-        Box::pin(self.run("reading", move |disk| {
-            let mut buffer = vec![0; len];
-            disk.read_at(offset, &mut buffer)?;
-            Ok(buffer.into())
-        }))
+        Box::pin(async move {
+            self.turn(len as u64).await;
+            let read = move |disk: &vmdk::Disk| {
+                let mut buffer = vec![0; len];
+                disk.read_at(offset, &mut buffer)?;
+                Ok(buffer.into())
+            };
+            self.run("reading", read).await
+        })
     }
 
     fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<()>> {
         let unbuffered = self.unbuffered;
-        Box::pin(self.run("writing", move |disk| {
-            disk.write_at(offset, &data)?;
-            if unbuffered { disk.flush() } else { Ok(()) }
-        }))
+        Box::pin(async move {
+            self.turn(data.len() as u64).await;
+            let write = move |disk: &vmdk::Disk| {
+                disk.write_at(offset, &data)?;
+                if unbuffered { disk.flush() } else { Ok(()) }
+            };
+            self.run("writing", write).await
+        })
     }
 
     fn zero_range(&self, range: Range<u64>) -> BoxFuture<'_, Result<()>> {
@@ -275,11 +300,17 @@ impl DiskHandle for FileHandle {
 
     #[cfg(feature = "blocking")]
     fn direct(&self) -> Option<&dyn DirectIo> {
-        Some(self)
+        // Turns are waited for by tasks.
+        self.place.is_none().then_some(self)
     }
 
     fn shrink(&self, progress: Option<Progress>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.run("shrinking", move |disk| shrink(disk, progress.as_ref())))
+        Box::pin(async move {
+            // Alone: what is written between finding zeros and giving them back would be lost.
+            let disk = Arc::clone(&self.disk).write_owned().await;
+            let work = move || disk.as_ref().map_or(Ok(()), |disk| shrink(disk, progress.as_ref()));
+            flatten(spawn_blocking(work).await, "shrinking", &self.path)
+        })
     }
 
     fn defragment(&self, progress: Option<Progress>) -> BoxFuture<'_, Result<()>> {
@@ -287,13 +318,15 @@ impl DiskHandle for FileHandle {
     }
 
     fn local_image(&self) -> Option<Arc<dyn vmdk::Image>> {
+        if self.place.is_some() {
+            return None; // Turns are waited for by tasks.
+        }
         let (disk, path) = (Arc::clone(&self.disk), Arc::clone(&self.path));
         Some(Arc::new(LocalImage { disk, path, capacity: self.capacity }))
     }
 
     fn chain(&self) -> BoxFuture<'_, Result<Vec<String>>> {
-        let names = |disk: &vmdk::Disk| disk.links().map(|link| link.path.to_string_lossy().into_owned()).collect();
-        Box::pin(self.run("listing the links of", move |disk| Ok(names(disk))))
+        Box::pin(self.run("listing the links of", |disk| Ok(files_of(disk))))
     }
 
     fn link(&self) -> BoxFuture<'_, Result<Option<Link>>> {

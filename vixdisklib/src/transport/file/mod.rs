@@ -21,6 +21,7 @@ use crate::{
     clone::CloneJob,
     create::CreateSpec,
     error::{Error, Result},
+    governor::Governor,
     mode::TransportMode,
     open::{Access, OpenOptions},
     progress::{Progress, tell},
@@ -30,11 +31,12 @@ use crate::{
 /// Opens files of this machine.
 pub(crate) struct FileTransport {
     options: vmdk::OpenOptions,
+    governor: Option<Governor>,
 }
 
 impl FileTransport {
-    pub(crate) fn new(options: vmdk::OpenOptions) -> Self {
-        Self { options }
+    pub(crate) fn new(options: vmdk::OpenOptions, governor: Option<Governor>) -> Self {
+        Self { options, governor }
     }
 
     async fn open_disk(&self, path: &str, access: Access, options: &OpenOptions) -> Result<FileHandle> {
@@ -45,7 +47,8 @@ impl FileTransport {
         let vmdk_options = self.options.clone().access(access.into()).single_link(options.single_link);
         let opening = (path.to_owned(), vmdk_options.clone());
         let disk = blocking("opening", path, move || vmdk::Disk::open(opening.0, &opening.1)).await?;
-        Ok(FileHandle::new(disk, path, vmdk_options, options))
+        let place = self.governor.as_ref().map(|governor| governor.share(THIS_MACHINE.into()));
+        Ok(FileHandle::new(disk, path, vmdk_options, options, place))
     }
 }
 
@@ -133,6 +136,15 @@ pub(crate) fn check_path(path: &str) -> Result<()> {
     Err(Error::WrongPath { mode: TransportMode::File, path: path.to_owned(), expected })
 }
 
+/// The files of a disk and of its parents.
+fn files_of(disk: &vmdk::Disk) -> Vec<String> {
+    let files = |link: &vmdk::LinkInfo| {
+        let descriptor = link.path.to_string_lossy().into_owned();
+        std::iter::once(descriptor).chain(link.data_files.clone()).collect::<Vec<_>>()
+    };
+    disk.links().flat_map(|link| files(&link)).collect()
+}
+
 /// Runs `work` on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     operation: &'static str,
@@ -148,3 +160,6 @@ fn flatten<T>(done: Result<vmdk::Result<T>, JoinError>, operation: &'static str,
         Err(_) => Err(Error::CutOff { operation, path: path.to_owned() }),
     }
 }
+
+/// The host of all files. No host of a server is called so: those have the server's name before theirs.
+pub(super) const THIS_MACHINE: &str = "this machine";

@@ -95,7 +95,7 @@ pub enum HttpsError {
         found: Option<u64>,
     },
     /// Anything else that the server or the network answered with.
-    #[error("reading {file} failed")]
+    #[error("asking the server about {file}, or sending it, failed")]
     Server {
         /// The file.
         file: String,
@@ -112,7 +112,7 @@ impl HttpsError {
         match (source.transport_kind(), &source) {
             (Some(HttpStatus(status @ (403 | 423 | 500))), _) => Self::Refused { file, status, source },
             (_, vsphere_vim::Error::NotFound { .. }) => Self::NotFound { file },
-            (_, vsphere_vim::Error::Unsupported { .. }) => Self::RangeIgnored { file, range },
+            (_, vsphere_vim::Error::Unsupported { .. }) if !range.is_empty() => Self::RangeIgnored { file, range },
             (_, vsphere_vim::Error::Protocol(problem)) => {
                 Self::WrongAnswer { file, range, problem: problem.what.to_string() }
             }

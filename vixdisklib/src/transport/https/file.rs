@@ -5,15 +5,21 @@ use std::{io, ops::Range, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use vmdk::{AsyncReadAt, SourceHint};
-use vsphere_vim::datastore::{Datastore, DatastorePath};
+use vsphere_vim::{
+    RetryPolicy,
+    datastore::{Datastore, DatastorePath},
+};
 
 use super::{error::HttpsError, options::HttpsOptions};
+use crate::governor::{Place, Turn};
 
 /// What the files of one disk share: settings, and the right to use a connection.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) options: HttpsOptions,
     connections: Semaphore,
+    /// Where it takes turns with other disks.
+    place: Option<Place>,
 }
 
 /// A file that is open. There is nothing on the server to close.
@@ -33,8 +39,12 @@ struct Inner {
 }
 
 impl Channel {
-    pub(super) fn new(options: HttpsOptions) -> Self {
-        Self { connections: Semaphore::new(options.connections), options }
+    pub(super) fn new(options: HttpsOptions, place: Option<Place>) -> Self {
+        Self { connections: Semaphore::new(options.connections), options, place }
+    }
+
+    async fn turn(&self, bytes: u64) -> Option<Turn> {
+        Some(self.place.as_ref()?.connection(bytes).await)
     }
 }
 
@@ -42,17 +52,8 @@ impl FolderFile {
     /// Asks for the file's size. Nothing is known of a file whose size the server does not tell.
     pub(super) async fn open(channel: Arc<Channel>, store: Datastore, path: DatastorePath) -> Result<Self, HttpsError> {
         let failed = |source| HttpsError::of_server(&path, 0..0, source);
-        let (size, modified) = match store.stat(&path).await {
-            Ok(None) => return Err(HttpsError::NotFound { file: path.to_string() }),
-            Ok(Some(stat)) if stat.size.is_some() => (stat.size, stat.modified),
-            // Servers that do not answer HEAD, or not with a length, tell it with the first byte.
-            Ok(Some(_)) | Err(vsphere_vim::Error::Transport(_)) => {
-                let first = store.read(&path).range(0..1).exactly().retry(channel.options.retry.clone());
-                let first = first.open().await.map_err(failed)?;
-                (first.file_size(), first.modified().map(str::to_owned))
-            }
-            Err(error) => return Err(failed(error)),
-        };
+        let seen = look_at(&store, &path, Some(&channel.options.retry)).await.map_err(failed)?;
+        let (size, modified) = seen.ok_or_else(|| HttpsError::NotFound { file: path.to_string() })?;
         let len = size.ok_or_else(|| HttpsError::WrongAnswer {
             file: path.to_string(),
             range: 0..1,
@@ -61,6 +62,39 @@ impl FolderFile {
         tracing::debug!(file = %path, len, "open over HTTPS");
         let connections = Semaphore::new(channel.options.per_file);
         Ok(Self { inner: Arc::new(Inner { channel, store, path, len, modified, connections }) })
+    }
+}
+
+/// Asks for a file's size and `Last-Modified`; `None` when there is no such file.
+///
+/// Servers that do not answer HEAD, or not with a length, tell them with the first byte. So do those that name no bytes:
+/// proxies say 0 for what has no body.
+pub(crate) async fn look_at(
+    store: &Datastore,
+    path: &DatastorePath,
+    retry: Option<&RetryPolicy>,
+) -> vsphere_vim::Result<Option<(Option<u64>, Option<String>)>> {
+    let head = store.stat(path).await;
+    let is_empty = match &head {
+        Ok(None) => return Ok(None),
+        Ok(Some(stat)) if stat.size.is_some_and(|size| size > 0) => {
+            return head.map(|stat| stat.map(|stat| (stat.size, stat.modified)));
+        }
+        Ok(Some(stat)) => stat.size == Some(0),
+        Err(vsphere_vim::Error::Transport(_)) => false,
+        Err(_) => return head.map(|_| None),
+    };
+    let first = store.read(path).range(0..1).exactly();
+    let first = match retry {
+        Some(policy) => first.retry(policy.clone()),
+        None => first,
+    };
+    match first.open().await {
+        Ok(first) => Ok(Some((first.file_size(), first.modified().map(str::to_owned)))),
+        Err(vsphere_vim::Error::NotFound { .. }) => Ok(None),
+        // There is no first byte.
+        Err(vsphere_vim::Error::InvalidInput { .. }) if is_empty => Ok(Some((Some(0), None))),
+        Err(error) => Err(error),
     }
 }
 
@@ -94,6 +128,7 @@ impl Inner {
     async fn read(&self, range: Range<u64>) -> Result<Bytes, HttpsError> {
         let _of_file = self.connections.acquire().await.expect("the semaphores are never closed");
         let _of_disk = self.channel.connections.acquire().await.expect("the semaphores are never closed");
+        let _turn = self.channel.turn(range.end - range.start).await;
         let limit = self.channel.options.request_timeout;
         match timeout(limit, self.exchange(range.clone())).await {
             Ok(read) => read,

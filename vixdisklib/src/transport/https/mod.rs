@@ -29,6 +29,7 @@ use tokio::sync::OnceCell;
 use vmdk::{AsyncDisk, MapKind};
 use vsphere_vim::datastore::DatastorePath;
 
+pub(crate) use self::file::look_at;
 pub use self::{error::HttpsError, options::HttpsOptions};
 use self::{
     file::{Channel, FolderFile},
@@ -39,6 +40,7 @@ use super::{BoxFuture, DiskHandle, Transport, refuse};
 use crate::{
     allocation::{Allocation, Chunks},
     error::{Error, Result},
+    governor::Governor,
     info::DiskInfo,
     machine::Machine,
     mode::TransportMode,
@@ -49,12 +51,13 @@ use crate::{
 pub(crate) struct HttpsTransport {
     machine: Machine,
     options: HttpsOptions,
+    governor: Option<Governor>,
     places: OnceCell<Places>,
 }
 
 impl HttpsTransport {
-    pub(crate) fn new(machine: Machine, options: HttpsOptions) -> Self {
-        Self { machine, options, places: OnceCell::new() }
+    pub(crate) fn new(machine: Machine, options: HttpsOptions, governor: Option<Governor>) -> Self {
+        Self { machine, options, governor, places: OnceCell::new() }
     }
 
     async fn open_disk(&self, path: &str, access: Access, options: &OpenOptions) -> Result<HttpsHandle> {
@@ -70,7 +73,8 @@ impl HttpsTransport {
         let failed = |error| Error::https("opening", path)(error);
         places.check_has_files(&wanted).map_err(failed)?;
         let absolute = places.absolute(&wanted).map_err(failed)?;
-        let channel = Arc::new(Channel::new(self.options.clone()));
+        let place = self.machine.share_https(self.governor.as_ref(), &self.options.route).await?;
+        let channel = Arc::new(Channel::new(self.options.clone(), place));
         let resolver = FolderResolver::new(places, channel);
         let chain = vmdk::OpenOptions::new()
             .paths(self.options.paths)

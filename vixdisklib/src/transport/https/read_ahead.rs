@@ -37,7 +37,7 @@ struct State {
     end: u64,
     /// How many reads in a row began there.
     streak: u32,
-    /// Ascending, without gaps between them.
+    /// Ascending. A read that went beyond the last of them leaves a gap before the next.
     windows: VecDeque<Window>,
     tasks: JoinSet<()>,
 }
@@ -70,6 +70,9 @@ impl ReadAhead {
         let mut whole = BytesMut::new();
         let mut at = offset;
         for (range, mut bytes) in windows {
+            if range.start > at {
+                break;
+            }
             let fetched = bytes.wait_for(|fetched| !matches!(fetched, Fetched::Running)).await;
             let Ok(Fetched::Done(bytes)) = fetched.map(|fetched| fetched.clone()) else { break };
             let end = wanted.end.min(range.end);
@@ -224,6 +227,41 @@ mod tests {
             check(&ahead, &source, at, 4096).await;
         }
         assert_eq!(source.bytes.load(Ordering::Relaxed), 200 * 4096);
+    }
+
+    #[tokio::test]
+    async fn reads_out_of_order_over_a_gap_between_windows_get_their_bytes() {
+        for (budget, overshoot) in [(64 << 10, MIB), (MIB, 3 * MIB / 2)] {
+            let (ahead, source) = (ReadAhead::new(budget, 1 << 40), Arc::new(Counted::default()));
+            let mut at = 0;
+            for len in [4096, 4096, 4096, 4096, overshoot] {
+                check(&ahead, &source, at, len as usize).await;
+                at += len;
+            }
+            // Those behind come late, and begin in what was read before.
+            for back in [SLACK, SLACK / 2, 1] {
+                let start = ahead.lock().end - back;
+                check(&ahead, &source, start, MIB as usize + 7).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn readers_that_jump_about_get_their_bytes() {
+        let mut state = 7_u64;
+        let mut below = |limit: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
+            (state >> 33) % limit
+        };
+        for budget in [64 << 10, 100 << 10, 256 << 10] {
+            let (ahead, source) = (ReadAhead::new(budget, 1 << 40), Arc::new(Counted::default()));
+            let mut at = 1 << 30;
+            for _ in 0..60 {
+                let len = 1 + below(3 << 16);
+                check(&ahead, &source, at, len as usize).await;
+                at = (at + len + below(SLACK / 8)).saturating_sub(below(SLACK / 8));
+            }
+        }
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Tickets for one disk of a virtual machine.
+//! Tickets for one disk of a virtual machine, and for the files of a datastore.
 
 use vsphere_nfc::{BoxFuture, Pin, ServerVersion, SessionId, Ticket, TicketError, TicketSource};
 use vsphere_vim::{DeviceKey, MoRef, NfcTicket, Thumbprint, Vim, mo};
@@ -71,6 +71,34 @@ impl TicketSource for VmTickets {
 
     fn server_version(&self) -> BoxFuture<'_, ServerVersion> {
         Box::pin(self.ask_version())
+    }
+}
+
+/// Tickets for the files of a datastore, for [`vsphere_nfc::NfcFiles`]. The server is asked for one whenever a connection
+/// is made.
+pub struct DatastoreTickets {
+    vim: Vim,
+    store: MoRef<mo::Datastore>,
+}
+
+impl DatastoreTickets {
+    /// Tickets for that datastore.
+    pub fn new(vim: &Vim, store: &MoRef<mo::Datastore>) -> Self {
+        Self { vim: vim.clone(), store: store.clone() }
+    }
+
+    async fn fetch(&self) -> Result<Ticket, TicketError> {
+        let failed = |error: vsphere_vim::Error| {
+            let message = format!("no ticket for the files of {}", self.store);
+            TicketError::from_error(message, error.is_retryable(), error)
+        };
+        convert(self.vim.nfc_datastore_ticket(&self.store).await.map_err(failed)?)
+    }
+}
+
+impl TicketSource for DatastoreTickets {
+    fn ticket(&self) -> BoxFuture<'_, Result<Ticket, TicketError>> {
+        Box::pin(self.fetch())
     }
 }
 

@@ -53,6 +53,15 @@ pub enum Error {
         symbol: &'static str,
     },
 
+    /// A library is older than what is asked of it.
+    #[error("the loaded library is too old for {what}, which came with {since}")]
+    TooOld {
+        /// What is asked.
+        what: &'static str,
+        /// The release that brought it.
+        since: &'static str,
+    },
+
     /// Another library, or the same with other settings, is in use: one a process is the rule.
     #[error("{} is in use already, with {difference}", .loaded.display())]
     InUse {
@@ -178,6 +187,7 @@ impl Error {
                 Some("name the directory that the VDDK was unpacked to; it has a folder lib64")
             }
             Self::MissingSymbol { .. } => Some("use VDDK 6.5 or newer"),
+            Self::TooOld { .. } => Some("use a newer VDDK"),
             Self::InUse { .. } => Some("load one library, once, and share it"),
             Self::ShutDown { .. } => Some("keep the library for the life of the process"),
             _ => None,

@@ -4,7 +4,11 @@ use std::{ffi::CString, fmt, ptr};
 
 use zeroize::Zeroizing;
 
-use super::{api::Api, error::Result, text};
+use super::{
+    api::Api,
+    error::{Error, Result},
+    text,
+};
 use crate::{
     constants::{AdapterType, CredType, DiskType, HwVersion, SpecType},
     functions::FreeConnectParams,
@@ -155,6 +159,8 @@ impl fmt::Debug for Login {
 pub(super) struct ConnectTexts {
     params: *mut ConnectParams,
     made_by: MadeBy,
+    /// Whether what lies beyond the base was filled in.
+    with_spec: bool,
     pub(super) read_only: bool,
     pub(super) snapshot: Option<CString>,
     pub(super) transports: Option<CString>,
@@ -179,19 +185,27 @@ impl ConnectTexts {
             Some(params) => (params, MadeBy::Library(api.free_connect_params)),
             None => (Box::into_raw(Box::new(EMPTY)), MadeBy::Us), // `from_raw` is in `Drop`.
         };
-        let mut made = Self { params, made_by, read_only: spec.read_only, snapshot, transports, texts: Vec::new() };
+        let read_only = spec.read_only;
+        let mut made = Self { params, made_by, with_spec: false, read_only, snapshot, transports, texts: Vec::new() };
         let filled = made.filled(spec)?;
-        made.set(filled, spec.object.as_ref().is_some_and(|object| !matches!(object, Object::Vm(_))));
+        let with_spec = spec.object.as_ref().is_some_and(|object| !matches!(object, Object::Vm(_)));
+        if with_spec && api.query_allocated_blocks.is_none() {
+            // Of the same release as that function: an older library's structure may end before it.
+            return Err(Error::TooOld { what: "first class disks and folders of datastores", since: "6.7" });
+        }
+        made.with_spec = with_spec;
+        made.set(filled);
         Ok(made)
     }
 
     /// Fills in what a caller may. What lies beyond the base is touched only for objects that need it.
-    fn set(&mut self, new: ConnectParams, with_spec: bool) {
-        // SAFETY: made by this library for this purpose, of its own size; or ours. Nobody else has it now.
-        let params = unsafe { &mut *self.params };
-        let private_use = params.base.private_use;
-        params.base = ConnectParamsBase { private_use, ..new.base };
-        if with_spec {
+    fn set(&mut self, new: ConnectParams) {
+        // SAFETY: made by this library for this purpose, or ours; every version has the base. Nobody else has it now.
+        let base = unsafe { &mut (*self.params).base };
+        *base = ConnectParamsBase { private_use: base.private_use, ..new.base };
+        if self.with_spec {
+            // SAFETY: as above; `new` made sure that the library knows this part.
+            let params = unsafe { &mut *self.params };
             (params.spec, params.spec_type) = (new.spec, new.spec_type);
         }
     }
@@ -268,9 +282,7 @@ impl Drop for ConnectTexts {
             }
             MadeBy::Library(free) => {
                 // Whether a library frees texts that are not its own is not documented, so it does not get to see them.
-                // SAFETY: made by the library and not freed yet.
-                let with_spec = unsafe { (*self.params).spec_type } != SpecType::VMX;
-                self.set(EMPTY, with_spec);
+                self.set(EMPTY);
                 // SAFETY: made by the same library's `AllocateConnectParams`; `Drop` runs once.
                 unsafe { free(self.params) };
             }

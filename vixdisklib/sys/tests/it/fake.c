@@ -3,7 +3,8 @@
  *
  * It tells every call in its log, with the number of the thread, so that tests can check order and threads. What a disk
  * does wrong is asked for by the sector that is read (see begin). With -DOLD it is of the generation before
- * 6.7: no asynchronous functions, no block lists, parameters of 80 bytes, an Info of 56 bytes that ends where memory ends.
+ * 6.7: no asynchronous functions, no block lists, parameters of 80 bytes, an Info of 56 bytes that ends where memory ends;
+ * with -DALLOCATE besides, it makes such parameters itself, which end there too.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -106,8 +107,22 @@ VixError VixDiskLib_Disconnect(Connection *connection) {
 }
 void VixDiskLib_FreeConnectParams(Params *params) {
     if (params->vm || params->server || params->creds[1]) panic_log = NULL; /* Texts of others': a crash follows. */
+#ifdef ALLOCATE
+    munmap((void *)((uintptr_t)params & ~4095UL), 8192);
+#else
     free(params);
+#endif
 }
+
+/* At the end of its memory: what is touched beyond it is a crash. */
+static void *at_the_end(size_t size) {
+    uint8_t *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(pages + 4096, 4096, PROT_NONE);
+    return pages + 4096 - size;
+}
+#ifdef ALLOCATE
+Params *VixDiskLib_AllocateConnectParams(void) { return at_the_end(sizeof(Params)); }
+#endif
 
 VixError VixDiskLib_Open(Connection *connection, const char *path, uint32_t flags, Disk **out) {
     SAY("open %s flags %u", path, flags);
@@ -133,15 +148,12 @@ VixError VixDiskLib_Close(Disk *disk) {
 const char *VixDiskLib_GetTransportMode(Disk *disk) { return disk->connection->server[0] ? disk->connection->mode : "file"; }
 
 VixError VixDiskLib_GetInfo(Disk *disk, Info **out) {
-    /* At the end of its memory: what is read beyond it is a crash. */
-    uint8_t *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    mprotect(pages + 4096, 4096, PROT_NONE);
-    Info *info = (Info *)(pages + 4096 - sizeof *info);
+    Info *info = at_the_end(sizeof *info);
     *info = (Info){ {1024, 16, 63}, {2048, 255, 63}, strstr(disk->path, "odd") ? CAPACITY - 5 : CAPACITY, 3, 2, "/parent.vmdk", "60 00 C2 9a" };
 #ifndef OLD
     info->logical = 512, info->physical_sector = 4096;
 #endif
-    if (strstr(disk->path, "blank")) return munmap(pages, 8192), 16063;
+    if (strstr(disk->path, "blank")) return munmap((void *)((uintptr_t)info & ~4095UL), 8192), 16063;
     *out = info;
     return 0;
 }

@@ -35,6 +35,25 @@ fn a_library_with_few_functions_and_small_structures_works() {
 }
 
 #[test]
+fn parameters_that_an_old_library_makes_are_as_short_as_it_has_them() {
+    alone("old::parameters_that_an_old_library_makes_are_as_short_as_it_has_them", || {
+        let fake = Fake::empty().build("libvixDiskLib.so.6", &["-DOLD", "-DALLOCATE"]);
+        let (library, log) = begin(&fake, LibraryOptions::default());
+        let login = || Login::User { name: "u".into(), password: String::from("p").into() };
+        let vm = ConnectSpec::server("vc", login()).object(Object::Vm("moref=vm-1".into()));
+        // Touching what lies behind them would have been a crash.
+        library.connect(vm).wait().unwrap();
+        assert!(log.calls()[1].starts_with("connect vc moref=vm-1"), "{:?}", log.calls());
+        let (id, datastore) = (String::from("id"), String::from("ds-1"));
+        let disk = Object::FirstClassDisk { id, datastore: datastore.clone(), snapshot: None };
+        for object in [disk, Object::Datastore { datastore, folder: "x".into() }] {
+            let refused = library.connect(ConnectSpec::server("vc", login()).object(object)).wait();
+            assert!(matches!(refused, Err(Error::TooOld { since: "6.7", .. })), "{refused:?}");
+        }
+    });
+}
+
+#[test]
 fn a_library_without_a_number_is_read_as_the_oldest() {
     alone("old::a_library_without_a_number_is_read_as_the_oldest", || {
         let fake = Fake::empty().build("libvixDiskLib.so", &["-DOLD"]);

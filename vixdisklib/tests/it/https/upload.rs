@@ -66,6 +66,22 @@ async fn a_disk_that_was_put_there_is_the_source() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_answer_head_is_asked_otherwise() {
+    let site = Site::new(Power::Off, FileOptions::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, content) = source(&folder).await;
+    let store = site.vim.find_datastore("ds1", None).await.unwrap();
+    // Twice before, and after each of the files.
+    for _ in 0..4 {
+        site.sim.faults().inject("HEAD /folder", Injection::Http(405));
+    }
+    upload_disk(&store, &PATH.parse().unwrap(), &source, &UploadOptions::new()).await.unwrap();
+    let disk = site.connect(HttpsOptions::new()).await.open(PATH).await.unwrap();
+    assert!(disk.read_at(0, content.len()).await.unwrap() == content);
+    site.close().await;
+}
+
+#[tokio::test]
 async fn what_fails_or_is_given_up_leaves_nothing() {
     let site = Site::new(Power::Off, FileOptions::default()).await;
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use vixdisklib::{
     Access,
     nbd::{NbdLimits, NbdServer, RunningNbdServer},
@@ -87,6 +88,22 @@ async fn a_client_that_does_not_listen_stops_itself_and_nobody_else() {
     let begun = std::time::Instant::now();
     server.stop().await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "cut off after its time");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_and_never_listens_loses_its_place() {
+    let chain = Chain::new();
+    let limits = NbdLimits::default().connections(1).stop(Duration::from_millis(200));
+    let server = serve(&chain, Access::ReadOnly, limits).await;
+    let (mut deaf, ..) = Client::simple(&server, "top").await;
+    // More than any socket buffers.
+    for n in 0..48 {
+        deaf.send(&request(READ, 0, n, 15 * MIB, 1 << 20)).await;
+    }
+    deaf.stream.shutdown().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), assert_alive(&server, &chain)).await.unwrap();
+    drop(deaf);
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]

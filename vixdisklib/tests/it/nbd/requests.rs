@@ -2,7 +2,7 @@
 
 use vixdisklib::{
     Access,
-    nbd::{NbdLimits, NbdServer},
+    nbd::{Export, NbdLimits, NbdServer},
 };
 
 use super::{
@@ -68,6 +68,24 @@ async fn holes_travel_as_holes() {
         assert_eq!(client.chunks(READ, 0, 4096, 0).await, [(0, Vec::new())]);
         server.stop().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_read_only_export_shows_what_is_written_through_another_one() {
+    let chain = Chain::new();
+    let disk = chain.open(Access::ReadWrite).await;
+    let look = Export::new("look", disk.clone()).read_only();
+    let server = NbdServer::bind("127.0.0.1:0").export("top", disk).export_as(look).serve().await.unwrap();
+    let (mut looking, _) = Client::structured(&server, "look").await;
+    // A hole, which is nothing to remember here.
+    assert_eq!(looking.chunks(BLOCK_STATUS, 0, 8 * MIB, 65536).await[0].1[8..], [0, 0, 0, 3]);
+    let (mut writing, ..) = Client::simple(&server, "top").await;
+    let written = noise(65536, 5);
+    assert_eq!(writing.write(0, 8 * MIB, &written).await, 0);
+    assert!(looking.chunks(READ, DF, 8 * MIB, 65536).await[0].1[8..] == written);
+    assert_eq!(looking.chunks(BLOCK_STATUS, 0, 8 * MIB, 65536).await[0].1[8..], [0, 0, 0, 0]);
+    drop((looking, writing));
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]
