@@ -186,6 +186,29 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A lease was taken away because it was not renewed in time: the holder counts as dead.
+    #[error("lease {lease} was taken away: it was not renewed in time")]
+    Fenced {
+        /// The lease.
+        lease: String,
+    },
+
+    /// Somebody else does what only one may do at a time.
+    #[error("{what}")]
+    Busy {
+        /// What, and who.
+        what: String,
+    },
+
+    /// A recovery point is held and so is not deleted.
+    #[error("recovery point {point} is held: {reason}")]
+    Held {
+        /// The point.
+        point: PointId,
+        /// The reason given for the hold.
+        reason: String,
+    },
+
     /// The caller passed something that makes no sense.
     #[error("{what}")]
     Invalid {
@@ -219,7 +242,7 @@ impl Error {
         match self {
             Self::Storage(error) => error.is_retryable(),
             Self::Disk { source, .. } | Self::Areas { source, .. } | Self::Server { source, .. } => source.retryable,
-            Self::JournalInUse { .. } => true,
+            Self::JournalInUse { .. } | Self::Busy { .. } => true,
             _ => false,
         }
     }
@@ -241,6 +264,8 @@ impl Error {
             Self::DamagedChunk { .. } | Self::DamagedPage { .. } | Self::Damaged { .. } => {
                 Some("restore from another recovery point; verify the repository to see all damage")
             }
+            Self::Fenced { .. } => Some("begin again: what was stored is found and used"),
+            Self::Held { .. } => Some("release the hold first"),
             Self::JournalInUse { .. } => Some("wait until the other backup of this VM has ended"),
             Self::Refused { hint, .. } => hint.as_deref(),
             Self::Disk { source, .. } | Self::Areas { source, .. } | Self::Server { source, .. } => {

@@ -118,7 +118,10 @@ impl<'a> DiskBackup<'a> {
                 let what = format!("the parent of disk {} is in another repository", self.key);
                 return Err(Error::invalid(what));
             }
-            Some(parent) => TreeUpdate::from_parent(repository.pages().clone(), shape, parent.disk.tree())?,
+            Some(parent) => {
+                self.writer.pin(&parent.disk).await?;
+                TreeUpdate::from_parent(repository.pages().clone(), shape, parent.disk.tree())?
+            }
             None => TreeUpdate::new(repository.pages().clone(), shape),
         };
         let size = u64::from(shape.chunk_size);

@@ -17,6 +17,17 @@ pub(crate) enum Kind {
     Meta,
     Point,
     Restored,
+    Lease,
+    Seen,
+    Fence,
+    #[allow(dead_code)] // The collector of garbage writes these.
+    Tomb,
+    #[allow(dead_code)]
+    Waits,
+    #[allow(dead_code)]
+    Hold,
+    #[allow(dead_code)]
+    Deleted,
 }
 
 impl Kind {
@@ -28,17 +39,27 @@ impl Kind {
             Self::Meta => b"META",
             Self::Point => b"PONT",
             Self::Restored => b"RSTR",
+            Self::Lease => b"LEAS",
+            Self::Seen => b"SEEN",
+            Self::Fence => b"FNCE",
+            Self::Tomb => b"TOMB",
+            Self::Waits => b"WAIT",
+            Self::Hold => b"HOLD",
+            Self::Deleted => b"DELE",
         }
     }
 
     /// Returns the largest body that is written and read, in bytes.
     pub(crate) const fn limit(self) -> u64 {
         match self {
-            Self::Config | Self::Restored => 1 << 16,
+            Self::Fence => 0,
+            Self::Seen => 1 << 10,
+            Self::Config | Self::Restored | Self::Hold => 1 << 16,
+            Self::Lease | Self::Deleted | Self::Waits => 1 << 20,
             Self::Page => 1 << 18,
             Self::Index => 1 << 27,
             Self::Meta => (1 << 24) + super::META_SALT as u64,
-            Self::Point => 1 << 24,
+            Self::Point | Self::Tomb => 1 << 24,
         }
     }
 }

@@ -27,13 +27,16 @@ pub mod storage;
 
 mod config;
 mod envelope;
+mod fence;
 mod frame;
 mod id;
 mod index;
+mod lease;
 mod manifest;
 mod object;
 mod pack;
 mod page;
+mod pin;
 mod point;
 mod reader;
 mod restored;
@@ -58,6 +61,10 @@ use self::{
     envelope::Kind,
     frame::Codec,
     index::Index,
+    lease::{
+        Lease,
+        record::{Purpose, Roots},
+    },
     object::Objects,
     pack::PackEntries,
     page::PageStore,
@@ -69,6 +76,7 @@ pub use self::{
     config::CreateOptions,
     id::{ChunkId, MetaId, PackId, PageId, PointId, RepositoryId, SegmentId, VmId},
     manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, LeftOut, Manifest, VmRecord},
+    pin::Pin,
     point::{PointWriter, RecoveryPoint},
     reader::{DiskReader, Extent, ExtentKind},
     retention::{KeptBy, Retention, Rule},
@@ -222,6 +230,9 @@ impl Repository {
         let mut found = Vec::new();
         let mut listing = self.storage().list(prefix);
         while let Some(object) = listing.try_next().await? {
+            if object.size == fence::SIZE {
+                continue;
+            }
             let id = object.key.as_str().strip_prefix("points/").map(PointId::parse);
             match id {
                 Some(Ok(id)) => found.push(id),
@@ -244,6 +255,9 @@ impl Repository {
         let body = match self.objects().read(Kind::Point, &id.key()).await {
             Ok(body) => body,
             Err(Error::Storage(StorageError { kind: StorageErrorKind::NotFound, .. })) => {
+                return Err(Error::PointNotFound { point: id.clone() });
+            }
+            Err(error) if error.is_damage() && fence::stands(self.storage(), id).await? => {
                 return Err(Error::PointNotFound { point: id.clone() });
             }
             Err(error) => return Err(error),
@@ -277,17 +291,25 @@ impl Repository {
     /// Begins a new recovery point of a virtual machine, which becomes visible when it is
     /// committed.
     ///
+    /// Takes a lease for writing, which is renewed until the point is committed or dropped. A writer that does not
+    /// renew it in time ([`WriterOptions::lease`]) may be declared dead, and then cannot commit.
+    ///
     /// # Errors
     /// Those of loading the index: [`Error::Storage`], [`Error::UnsupportedVersion`].
     ///
     /// # Cancel safety
-    /// Changes nothing.
+    /// When dropped, a lease may be left, which ends by its time to live.
     pub async fn begin(&self, vm: VmRecord, consistency: Consistency, options: WriterOptions) -> Result<PointWriter> {
-        // Again for each point: others write too, and what is gone must be stored again.
-        self.refresh_index().await?;
-        let writer = Writer::new(self.clone(), options);
         let micros = self.next_micros(&vm.instance_uuid).await?;
-        PointWriter::new(writer, vm, consistency, micros)
+        let id = PointId::new(vm.instance_uuid.clone(), micros)?;
+        let purpose = Purpose::Write { point: id.clone() };
+        let lease = Lease::begin(self.objects(), purpose, Roots::default(), options.lease).await?;
+        // Again for each point: others write too, and what is gone must be stored again.
+        if let Err(error) = self.refresh_index().await {
+            lease.release().await;
+            return Err(error);
+        }
+        Ok(PointWriter::new(self.clone(), id, vm, consistency, options, lease))
     }
 
     /// Stores a small object of at most 16 MiB and returns its identity.

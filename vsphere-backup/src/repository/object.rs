@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::{
     envelope::{self, Kind},
-    storage::{Key, Storage},
+    storage::{Key, Storage, StorageError, StorageErrorKind},
 };
 
 /// Reads and writes enveloped objects. Clones share the storage.
@@ -55,4 +55,14 @@ impl Objects {
         let sealed = envelope::seal(kind, body)?;
         Ok(self.storage.put_new(key, sealed).await?)
     }
+}
+
+/// Tells whether an error says that there is no such object.
+pub(crate) fn is_absent(error: &Error) -> bool {
+    matches!(error, Error::Storage(StorageError { kind: StorageErrorKind::NotFound, .. }))
+}
+
+/// Tells whether an error says that the object exists already.
+pub(crate) fn is_taken(error: &Error) -> bool {
+    matches!(error, Error::Storage(StorageError { kind: StorageErrorKind::AlreadyExists, .. }))
 }

@@ -10,12 +10,15 @@ use super::{
     Repository,
     config::PAGE_ENTRIES,
     envelope::Kind,
+    fence,
     id::{MetaId, PointId},
+    lease::Lease,
     manifest::{Consistency, DiskRecord, LeftOut, Manifest, VmRecord},
     now,
+    object::is_taken,
     reader::DiskReader,
     tree::Shape,
-    writer::{Writer, WriterTotals},
+    writer::{Writer, WriterOptions, WriterTotals},
 };
 
 /// A committed recovery point: a full image of a virtual machine's disks at one moment.
@@ -61,7 +64,7 @@ impl RecoveryPoint {
     pub async fn disk(&self, key: i32) -> Result<DiskReader> {
         let record = self.record(key)?.clone();
         self.repository.load_index().await?;
-        Ok(DiskReader::new(self.repository.clone(), record))
+        Ok(DiskReader::new(self.repository.clone(), self.id().clone(), record))
     }
 
     pub(crate) fn record(&self, key: i32) -> Result<&DiskRecord> {
@@ -90,19 +93,48 @@ impl RecoveryPoint {
 
 /// A recovery point that is being written. Nothing of it is visible before
 /// [`commit`](Self::commit); dropping it leaves chunks that a later backup finds and uses.
+///
+/// It holds a lease, which is renewed by a task and given back when the point is committed or dropped.
 #[derive(Debug)]
 pub struct PointWriter {
     writer: Writer,
     manifest: Manifest,
+    lease: LeaseOfPoint,
+}
+
+/// The lease of a point that is being written. Dropping it gives the lease back, unless a manifest may be on its way.
+#[derive(Debug)]
+struct LeaseOfPoint {
+    lease: Arc<Lease>,
+    committing: bool,
+}
+
+impl Drop for LeaseOfPoint {
+    fn drop(&mut self) {
+        if self.committing {
+            // The manifest may yet appear. A collector fences the point before it counts the writer as gone.
+            self.lease.abandon();
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            // The chunks' writer may live on in other tasks, and shares the lease.
+            let lease = self.lease.clone();
+            drop(runtime.spawn(async move { lease.release().await }));
+        }
+    }
 }
 
 impl PointWriter {
-    pub(super) fn new(writer: Writer, vm: VmRecord, consistency: Consistency, micros: u64) -> Result<Self> {
-        let created = now();
-        let id = PointId::new(vm.instance_uuid.clone(), micros)?;
-        let repository = writer.repository().id();
-        let manifest = Manifest::new(id, repository, vm, created, consistency);
-        Ok(Self { writer, manifest })
+    pub(super) fn new(
+        repository: Repository,
+        id: PointId,
+        vm: VmRecord,
+        consistency: Consistency,
+        options: WriterOptions,
+        lease: Lease,
+    ) -> Self {
+        let manifest = Manifest::new(id, repository.id(), vm, now(), consistency);
+        let lease = LeaseOfPoint { lease: Arc::new(lease), committing: false };
+        let writer = Writer::new(repository, options, Some(lease.lease.clone()));
+        Self { writer, manifest, lease }
     }
 
     /// Returns the identity that the point will have.
@@ -164,25 +196,59 @@ impl PointWriter {
     ///
     /// # Errors
     /// [`Error::WriterStopped`], [`Error::Storage`]. When the answer to creating the manifest was
-    /// lost, the manifest is looked for; only when it is not there is it an error.
+    /// lost, the manifest is looked for; only when it is not there is it an error, and then the point's name is taken
+    /// so that it cannot appear later. [`Error::Fenced`] when the writer was declared dead before.
     ///
     /// # Cancel safety
     /// When dropped, the point is visible and whole, or not visible.
     pub async fn commit(mut self) -> Result<(RecoveryPoint, WriterTotals)> {
+        if self.lease.lease.is_fenced() {
+            return Err(self.fenced());
+        }
         let totals = self.writer.finish().await?;
         self.manifest.committed = now();
         self.manifest.disks.sort_by_key(|disk| disk.key);
         let repository = self.writer.repository().clone();
         let body = Bytes::from(self.manifest.encode());
         let key = self.manifest.id.key();
+        self.lease.committing = true;
         let created = repository.objects().create(Kind::Point, &key, body.clone()).await;
         if let Err(error) = created {
-            match repository.objects().read(Kind::Point, &key).await {
-                Ok(found) if found == body => {}
-                _ => return Err(error),
+            self.settle(error, &body).await?;
+        }
+        self.lease.lease.release().await;
+        Ok((RecoveryPoint::new(repository, self.manifest.clone()), totals))
+    }
+
+    /// Finds out whether the manifest was created, the answer being an error, and sees to it that this stays so.
+    async fn settle(&mut self, error: Error, body: &Bytes) -> Result<()> {
+        let (repository, id) = (self.writer.repository(), &self.manifest.id);
+        let found = repository.objects().read(Kind::Point, &id.key()).await;
+        if found.is_ok_and(|found| found == *body) {
+            return Ok(());
+        }
+        if is_taken(&error) && fence::stands(repository.storage(), id).await.unwrap_or(false) {
+            self.lease.committing = false;
+            return Err(self.fenced());
+        }
+        // The request may still be on its way. The name is taken before the lease is given back; where that fails,
+        // the lease is left to its time to live, and whoever ends it takes the name.
+        if fence::raise(repository.storage(), id).await.is_err() {
+            return Err(error);
+        }
+        // Taken by the manifest after all, or from now on by the fence.
+        let found = repository.objects().read(Kind::Point, &id.key()).await;
+        match found {
+            Ok(found) if found == *body => Ok(()),
+            _ => {
+                self.lease.committing = !fence::stands(repository.storage(), id).await.unwrap_or(false);
+                Err(error)
             }
         }
-        Ok((RecoveryPoint::new(repository, self.manifest), totals))
+    }
+
+    fn fenced(&self) -> Error {
+        Error::Fenced { lease: format!("{} (writing {})", self.lease.lease.id(), self.manifest.id) }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 use super::{
     Repository, frame,
-    id::{ChunkId, PackId},
+    id::{ChunkId, PackId, PointId},
     index::Place,
     manifest::DiskRecord,
     pack,
@@ -31,6 +31,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct DiskReader {
     repository: Repository,
+    point: PointId,
     record: Arc<DiskRecord>,
     tree: Tree,
     /// Whether a chunk was missed and the index therefore read again.
@@ -58,15 +59,20 @@ pub enum ExtentKind {
 }
 
 impl DiskReader {
-    pub(super) fn new(repository: Repository, record: DiskRecord) -> Self {
+    pub(super) fn new(repository: Repository, point: PointId, record: DiskRecord) -> Self {
         let shape = Shape::of(&record, repository.chunk_size());
         let tree = Tree::new(repository.pages().clone(), shape, record.root);
-        Self { repository, record: Arc::new(record), tree, refreshed: Arc::default() }
+        Self { repository, point, record: Arc::new(record), tree, refreshed: Arc::default() }
     }
 
     /// Returns the disk's size in bytes.
     pub fn capacity(&self) -> u64 {
         self.record.capacity
+    }
+
+    /// Returns the recovery point that the disk belongs to.
+    pub fn point(&self) -> &PointId {
+        &self.point
     }
 
     /// Returns what the manifest says of the disk.

@@ -12,7 +12,9 @@ use crate::{
 use super::{
     Repository, frame,
     id::{ChunkId, PackId, PointId, SegmentId},
-    index, pack,
+    index,
+    object::is_absent,
+    pack,
     page::{SLOTS, Slot},
     point::RecoveryPoint,
     reader::DiskReader,
@@ -367,10 +369,6 @@ impl Repository {
         bad.extend(damaged);
         whole.map(drop)
     }
-}
-
-fn is_absent(error: &Error) -> bool {
-    matches!(error, Error::Storage(inner) if inner.kind == StorageErrorKind::NotFound)
 }
 
 const MAX_DAMAGE: usize = 10_000;

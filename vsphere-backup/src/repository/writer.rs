@@ -9,6 +9,7 @@ use std::{
     mem,
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,8 +22,11 @@ use super::{
     frame::{self, Frames},
     id::ChunkId,
     index,
+    lease::{Lease, record::Roots},
     pack::{self, PackBuilder, PackEntries, SealedPack},
     page::Slot,
+    pin,
+    reader::DiskReader,
 };
 
 /// How much a [`Writer`] holds in memory and does at a time.
@@ -32,12 +36,13 @@ pub struct WriterOptions {
     pack_size: usize,
     workers: usize,
     uploads: usize,
+    pub(super) lease: Duration,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-        Self { pack_size: 32 << 20, workers, uploads: 1 }
+        Self { pack_size: 32 << 20, workers, uploads: 1, lease: pin::TTL }
     }
 }
 
@@ -53,6 +58,15 @@ impl WriterOptions {
     /// Sets how many runs are hashed and compressed at once: one a CPU by default.
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = count.clamp(1, 256);
+        self
+    }
+
+    /// Sets how long the writer counts as alive without a sign of life: 15 minutes by default, at least a second.
+    ///
+    /// A sign is given every third of it. A writer that is silent for longer may be declared dead by a collector of
+    /// garbage, and then cannot commit.
+    pub fn lease(mut self, ttl: Duration) -> Self {
+        self.lease = ttl.max(Duration::from_secs(1));
         self
     }
 
@@ -76,6 +90,7 @@ pub struct Writer {
 struct Inner {
     repository: Repository,
     options: WriterOptions,
+    lease: Option<Arc<Lease>>,
     workers: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     state: Mutex<State>,
@@ -118,11 +133,12 @@ pub(crate) struct Run {
 }
 
 impl Writer {
-    pub(super) fn new(repository: Repository, options: WriterOptions) -> Self {
+    pub(super) fn new(repository: Repository, options: WriterOptions, lease: Option<Arc<Lease>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 repository,
                 options,
+                lease,
                 workers: Arc::new(Semaphore::new(options.workers)),
                 uploads: Arc::new(Semaphore::new(options.uploads)),
                 state: Mutex::default(),
@@ -134,6 +150,22 @@ impl Writer {
     /// Returns the repository.
     pub fn repository(&self) -> &Repository {
         &self.inner.repository
+    }
+
+    /// Pins the disk of an earlier point: its index stays while this writer works, also when the point is pruned.
+    ///
+    /// # Errors
+    /// [`Error::PointNotFound`] when the point was deleted before; [`Error::Fenced`], [`Error::Storage`].
+    pub(crate) async fn pin(&self, disk: &DiskReader) -> Result<()> {
+        let Some(lease) = &self.inner.lease else { return Ok(()) };
+        let mut roots = Roots::default();
+        roots.add_tree(disk.record().root, disk.capacity());
+        lease.pin(roots).await?;
+        // In this order: what exists behind the lease's renewal is kept by it.
+        match self.inner.repository.point(disk.point()).await {
+            Err(error) if !error.is_damage() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Stores a run of bytes that begins on the chunk grid.
@@ -404,7 +436,7 @@ mod tests {
     async fn writer(storage: Arc<dyn Storage>) -> Writer {
         let options = CreateOptions::default().chunk_size(64 << 10);
         let repository = Repository::create(storage, options).await.unwrap();
-        Writer::new(repository, WriterOptions::default().pack_size(1 << 20))
+        Writer::new(repository, WriterOptions::default().pack_size(1 << 20), None)
     }
 
     #[test]

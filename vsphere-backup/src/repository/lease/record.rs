@@ -1,0 +1,184 @@
+//! What a lease says. `FORMAT.md`, "Leases".
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+use super::super::{
+    id::{MetaId, PageId, PointId, parse_hex},
+    manifest::{MAX_CAPACITY, Manifest},
+    storage::Key,
+    tree::TreeRoot,
+};
+
+/// The name of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LeaseId(pub(crate) [u8; 8]);
+
+impl LeaseId {
+    /// Returns the name of a generation; 0 is the anchor.
+    pub(crate) fn key(self, generation: u32) -> Key {
+        Key::of(&["leases", &self.to_string(), &format!("{generation:08x}")])
+    }
+
+    /// Returns the name of the note of when a generation was first seen.
+    pub(crate) fn seen_key(self, generation: u32) -> Key {
+        Key::of(&["leases", &self.to_string(), &format!("{generation:08x}-seen")])
+    }
+
+    /// Returns what all names of the lease begin with.
+    pub(crate) fn prefix(self) -> String {
+        format!("leases/{self}")
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut bytes = [0; 8];
+        parse_hex(text, &mut bytes).map(|()| Self(bytes)).ok_or(())
+    }
+}
+
+impl Serialize for LeaseId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LeaseId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|()| serde::de::Error::custom("not the name of a lease"))
+    }
+}
+
+/// The JSON of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LeaseBody {
+    pub(crate) id: LeaseId,
+    pub(crate) purpose: Purpose,
+    /// In seconds.
+    pub(crate) ttl: u64,
+    /// By the holder's clock; for people.
+    pub(crate) started: u64,
+    /// By the holder's clock; for people.
+    pub(crate) renewed: u64,
+    /// The holder, for people.
+    pub(crate) holder: String,
+    #[serde(default)]
+    pub(crate) roots: Roots,
+    /// The last generation says how the lease ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ending: Option<Ending>,
+}
+
+impl LeaseBody {
+    pub(crate) fn new(id: LeaseId, purpose: Purpose, roots: Roots, ttl: Duration, now: u64) -> Self {
+        let holder =
+            format!("{} {}, process {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), std::process::id());
+        Self { id, purpose, ttl: ttl.as_secs().max(1), started: now, renewed: now, holder, roots, ending: None }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("a struct of plain fields is valid JSON").into()
+    }
+
+    pub(crate) fn decode(body: &[u8], key: &Key) -> Result<Self> {
+        let damaged = |reason: String| Error::damaged(key, reason);
+        let lease: Self =
+            serde_json::from_slice(body).map_err(|error| damaged(format!("its content is not valid: {error}")))?;
+        if !key.is_below(&lease.id.prefix()) {
+            return Err(damaged(format!("it belongs to lease {}", lease.id)));
+        }
+        if lease.roots.trees.iter().any(|tree| tree.capacity > MAX_CAPACITY) {
+            return Err(damaged("a disk of it is too large".into()));
+        }
+        Ok(lease)
+    }
+
+    /// Says who holds it, for messages.
+    pub(crate) fn describe(&self) -> String {
+        let what = match &self.purpose {
+            Purpose::Write { point } => format!("writing {point}"),
+            Purpose::Read { points } => {
+                let points: Vec<_> = points.iter().map(PointId::to_string).collect();
+                format!("reading {}", points.join(", "))
+            }
+            Purpose::Collect => "collecting garbage".into(),
+        };
+        format!("lease {} ({what}; {})", self.id, self.holder)
+    }
+}
+
+/// What a lease is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub(crate) enum Purpose {
+    /// Writing a point, whose name is chosen.
+    Write { point: PointId },
+    /// Reading points, whose roots the lease names.
+    Read { points: Vec<PointId> },
+    /// Collecting garbage: one at a time.
+    Collect,
+}
+
+/// How a lease ended, when it could not simply be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Ending {
+    /// The holder gave it back.
+    Released,
+    /// The holder was declared dead.
+    Fenced,
+}
+
+/// What somebody needs: the begin of everything that must stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Roots {
+    /// The indexes of disks.
+    pub(crate) trees: Vec<TreePin>,
+    /// Small objects.
+    pub(crate) objects: Vec<MetaId>,
+}
+
+/// The root page of a disk's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TreePin {
+    pub(crate) page: PageId,
+    /// Of the disk, in bytes: it says how high the tree is.
+    pub(crate) capacity: u64,
+}
+
+impl Roots {
+    /// Returns what a point needs.
+    pub(crate) fn of(manifest: &Manifest) -> Self {
+        let mut roots = Self { trees: Vec::new(), objects: manifest.objects.values().copied().collect() };
+        manifest.disks.iter().for_each(|disk| roots.add_tree(disk.root, disk.capacity));
+        roots
+    }
+
+    /// Adds the index of a disk.
+    pub(crate) fn add_tree(&mut self, root: TreeRoot, capacity: u64) {
+        if let TreeRoot::Page(page) = root {
+            self.trees.push(TreePin { page, capacity });
+        }
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.trees.extend(&other.trees);
+        self.objects.extend(&other.objects);
+    }
+}
