@@ -75,3 +75,12 @@ async fn daemon_that_repeats_the_ticket_does_not_bring_it_into_the_error() {
     let Error::AuthdRefused { command: "PROXY", line, .. } = &error else { panic!("{error}") };
     assert_eq!(line, "501 Invalid arguments: SESSION (redacted) [2J");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn path_with_a_nul_costs_no_ticket() {
+    let host = Host::reading(MemoryDisk::new(MIB)).await;
+    let error =
+        NfcDisk::open(host.tickets(), "[ds1] web/web.vmdk\0.vmdk", Mode::ReadOnly, patient()).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidRequest { .. }), "{error}");
+    assert_eq!(host.backend.issued.load(Ordering::SeqCst), 0);
+}
