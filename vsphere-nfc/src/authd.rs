@@ -55,8 +55,8 @@ pub(crate) async fn reach<'a>(
     options: &NfcOptions,
 ) -> Result<Daemon<'a>> {
     let limit = options.timeouts.authd;
-    let banner = blame.within(Phase::Banner, limit, banner(blame, &mut tcp)).await?;
-    tracing::debug!(endpoint = %blame.endpoint, banner = %banner.line, "authd");
+    let banner = blame.within(Phase::Banner, limit, banner(blame, ticket, &mut tcp)).await?;
+    tracing::debug!(endpoint = %blame.endpoint, banner = %shown(&banner.line, ticket), "authd");
     let talk = if banner.ssl {
         let (config, seen) = dial::client_config(blame, Phase::AuthdTls, trust.clone(), offer)?;
         let name = tls::server_name(&ticket.host);
@@ -85,7 +85,7 @@ pub(crate) async fn reach<'a>(
 }
 
 /// Reads the first line, and not a byte more.
-async fn banner(blame: &Blame, tcp: &mut TcpStream) -> Result<Banner> {
+async fn banner(blame: &Blame, ticket: &Ticket, tcp: &mut TcpStream) -> Result<Banner> {
     let failed = |error: io::Error| blame.io(Phase::Banner, &error);
     let mut lines = LineBuffer::default();
     let mut bytes = [0; 1024];
@@ -97,14 +97,24 @@ async fn banner(blame: &Blame, tcp: &mut TcpStream) -> Result<Banner> {
         let taken = lines.push(&bytes[..waiting]).map_err(|error| blame.wire(Phase::Banner, &error))?;
         tcp.read_exact(&mut bytes[..taken]).await.map_err(failed)?;
         if let Some(line) = lines.take_line() {
-            return Banner::parse(&line).map_err(|_| refused(blame, "the connection", line));
+            return Banner::parse(&line).map_err(|_| refused(blame, ticket, "the connection", &line));
         }
     }
 }
 
-fn refused(blame: &Blame, command: &'static str, line: String) -> Error {
-    let line = crate::wire::fault::text(line.as_bytes());
+fn refused(blame: &Blame, ticket: &Ticket, command: &'static str, line: &str) -> Error {
+    let line = shown(line, ticket);
     Error::AuthdRefused { endpoint: Arc::clone(&blame.endpoint), command, line }
+}
+
+/// A line of the daemon as it may be told: it cannot break a log line, and a daemon that repeats what it was
+/// sent does not give the ticket away.
+fn shown(line: &str, ticket: &Ticket) -> String {
+    let line = crate::wire::fault::text(line.as_bytes());
+    match ticket.session_id.expose() {
+        "" => line,
+        secret => line.replace(secret, "(redacted)"),
+    }
 }
 
 /// The SHA-256 thumbprint in a reply. Anything shorter would weaken what the ticket says.
@@ -127,7 +137,7 @@ impl Daemon<'_> {
         self.send(&Command::Session(Zeroizing::new(ticket.session_id.expose().to_owned()))).await?;
         if options.quirks.ask_banner {
             let line = self.ask(&Command::Banner).await?;
-            Banner::parse(&line).map_err(|_| refused(self.blame, "BANNER", line))?;
+            Banner::parse(&line).map_err(|_| refused(self.blame, ticket, "BANNER", &line))?;
         }
         let wished = match options.quirks.thumbprint_sha2 {
             ThumbprintSha2::Auto => self.banner.sha256,
@@ -141,6 +151,7 @@ impl Daemon<'_> {
             if reply.code == 200 {
                 announced = Some(thumbprint_of(&reply));
             } else {
+                let line = shown(&line, ticket);
                 tracing::debug!(endpoint = %self.blame.endpoint, %line, "THUMBPRINT_SHA2 refused");
             }
         }
@@ -151,7 +162,7 @@ impl Daemon<'_> {
         };
         let line = self.ask(&Command::Proxy(service)).await?;
         if self.reply(&line)?.code != 200 {
-            return Err(refused(self.blame, "PROXY", line));
+            return Err(refused(self.blame, ticket, "PROXY", &line));
         }
         if !self.rest.is_empty() || !self.lines.is_empty() {
             // The client speaks first on the service: whatever this is, it is not NFC.

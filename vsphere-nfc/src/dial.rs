@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::authd;
@@ -110,18 +111,30 @@ fn trust(ticket: &Ticket, options: &NfcOptions) -> Result<Trust> {
     }
 }
 
-/// Tries the host's addresses in turn.
 async fn connect(blame: &Blame, ticket: &Ticket, options: &NfcOptions) -> Result<TcpStream> {
     let failed = |error: io::Error| Error::Connect { endpoint: Arc::clone(&blame.endpoint), source: Arc::new(error) };
+    let addresses = lookup_host((ticket.host.as_str(), ticket.port)).await.map_err(failed)?.collect();
+    first_of(addresses, options.timeouts.connect, |address| connect_to(address, options)).await.map_err(failed)
+}
+
+/// Tries addresses in turn. One that does not answer leaves the others their part of the time.
+async fn first_of<T, F>(addresses: Vec<SocketAddr>, limit: Duration, connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let start = Instant::now();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    let addresses = lookup_host((ticket.host.as_str(), ticket.port)).await.map_err(failed)?;
+    let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in addresses {
-        match connect_to(address, options).await {
-            Ok(tcp) => return Ok(tcp),
-            Err(error) => last = error,
-        }
+        let part = limit.saturating_sub(start.elapsed()) / left.max(1);
+        left = left.saturating_sub(1);
+        last = match tokio::time::timeout(part, connect(address)).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer within {part:?}")),
+        };
     }
-    Err(failed(last))
+    Err(last)
 }
 
 async fn connect_to(address: SocketAddr, options: &NfcOptions) -> io::Result<TcpStream> {
@@ -167,4 +180,30 @@ pub(crate) fn tls_error(blame: &Blame, phase: Phase, seen: &Seen, error: &io::Er
         return Error::Tls { endpoint, phase, reason: error.to_string(), nothing_in_common };
     }
     blame.io(phase, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn address_that_does_not_answer_leaves_the_next_one_its_time() {
+        let (silent, refusing, good) = ("[2001:db8::1]:902", "192.0.2.1:902", "192.0.2.2:902");
+        let addresses = |of: &[&str]| of.iter().map(|address| address.parse().unwrap()).collect();
+        let limit = Duration::from_secs(30);
+        let connect = |address: SocketAddr| async move {
+            match address.to_string() {
+                address if address == silent => std::future::pending().await,
+                address if address == good => Ok(address),
+                _ => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+            }
+        };
+        let start = Instant::now();
+        let found = first_of(addresses(&[silent, refusing, good]), limit, connect).await;
+        assert_eq!(found.unwrap(), good);
+        assert_eq!(start.elapsed(), limit / 3);
+        let error = first_of(addresses(&[refusing, silent]), limit, connect).await.unwrap_err();
+        assert!(error.kind() == io::ErrorKind::TimedOut && error.to_string().contains(silent), "{error}");
+        assert_eq!(first_of(Vec::new(), limit, connect).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }

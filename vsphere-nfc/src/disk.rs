@@ -86,6 +86,10 @@ impl NfcDisk {
         if path.is_empty() || path.len() as u64 > u64::from(MAX_PATH) {
             return Err(invalid("a path must have 1 to 4096 bytes"));
         }
+        if path.contains('\0') {
+            // A host would take what is before it for the path.
+            return Err(invalid("a path must not have a NUL in it"));
+        }
         let ranges = Arc::<RangeLock>::default();
         Self::over(Line::open(Target { tickets, path, mode, options }, Arc::clone(&ranges)).await?, ranges)
     }
@@ -276,7 +280,7 @@ impl NfcDisk {
         let limit = self.options().timeouts.write;
         let free = connection.in_time(limit, self.ranges.acquire(range.clone(), Access::Write));
         let guard = Arc::new(free.await?);
-        self.has_written.store(true, Ordering::Relaxed);
+        self.has_written.store(true, Ordering::SeqCst);
         let doubt = |start: u64, error: Error| Error::WriteInDoubt {
             path: self.path_arc(),
             range: start..range.end,
@@ -316,8 +320,8 @@ impl NfcDisk {
     /// for and counts as allocated.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`], also on a handle that has written, where the server's answer may
-    /// be stale. [`Error::Server`] when the server refuses, as it may for datastores that are not
+    /// [`Error::InvalidRequest`], also on a handle that has written, be it in the meantime, where the
+    /// server's answer may be stale. [`Error::Server`] when the server refuses, as it may for datastores that are not
     /// VMFS: take all as allocated. The refusal ends the connection; the next read makes a new one.
     /// [`Error::NotOffered`] on [`Rung::Synchronous`], which costs nothing.
     ///
@@ -331,9 +335,7 @@ impl NfcDisk {
         if chunk < MIN_CHUNK || !chunk.is_multiple_of(u64::from(self.sector_size)) {
             return Err(self.invalid("a chunk must be whole sectors and have at least 64 KiB"));
         }
-        if self.has_written.load(Ordering::Relaxed) {
-            return Err(self.invalid("the allocation is not reliable on a handle that has written"));
-        }
+        self.check_unwritten()?;
         let mut allocated: Vec<Range<u64>> = Vec::new();
         if range.is_empty() {
             return Ok(allocated);
@@ -359,6 +361,8 @@ impl NfcDisk {
             next += count;
         }
         push_clipped(&mut allocated, last * chunk..self.capacity, &range);
+        // What was written in the meantime may be missing.
+        self.check_unwritten()?;
         Ok(allocated)
     }
 
@@ -390,7 +394,7 @@ impl NfcDisk {
     ///
     /// What a handle for reading does by itself, one for writing does only when told so: after
     /// [`Error::WriteInDoubt`], write the ranges in doubt again on the new connection, or read them to
-    /// see. Requests that are in flight on a connection that works are given up.
+    /// see. A connection that works is closed first, after the requests that are in flight on it.
     ///
     /// # Errors
     /// Those of [`open`](Self::open); those of [`close`](Self::close) for a connection that works,
@@ -403,7 +407,8 @@ impl NfcDisk {
         self.line.reopen().await
     }
 
-    /// Closes the disk and the session, and the connection with them.
+    /// Closes the disk and the session, and the connection with them, as soon as reads and writes whose
+    /// futures were dropped have been answered.
     ///
     /// # Errors
     /// The first thing that went wrong; the connection is closed all the same. For a disk that was
@@ -419,6 +424,14 @@ impl NfcDisk {
             return Ok(());
         }
         connection.close(self.options()).await
+    }
+
+    /// The server's word on the allocation is good as long as this handle has not written.
+    fn check_unwritten(&self) -> Result<()> {
+        match self.has_written.load(Ordering::SeqCst) {
+            true => Err(self.invalid("the allocation is not reliable on a handle that has written")),
+            false => Ok(()),
+        }
     }
 
     fn options(&self) -> &NfcOptions {

@@ -113,18 +113,18 @@ pub(crate) async fn connect(target: &Target, buffers: Buffers) -> Result<Connect
     let options = &target.options;
     let mut patience = Patience::new(options.retry);
     let mut setup = Setup { rung: Rung::Full, buffers };
-    let mut descent: Option<Descent> = None;
+    // By host: the machine may move between two tries, and back.
+    let mut descents: Vec<Descent> = Vec::new();
     let mut ticket_retried = false;
     loop {
         let ticket = target.tickets.ticket().await.map_err(Error::Ticket)?;
         let endpoint: Arc<str> = ticket.endpoint().into();
         let known = learn_version(target, &endpoint).await;
-        let on_same_host = descent.as_ref().is_some_and(|descent| descent.endpoint == endpoint);
-        if !on_same_host {
-            // Also when the machine moved between two tries: other hosts, other rungs.
-            setup.rung = first_rung(options.ladder, known, target.mode);
-            descent = None;
-        }
+        let descent = descents.iter().position(|descent| descent.endpoint == endpoint);
+        setup.rung = match descent {
+            Some(at) => descents[at].rung,
+            None => first_rung(options.ladder, known, target.mode),
+        };
         let mut found = Found::default();
         let error = match Connection::open(&ticket, target, &setup, &mut found).await {
             Ok(connection) => {
@@ -139,14 +139,13 @@ pub(crate) async fn connect(target: &Target, buffers: Buffers) -> Result<Connect
         };
         if is_start_failure(&error) {
             let synchronous = target.mode == Mode::ReadOnly && target.capacity().is_some() && !found.is_modern(known);
-            let first = descent.map_or_else(|| error.clone(), |descent| descent.first);
-            match next_rung(options.ladder, setup.rung, &found, synchronous) {
-                None => return Err(first),
-                Some(rung) => {
-                    tracing::info!(%endpoint, %error, from = %setup.rung, to = %rung, "asking less of an NFC host");
-                    descent = Some(Descent { endpoint, first });
-                    setup.rung = rung;
-                }
+            let Some(rung) = next_rung(options.ladder, setup.rung, &found, synchronous) else {
+                return Err(descent.map_or(error, |at| descents.swap_remove(at).first));
+            };
+            tracing::info!(%endpoint, %error, from = %setup.rung, to = %rung, "asking less of an NFC host");
+            match descent {
+                Some(at) => descents[at].rung = rung,
+                None => descents.push(Descent { endpoint, rung, first: error }),
             }
         } else if is_out_of_memory(&error) {
             if !patience.wait().await {
@@ -171,6 +170,8 @@ pub(crate) async fn connect(target: &Target, buffers: Buffers) -> Result<Connect
 /// The way down on one host.
 struct Descent {
     endpoint: Arc<str>,
+    /// What comes next.
+    rung: Rung,
     /// The most capable try says most about what is wrong.
     first: Error,
 }

@@ -150,6 +150,13 @@ impl Line {
     }
 }
 
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Others may hold the connection for a while: the task that keeps it alive waits for an answer.
+        self.latest().abandon();
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while one of them is held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -272,8 +272,8 @@ impl Connection {
         Ok(value)
     }
 
-    /// Closes disk and session, tells the classic layer, and shuts the connection down. Goes on
-    /// after an error; the first one is returned.
+    /// Waits for reads and writes that are in flight, closes disk and session, tells the classic layer, and
+    /// shuts the connection down, also after an error.
     pub(crate) async fn close(&self, options: &NfcOptions) -> Result<()> {
         let limit = options.timeouts.close;
         let blame = &self.shared.blame;
@@ -284,6 +284,9 @@ impl Connection {
 
     async fn say_goodbye(&self, options: &NfcOptions) -> Result<()> {
         let limit = options.timeouts.close;
+        // Requests of callers that are gone hold their part of the budget until they are answered. What a
+        // host makes of a close that overtakes them is not known; VDDK has its callers wait first.
+        let _nothing_in_flight = self.shared.budget(self.charge(u32::MAX), Phase::Close, limit).await?;
         let handle = self.disk.handle.to_le_bytes();
         let session = [0; CLOSE_SESSION_LEN];
         let file = self.call(Kind::CloseFile, Phase::Close, limit, &handle, b"", 0).await;
@@ -311,6 +314,14 @@ impl Connection {
             let _ = ended.await;
         }
         Ok(())
+    }
+
+    /// Closes the socket without a word to the server.
+    pub(crate) fn abandon(&self) {
+        if self.shared.is_alive() {
+            tracing::debug!(endpoint = %self.shared.blame.endpoint, "NFC disk dropped without close");
+            self.shared.fail(Failure::Lost("it was dropped".to_owned()));
+        }
     }
 
     /// Whether requests can still be made.
@@ -432,9 +443,6 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.shared.is_alive() {
-            tracing::debug!(endpoint = %self.shared.blame.endpoint, "NFC disk dropped without close");
-            self.shared.fail(Failure::Lost("it was dropped".to_owned()));
-        }
+        self.abandon();
     }
 }

@@ -1,8 +1,10 @@
 //! What callers are told when a request fails in company, and what a server says at the wrong time.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::server::{End, Habits, assert_no_tasks_left, content, open};
+use super::server::{CAPACITY, CHUNK, End, Habits, assert_no_tasks_left, content, open};
 use crate::error::{Error, Phase};
 use crate::{Mode, NfcOptions};
 
@@ -68,4 +70,42 @@ async fn cancelled_writes_keep_their_range_and_their_budget_until_the_reply() {
     }
     disk.close().await.unwrap();
     assert_no_tasks_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn disk_that_is_dropped_while_it_is_kept_alive_leaves_nothing() {
+    // The sign of life is on its way, and its answer never comes.
+    let habits = Habits { forgets: Some(0), ..Habits::default() };
+    let options = NfcOptions::default().keep_alive(Duration::from_secs(1));
+    let (disk, ..) = open(habits, End::Fin, PIPE, Mode::ReadOnly, &options).await;
+    let disk = disk.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    drop(disk);
+    assert_no_tasks_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn allocation_is_not_told_when_the_disk_was_written_to_in_the_meantime() {
+    let mut options = small_buffers();
+    options.allocation_page = 1;
+    let (disk, ..) = open(Habits::default(), End::Fin, PIPE, Mode::ReadWrite, &options).await;
+    let disk = disk.unwrap();
+    // A thousand pages: the write is over long before the last of them.
+    let (map, write) =
+        tokio::join!(disk.query_allocated(0..CAPACITY, CHUNK), disk.write_at(CHUNK, Bytes::from(vec![1; 512])));
+    write.unwrap();
+    assert!(matches!(map, Err(Error::InvalidRequest { .. })), "{map:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn disk_is_closed_only_when_what_was_asked_for_has_been_answered() {
+    for mode in [Mode::ReadOnly, Mode::ReadWrite] {
+        let habits = Habits { defers: Some(4096), ..Habits::default() };
+        let (disk, ..) = open(habits, End::Fin, PIPE, mode, &small_buffers()).await;
+        let disk = disk.unwrap();
+        let gone = tokio::time::timeout(Duration::from_millis(10), disk.read_at(4096, 512)).await;
+        assert!(gone.is_err());
+        disk.close().await.unwrap();
+        assert_no_tasks_left().await;
+    }
 }

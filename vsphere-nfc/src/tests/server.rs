@@ -44,6 +44,8 @@ pub(super) struct Habits {
     pub(super) bad_sector: Option<u64>,
     /// Never answers a read at this offset, and answers everything else.
     pub(super) forgets: Option<u64>,
+    /// Answers a read at this offset a second late, and with an error when the disk is closed before.
+    pub(super) defers: Option<u64>,
 }
 
 /// Which message a byte belongs to: where each one ends, counted from the start of its direction.
@@ -58,12 +60,14 @@ pub(super) struct Server {
     habits: Habits,
     received: usize,
     sent: usize,
+    /// The read that is answered late.
+    deferred: Option<(Header, Io)>,
     pub(super) marks: Marks,
 }
 
 impl Server {
     pub(super) fn new(stream: DuplexStream, habits: Habits) -> Self {
-        Self { stream, habits, received: 0, sent: 0, marks: Marks::default() }
+        Self { stream, habits, received: 0, sent: 0, deferred: None, marks: Marks::default() }
     }
 
     /// Serves until the client is gone or a habit ends it.
@@ -91,8 +95,13 @@ impl Server {
             }
         }
         loop {
-            let header = Header::decode(&self.take::<HEADER_LEN>(Phase::Idle).await?).unwrap();
+            let Some(header) = self.header().await? else { continue };
             self.marks.received.pop();
+            if header.kind == Kind::CloseFile
+                && let Some((read, _)) = self.deferred.take()
+            {
+                self.fail(&read, "the disk is closed").await?;
+            }
             let phase = match header.kind {
                 Kind::OpenFile => Phase::OpenFile,
                 Kind::DdbGet => Phase::Metadata,
@@ -173,10 +182,42 @@ impl Server {
             return Ok(());
         }
         if self.habits.bad_sector == Some(io.offset) {
-            let (payload, extra) =
-                crate::Fault::new(1, 42, "medium error").encode(crate::wire::fault::Layout::default());
-            return self.send(&message(Kind::Error, header.op_id, &payload, &extra), Phase::Read).await;
+            return self.fail(header, "medium error").await;
         }
+        if self.habits.defers == Some(io.offset) {
+            self.deferred = Some((*header, io));
+            return Ok(());
+        }
+        self.read(header, &io).await
+    }
+
+    /// The next header; `None` when the late read was answered instead of waiting for one.
+    async fn header(&mut self) -> io::Result<Option<Header>> {
+        let late = self.deferred.take();
+        let header = match late {
+            None => self.take::<HEADER_LEN>(Phase::Idle).await,
+            // Headers come whole: none is lost to the clock.
+            Some((read, io)) => {
+                match tokio::time::timeout(Duration::from_secs(1), self.take::<HEADER_LEN>(Phase::Idle)).await {
+                    Err(_) => return self.read(&read, &io).await.map(|()| None),
+                    Ok(header) => {
+                        self.deferred = Some((read, io));
+                        header
+                    }
+                }
+            }
+        };
+        Ok(Some(Header::decode(&header?).unwrap()))
+    }
+
+    /// Reports an error instead of an answer to the read.
+    async fn fail(&mut self, read: &Header, text: &str) -> io::Result<()> {
+        let (payload, extra) = crate::Fault::new(1, 42, text).encode(crate::wire::fault::Layout::default());
+        self.send(&message(Kind::Error, read.op_id, &payload, &extra), Phase::Read).await
+    }
+
+    /// Answers a read.
+    async fn read(&mut self, header: &Header, io: &Io) -> io::Result<()> {
         // Two fragments, the second first.
         let half = io.total / 1024 * 512;
         for (fragment_offset, fragment_len) in [(half, io.total - half), (0, half)] {
@@ -187,7 +228,7 @@ impl Server {
                     fragment_len,
                     wire_len: fragment_len,
                     compression: Compression::None,
-                    ..io
+                    ..*io
                 };
                 let data = content(io.offset + u64::from(fragment_offset), fragment_len as usize);
                 self.send(&message(Kind::Io, header.op_id, &reply.encode(), &data), Phase::Read).await?;

@@ -96,7 +96,10 @@ impl RecordTls {
         self.tcp.read_exact(&mut self.record[RECORD_HEADER_LEN..]).await?;
         let mut rest = self.record.as_slice();
         while !rest.is_empty() {
-            self.tls.read_tls(&mut rest)?;
+            if self.tls.read_tls(&mut rest)? == 0 {
+                // After a close_notify nothing is taken any more: the rest would stay for ever.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             if let Err(error) = self.tls.process_new_packets() {
                 // Tell the peer why: rustls has an alert ready. The first error is what counts.
                 let _ = self.send_pending().await;

@@ -221,7 +221,7 @@ impl Requests {
         let io = Io::decode(&self.payload::<IO_LEN>(header).await?).map_err(violation)?;
         let data = match io.direction {
             Direction::Read => Vec::new(),
-            Direction::Write if io.wire_len > self.buffers.buffer_size => {
+            Direction::Write if io.fragment_len > self.buffers.buffer_size => {
                 return Err(violation("a write fragment is larger than a buffer"));
             }
             Direction::Write => {

@@ -31,7 +31,12 @@ async fn service(client: &mut Client) -> ManagedObjectReference {
     content.nfc_service.unwrap().erase()
 }
 
-async fn ticket(client: &mut Client, vm: &ManagedObjectReference, key: i32, write: bool) -> HostServiceTicket {
+pub(crate) async fn ticket(
+    client: &mut Client,
+    vm: &ManagedObjectReference,
+    key: i32,
+    write: bool,
+) -> HostServiceTicket {
     let service = service(client).await;
     let host = Some(root("HostSystem", "host-8").cast());
     if write {
@@ -53,6 +58,17 @@ async fn ticket(client: &mut Client, vm: &ManagedObjectReference, key: i32, writ
     }
 }
 
+/// A ticket as the client of 902 takes it.
+pub(crate) fn taken(ticket: HostServiceTicket) -> Ticket {
+    Ticket {
+        host: ticket.host.unwrap(),
+        port: ticket.port.unwrap().try_into().unwrap(),
+        pin: Some(ticket.ssl_thumbprint.unwrap().parse::<Pin>().unwrap()),
+        service: ticket.service,
+        session_id: SessionId::new(ticket.session_id),
+    }
+}
+
 /// Opens a disk with one ticket; a second request for one fails.
 async fn open(ticket: HostServiceTicket, path: &str, mode: Mode) -> Result<NfcDisk, Error> {
     NfcDisk::open(Arc::new(once(ticket)), path, mode, NfcOptions::default()).await
@@ -65,14 +81,7 @@ async fn files(ticket: HostServiceTicket) -> NfcFiles {
 
 /// A source of one ticket.
 fn once(ticket: HostServiceTicket) -> impl TicketSource {
-    let ticket = Ticket {
-        host: ticket.host.unwrap(),
-        port: ticket.port.unwrap().try_into().unwrap(),
-        pin: Some(ticket.ssl_thumbprint.unwrap().parse::<Pin>().unwrap()),
-        service: ticket.service,
-        session_id: SessionId::new(ticket.session_id),
-    };
-    let once = std::sync::Mutex::new(Some(ticket));
+    let once = std::sync::Mutex::new(Some(taken(ticket)));
     move || {
         let next = once.lock().unwrap().take().ok_or_else(|| TicketError::new("only one ticket", false));
         async move { next }

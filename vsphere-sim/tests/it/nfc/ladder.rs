@@ -164,3 +164,30 @@ async fn version_of_a_host_is_asked_for_once_and_chooses_the_first_rung() {
     assert_eq!(source.asked.load(Ordering::SeqCst), 1);
     assert_eq!(host.server.counters().connections_total(), 3);
 }
+
+/// Tickets of two hosts in turn.
+struct Flapping {
+    hosts: [Arc<dyn TicketSource>; 2],
+    asked: AtomicU32,
+}
+
+impl TicketSource for Flapping {
+    fn ticket(&self) -> BoxFuture<'_, Result<Ticket, TicketError>> {
+        self.hosts[self.asked.fetch_add(1, Ordering::SeqCst) as usize % 2].ticket()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machine_that_goes_to_and_fro_between_two_hosts_is_not_tried_for_ever() {
+    let mut gates = HostVersion::Esxi80.gates();
+    gates.asynchronous = false;
+    let mut config = NfcServerConfig::default();
+    config.gates = Some(gates);
+    let (one, two) = (host(config.clone()).await, host(config).await);
+    let source = Arc::new(Flapping { hosts: [one.tickets(), two.tickets()], asked: AtomicU32::new(0) });
+    let opening = NfcDisk::open(Arc::clone(&source) as _, PATH, Mode::ReadOnly, patient());
+    let error = tokio::time::timeout(std::time::Duration::from_secs(5), opening).await.expect("no end").unwrap_err();
+    assert!(matches!(error, Error::StartRefused { .. }), "{error}");
+    // Two hosts with three rungs each at most; the last of them is the end.
+    assert!(source.asked.load(Ordering::SeqCst) <= 6);
+}

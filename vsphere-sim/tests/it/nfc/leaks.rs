@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vsphere_nfc::{Channel, Error, Mode, NfcOptions, Retry, Timeouts};
-use vsphere_sim::nfc::{Cut, FaultAction, Step};
+use vsphere_nfc::{Channel, Error, Mode, NfcDisk, NfcOptions, Retry, TicketSource, Timeouts};
+use vsphere_sim::nfc::{Cut, FaultAction, NfcServer, Step};
 
 use super::disk::{CHUNK, MIB, MemoryDisk, pattern};
-use super::host::{Host, patient};
+use super::host::{Host, PATH, patient};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_after_many_sessions_and_a_shutdown() {
@@ -65,29 +65,21 @@ fn cycles(count: u32) {
     let mut expired = 0;
     runtime.block_on(async {
         for _ in 0..20 {
-            let _ = cycle(&host, &mut Chance(chance.next())).await;
+            let _ = cycle(&host.server, host.tickets(), &mut Chance(chance.next())).await;
         }
         expired += settle(&host).await;
     });
-    let before = Left::now(&runtime, port);
+    let before = Left::now(&runtime, &[port], THREAD);
     runtime.block_on(async {
         for _ in 0..count {
-            match cycle(&host, &mut chance).await {
+            match cycle(&host.server, host.tickets(), &mut chance).await {
                 Ok(()) => well += 1,
                 Err(_) => failed += 1,
             }
         }
         expired += settle(&host).await;
     });
-    // Tasks that were aborted go with the next turn of their worker.
-    let mut after = Left::now(&runtime, port);
-    for _ in 0..200 {
-        if after.tasks <= before.tasks && after.sockets == 0 {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-        after = Left::now(&runtime, port);
-    }
+    let after = until(&runtime, &[port], THREAD, &before);
     let tickets = Tickets::of(&host, expired);
     println!("{count} cycles: {well} well, {failed} failed; before {before:?}, after {after:?}; {tickets:?}");
     assert!(well > count / 10 && failed > count / 10, "{well} went well, {failed} failed");
@@ -107,6 +99,20 @@ fn cycles(count: u32) {
         assert!(disk.read_at(MIB / 2, 4096).await.unwrap() == pattern(MIB / 2, 4096));
         disk.close().await.unwrap();
     });
+}
+
+/// What is left when there are no more tasks than before and no sockets, or after a while.
+pub(super) fn until(runtime: &tokio::runtime::Runtime, ports: &[u16], thread: &str, before: &Left) -> Left {
+    // Tasks that were aborted go with the next turn of their worker.
+    let mut after = Left::now(runtime, ports, thread);
+    for _ in 0..200 {
+        if after.tasks <= before.tasks && after.sockets == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        after = Left::now(runtime, ports, thread);
+    }
+    after
 }
 
 /// Waits until the server has noticed that everyone is gone, and lets the tickets expire whose
@@ -138,7 +144,11 @@ impl Tickets {
 }
 
 /// One disk's life, with something that goes wrong in it, or not.
-async fn cycle(host: &Host, chance: &mut Chance) -> Result<(), Error> {
+pub(super) async fn cycle(
+    server: &NfcServer,
+    tickets: Arc<dyn TicketSource>,
+    chance: &mut Chance,
+) -> Result<(), Error> {
     const STEPS: [Step; 12] = [
         Step::Banner,
         Step::Proxy,
@@ -153,14 +163,14 @@ async fn cycle(host: &Host, chance: &mut Chance) -> Result<(), Error> {
         Step::CloseFile,
         Step::CloseSession,
     ];
-    host.server.forget_injected();
+    server.forget_injected();
     let cut = match chance.below(4) {
         0 => Some(Cut::Sent(chance.below(12_000))),
         1 => Some(Cut::Received(chance.below(12_000))),
         _ => None,
     };
     let reset = chance.below(2) == 0;
-    host.server.configure(|config| (config.cut, config.reset_on_cut) = (cut, reset));
+    server.configure(|config| (config.cut, config.reset_on_cut) = (cut, reset));
     if chance.below(3) == 0 {
         let step = STEPS[chance.below(STEPS.len() as u64) as usize];
         let action = match chance.below(8) {
@@ -168,14 +178,14 @@ async fn cycle(host: &Host, chance: &mut Chance) -> Result<(), Error> {
             2 => FaultAction::Bytes((0..chance.below(300)).map(|_| chance.next() as u8).collect()),
             _ => FaultAction::Close,
         };
-        host.server.inject(step, action);
+        server.inject(step, action);
     }
     let channel = if chance.below(2) == 0 { Channel::Tls } else { Channel::Clear };
     let mode = if chance.below(2) == 0 { Mode::ReadOnly } else { Mode::ReadWrite };
     let mut options = NfcOptions::default().channel(channel).timeouts(Timeouts::all(Duration::from_millis(250)));
     options.reconnect = chance.below(2) == 0;
     options.retry = Retry { attempts: 1, ..Retry::default() };
-    let disk = Arc::new(host.open(mode, options).await?);
+    let disk = Arc::new(NfcDisk::open(tickets, PATH, mode, options).await?);
     // Some callers lose interest.
     let patience = Duration::from_micros(200 + chance.below(20_000));
     let work = async {
@@ -200,29 +210,29 @@ async fn cycle(host: &Host, chance: &mut Chance) -> Result<(), Error> {
 
 /// What there is of one runtime and one host, on both sides of its connections.
 #[derive(Debug, PartialEq, Eq)]
-struct Left {
-    tasks: usize,
-    /// Sockets of the host's port that some file descriptor holds, but for the listener.
+pub(super) struct Left {
+    pub(super) tasks: usize,
+    /// Sockets of the host's ports that some file descriptor holds, but for the listener.
     sockets: usize,
-    threads: usize,
+    pub(super) threads: usize,
 }
 
 impl Left {
-    fn now(runtime: &tokio::runtime::Runtime, port: u16) -> Self {
+    pub(super) fn now(runtime: &tokio::runtime::Runtime, ports: &[u16], name: &str) -> Self {
         let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
         let is_ours = |task: &std::fs::DirEntry| {
-            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == THREAD)
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
         };
         Self {
             tasks: runtime.metrics().num_alive_tasks(),
-            sockets: sockets_of(port),
+            sockets: ports.iter().map(|port| sockets_of(*port)).sum(),
             threads: threads.filter(is_ours).count(),
         }
     }
 }
 
 /// Lines of the kernel's table that have the port on either side and belong to a descriptor.
-fn sockets_of(port: u16) -> usize {
+pub(super) fn sockets_of(port: u16) -> usize {
     const LISTEN: &str = "0A";
     let port = format!(":{port:04X}");
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
@@ -234,10 +244,10 @@ fn sockets_of(port: u16) -> usize {
 }
 
 /// Numbers that look random and are the same every time: splitmix64.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -23,6 +23,7 @@ mod reopen;
 mod session;
 mod sizes;
 mod slowness;
+mod soap;
 mod start;
 mod synchronous;
 mod tickets;
@@ -49,6 +50,7 @@ const ROWS: [Row; 28] = [
             "used_ticket_is_an_authd_refusal_and_a_silent_close_a_disconnect",
             "two_tickets_may_be_out_at_once_and_each_opens_one_connection",
             "refused_ticket_is_replaced_at_most_once_and_the_secret_is_never_told",
+            "daemon_that_repeats_the_ticket_does_not_bring_it_into_the_error",
         ],
     ),
     row(
@@ -114,6 +116,7 @@ const ROWS: [Row; 28] = [
             "every_release_is_met_on_the_first_rung_that_it_understands",
             "host_that_refuses_a_message_is_asked_without_it_and_remembered",
             "versions_of_the_server_decide_what_it_is_told",
+            "machine_that_goes_to_and_fro_between_two_hosts_is_not_tried_for_ever",
         ],
     ),
     row(
@@ -283,7 +286,14 @@ const ROWS: [Row; 28] = [
             "long_read_reports_the_error_of_whichever_of_its_parts_failed",
         ],
     ),
-    row(28, "closing", &["close_returns_within_its_time_with_the_first_error"]),
+    row(
+        28,
+        "closing",
+        &[
+            "close_returns_within_its_time_with_the_first_error",
+            "disk_is_closed_only_when_what_was_asked_for_has_been_answered",
+        ],
+    ),
 ];
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use vsphere_nfc::{Error, Mode, NfcDisk, Phase, TicketError, UnpinnedTickets};
-use vsphere_sim::nfc::TicketRefusal;
+use vsphere_sim::nfc::{FaultAction, Step, TicketRefusal};
 
 use super::disk::{MIB, MemoryDisk};
 use super::host::{Host, PATH, fixed, patient, ticket};
@@ -64,4 +64,23 @@ async fn refused_ticket_is_replaced_at_most_once_and_the_secret_is_never_told() 
     assert!(error.is_retryable() && error.hint().is_some());
     assert!(!format!("{error:?} {error}").contains("52000000"), "the ticket leaked");
     assert!((1..=2).contains(&asked.load(Ordering::SeqCst)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_that_repeats_the_ticket_does_not_bring_it_into_the_error() {
+    let host = Host::reading(MemoryDisk::new(MIB)).await;
+    let text = "Invalid arguments: SESSION 52000000-00000000\x1b[2J".to_owned();
+    host.server.inject(Step::Proxy, FaultAction::Error { code: 501, text });
+    let error = host.open(Mode::ReadOnly, patient()).await.unwrap_err();
+    let Error::AuthdRefused { command: "PROXY", line, .. } = &error else { panic!("{error}") };
+    assert_eq!(line, "501 Invalid arguments: SESSION (redacted) [2J");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn path_with_a_nul_costs_no_ticket() {
+    let host = Host::reading(MemoryDisk::new(MIB)).await;
+    let error =
+        NfcDisk::open(host.tickets(), "[ds1] web/web.vmdk\0.vmdk", Mode::ReadOnly, patient()).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidRequest { .. }), "{error}");
+    assert_eq!(host.backend.issued.load(Ordering::SeqCst), 0);
 }
