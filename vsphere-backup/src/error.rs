@@ -55,6 +55,57 @@ pub enum Error {
         feature: String,
     },
 
+    /// The repository is encrypted and was opened without a key.
+    #[error("the repository at {location} is encrypted: a key is needed")]
+    Encrypted {
+        /// The storage's location.
+        location: String,
+    },
+
+    /// The repository is not encrypted, although a key was given or asked for.
+    #[error("the repository at {location} is not encrypted")]
+    NotEncrypted {
+        /// The storage's location.
+        location: String,
+    },
+
+    /// No key slot of this kind opens with what was given.
+    #[error("the {kind} is wrong: none of {slots} key slots of this kind opens with it")]
+    WrongKey {
+        /// `password`, `key file`, ...
+        kind: &'static str,
+        /// How many slots of this kind there are.
+        slots: usize,
+    },
+
+    /// The repository has no key slot of this kind.
+    #[error("the repository has no key slot for a {kind}")]
+    NoKeySlot {
+        /// `password`, `key file`, ...
+        kind: &'static str,
+    },
+
+    /// An object is under a data key that is not on the repository's key ring.
+    #[error("{object} is under data key {generation}, which the repository does not have")]
+    UnknownDataKey {
+        /// The object's name.
+        object: String,
+        /// The generation of the data key.
+        generation: u32,
+    },
+
+    /// A key service failed.
+    #[error("{operation} by the key service {service} failed")]
+    KeyService {
+        /// The operation.
+        operation: &'static str,
+        /// The service's name.
+        service: String,
+        /// What it said.
+        #[source]
+        source: DiskError,
+    },
+
     /// An object of the repository is damaged.
     #[error("{object} is damaged: {reason}")]
     Damaged {
@@ -242,6 +293,7 @@ impl Error {
         match self {
             Self::Storage(error) => error.is_retryable(),
             Self::Disk { source, .. } | Self::Areas { source, .. } | Self::Server { source, .. } => source.retryable,
+            Self::KeyService { source, .. } => source.retryable,
             Self::JournalInUse { .. } | Self::Busy { .. } => true,
             _ => false,
         }
@@ -257,6 +309,13 @@ impl Error {
                 }
                 _ => None,
             },
+            Self::Encrypted { .. } => {
+                Some("open it with a password, a key file, a recipient's secret or a key service")
+            }
+            Self::NotEncrypted { .. } => Some("open it without a key, if it is meant to be plain"),
+            Self::WrongKey { .. } => Some("check which repository and which key this is; its key slots tell"),
+            Self::NoKeySlot { .. } => Some("use a key of another kind, or add a slot of this kind"),
+            Self::KeyService { source, .. } => source.hint.as_deref(),
             Self::NotARepository { .. } => Some("create the repository first, or correct the path"),
             Self::UnsupportedVersion { .. } | Self::UnsupportedFeature { .. } => {
                 Some("use a newer release of this crate")
@@ -277,7 +336,10 @@ impl Error {
 
     /// Tells whether this is damage found in the repository, rather than a failed operation.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::DamagedChunk { .. } | Self::DamagedPage { .. })
+        matches!(
+            self,
+            Self::Damaged { .. } | Self::DamagedChunk { .. } | Self::DamagedPage { .. } | Self::UnknownDataKey { .. }
+        )
     }
 }
 

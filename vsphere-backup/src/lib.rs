@@ -21,7 +21,7 @@
 //! # Modules
 //! - [`Backup`]: plan, journal, lock, snapshot, read, commit, undo
 //! - [`Restore`]: in place or into files; [`RecoveryPoint::verify`](repository::RecoveryPoint::verify)
-//! - [`repository`]: recovery points that share chunks; the format is in `FORMAT.md`
+//! - [`repository`]: recovery points that share chunks; the format is in `FORMAT.md`. [`repository::keys`]: encryption
 //! - [`engine`]: one disk in and out, over the traits [`DiskSource`](engine::DiskSource) and
 //!   [`DiskTarget`](engine::DiskTarget)
 //! - [`journal`]: what a backup does to a server, durable before it is done

@@ -37,7 +37,10 @@ pub(crate) async fn raise(storage: &dyn Storage, point: &PointId) -> Result<()> 
 pub(crate) async fn stands(storage: &dyn Storage, point: &PointId) -> Result<bool> {
     let key = point.key();
     match storage.get(&key, SIZE).await {
-        Ok(bytes) => Ok(envelope::open(Kind::Fence, &key, &bytes).is_ok_and(|body| body.is_empty())),
+        Ok(bytes) => {
+            let opened = envelope::open(Kind::Fence, &key, bytes).and_then(|fence| fence.plain(&key));
+            Ok(opened.is_ok_and(|body| body.is_empty()))
+        }
         Err(StorageError { kind: StorageErrorKind::NotFound | StorageErrorKind::TooLarge, .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
@@ -96,6 +97,15 @@ hex_id! {
 hex_id! {
     /// The identity of a repository, random.
     RepositoryId, 16
+}
+
+hex_id! {
+    /// The identity of a key slot, random.
+    SlotId, 8
+}
+hex_id! {
+    /// The public key (X25519) of a recipient: who holds the secret can open the repository.
+    RecipientKey, 32
 }
 
 /// The identity of a virtual machine in a repository: its `instanceUuid`.
@@ -242,15 +252,15 @@ impl<'de> Deserialize<'de> for PointId {
 /// The keys by which content becomes an identity, derived from the repository's secret.
 #[derive(Clone)]
 pub(crate) struct IdKeys {
-    chunk: [u8; 32],
-    page: [u8; 32],
-    meta: [u8; 32],
+    chunk: Zeroizing<[u8; 32]>,
+    page: Zeroizing<[u8; 32]>,
+    meta: Zeroizing<[u8; 32]>,
 }
 
 impl IdKeys {
     /// Derives the keys; the contexts are part of the format.
     pub(crate) fn derive(secret: &[u8; 32]) -> Self {
-        let derive = |context| blake3::derive_key(context, secret);
+        let derive = |context| Zeroizing::new(blake3::derive_key(context, secret));
         Self {
             chunk: derive("vsphere-backup 2026-11-22 format 1 chunk id"),
             page: derive("vsphere-backup 2026-11-22 format 1 page id"),

@@ -70,6 +70,11 @@ impl Index {
         Some((self.packs[place.pack as usize].0, place))
     }
 
+    /// Returns by which key a pack is sealed.
+    pub(crate) fn seal(&self, pack: PackId) -> Option<PackSeal> {
+        self.numbers.get(&pack).map(|&(number, _)| self.packs[number as usize].1)
+    }
+
     /// Returns the chunks of one pack and the bytes of their frames. Looks at every chunk.
     pub(crate) fn frames_in(&self, pack: PackId) -> Vec<(ChunkId, Range<u64>)> {
         let Some(&(number, _)) = self.numbers.get(&pack) else { return Vec::new() };
@@ -353,7 +358,7 @@ mod tests {
     #[tokio::test]
     async fn a_segment_counts_only_for_packs_that_are_there() {
         let storage = Arc::new(MemoryStorage::new());
-        let objects = Objects::new(storage.clone());
+        let objects = Objects::plain(storage.clone());
         write_segment(&objects, &[pack(1, 3), pack(2, 3)]).await.unwrap();
         storage.put(&pack::key(PackId([1; 32])), vec![vec![0; 60_000].into()]).await.unwrap();
         let loaded = load(&objects, &Known::default()).await.unwrap();

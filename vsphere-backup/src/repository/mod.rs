@@ -21,14 +21,19 @@
 //! # }
 //! ```
 //!
+//! A repository can be encrypted when it is created, see [`keys`].
+//!
 //! The format is written down in `FORMAT.md` beside this crate's `Cargo.toml`.
 
+pub mod keys;
 pub mod storage;
 
+mod cipher;
 mod config;
 mod envelope;
 mod fence;
 mod frame;
+mod hashes;
 mod id;
 mod index;
 mod lease;
@@ -57,10 +62,11 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 
 use self::{
-    config::Config,
+    config::{Config, Draft},
     envelope::Kind,
     frame::Codec,
     index::Index,
+    keys::{KeyHolder, Keys, Unlock},
     lease::{
         Lease,
         record::{Purpose, Roots},
@@ -74,7 +80,7 @@ use crate::error::{Error, Result};
 
 pub use self::{
     config::CreateOptions,
-    id::{ChunkId, MetaId, PackId, PageId, PointId, RepositoryId, SegmentId, VmId},
+    id::{ChunkId, MetaId, PackId, PageId, PointId, RecipientKey, RepositoryId, SegmentId, SlotId, VmId},
     manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, LeftOut, Manifest, VmRecord},
     pin::Pin,
     point::{PointWriter, RecoveryPoint},
@@ -135,40 +141,80 @@ impl Repository {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn open_local(root: impl Into<PathBuf>) -> Result<Self> {
-        let root = root.into();
-        if !root.is_dir() {
-            return Err(Error::NotARepository { location: root.display().to_string() });
-        }
-        Self::open(Arc::new(LocalStorage::open(root)?)).await
+        Self::open(existing_folder(root.into())?).await
     }
 
     /// Creates a repository in a storage.
     ///
     /// # Errors
-    /// [`Error::RepositoryExists`], [`Error::Storage`], [`Error::Invalid`] for bad options.
+    /// [`Error::RepositoryExists`], [`Error::Storage`], [`Error::Invalid`] for bad options, [`Error::KeyService`].
     ///
     /// # Cancel safety
     /// When dropped, the repository exists or does not.
     pub async fn create(storage: Arc<dyn Storage>, options: CreateOptions) -> Result<Self> {
-        let config = Config::create(&*storage, options).await?;
-        Ok(Self::new(storage, config))
+        let (config, keys) = Config::create(&*storage, options).await?;
+        Ok(Self::new(storage, config, keys.map(Arc::new)))
     }
 
-    /// Opens the repository in a storage.
+    /// Opens the repository in a storage, which is not encrypted.
     ///
     /// # Errors
     /// [`Error::NotARepository`], [`Error::UnsupportedVersion`], [`Error::UnsupportedFeature`],
-    /// [`Error::Damaged`], [`Error::Storage`].
+    /// [`Error::Encrypted`], [`Error::Damaged`], [`Error::Storage`].
     ///
     /// # Cancel safety
     /// Changes nothing.
     pub async fn open(storage: Arc<dyn Storage>) -> Result<Self> {
-        let config = Config::read(&*storage).await?;
-        Ok(Self::new(storage, config))
+        let config = Draft::read(&*storage).await?.finish(&*storage, None)?;
+        Ok(Self::new(storage, config, None))
     }
 
-    fn new(storage: Arc<dyn Storage>, config: Config) -> Self {
-        let objects = Objects::new(storage);
+    /// Opens the encrypted repository in a storage.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and: [`Error::WrongKey`], [`Error::NoKeySlot`] when none of its slots is of this kind,
+    /// [`Error::KeyService`]; [`Error::NotEncrypted`] when it is plain, so that nobody who believes to write
+    /// encrypted data is mistaken.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn open_with(storage: Arc<dyn Storage>, unlock: Unlock) -> Result<Self> {
+        let draft = Draft::read(&*storage).await?;
+        let scope = draft.scope().ok_or_else(|| Error::NotEncrypted { location: storage.location() })?;
+        let keys = Arc::new(KeyHolder::open(&*storage, scope, unlock).await?);
+        let config = draft.finish(&*storage, Some(&keys))?;
+        Ok(Self::new(storage, config, Some(keys)))
+    }
+
+    /// Opens the encrypted repository in a local folder.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn open_local_with(root: impl Into<PathBuf>, unlock: Unlock) -> Result<Self> {
+        Self::open_with(existing_folder(root.into())?, unlock).await
+    }
+
+    /// Opens the repository again, with the keys in hand: nothing of what was read before is believed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    async fn reopen(&self) -> Result<Self> {
+        let storage = self.objects().storage().clone();
+        let draft = Draft::read(&*storage).await?;
+        let keys = self.objects().keys.clone();
+        let expected = keys.as_ref().map(|keys| keys.scope());
+        if draft.scope() != expected {
+            return Err(Error::damaged(config::key(), "it is not the one that the keys are bound to"));
+        }
+        let config = draft.finish(&*storage, keys.as_deref())?;
+        Ok(Self::new(storage, config, keys))
+    }
+
+    fn new(storage: Arc<dyn Storage>, config: Config, keys: Option<Arc<KeyHolder>>) -> Self {
+        let objects = Objects::new(storage, config.id, keys);
         let pages = PageStore::new(objects.clone(), config.keys.clone());
         Self {
             inner: Arc::new(Inner {
@@ -185,6 +231,22 @@ impl Repository {
     /// Returns the repository's identity.
     pub fn id(&self) -> RepositoryId {
         self.inner.config.id
+    }
+
+    /// Tells whether the repository is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.objects().keys().is_some()
+    }
+
+    /// Returns the keys of an encrypted repository, to be listed and changed.
+    ///
+    /// # Errors
+    /// [`Error::NotEncrypted`].
+    pub fn keys(&self) -> Result<Keys> {
+        match self.objects().keys() {
+            Some(_) => Ok(Keys::new(self.clone())),
+            None => Err(Error::NotEncrypted { location: self.location() }),
+        }
     }
 
     /// Returns the size of chunks in bytes.
@@ -300,6 +362,8 @@ impl Repository {
     /// # Cancel safety
     /// When dropped, a lease may be left, which ends by its time to live.
     pub async fn begin(&self, vm: VmRecord, consistency: Consistency, options: WriterOptions) -> Result<PointWriter> {
+        // Others may have rotated keys.
+        self.objects().refresh_keys().await?;
         let micros = self.next_micros(&vm.instance_uuid).await?;
         let id = PointId::new(vm.instance_uuid.clone(), micros)?;
         let purpose = Purpose::Write { point: id.clone() };
@@ -429,6 +493,13 @@ impl Repository {
     fn write_index(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
         self.inner.index.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn existing_folder(root: PathBuf) -> Result<Arc<dyn Storage>> {
+    if !root.is_dir() {
+        return Err(Error::NotARepository { location: root.display().to_string() });
+    }
+    Ok(Arc::new(LocalStorage::open(root)?))
 }
 
 fn meta_key(id: MetaId) -> Key {

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use crate::error::{Error, Result};
 
 use super::{
-    frame::{self, Frames, PackEntry},
-    id::{PackId, RepositoryId, random},
+    cipher::TAG,
+    frame::{self, FrameCipher, Frames, PackEntry},
+    id::{PackId, RepositoryId},
     storage::{Key, Storage},
 };
 
@@ -17,23 +18,27 @@ use super::{
 pub(crate) struct PackBuilder {
     bytes: Vec<u8>,
     seal: PackSeal,
+    cipher: Option<FrameCipher>,
     entries: Vec<PackEntry>,
 }
 
 impl PackBuilder {
     /// Begins a pack; `capacity` bytes are set aside so that it never moves while it grows.
     ///
-    /// # Errors
-    /// When the operating system has no random numbers.
-    pub(crate) fn new(repository: RepositoryId, capacity: usize) -> Result<Self> {
-        let seal = PackSeal { generation: 0, salt: random()? };
+    /// `(seal, cipher)` are what [`Objects::new_pack`](super::object::Objects::new_pack) gives.
+    pub(crate) fn new(
+        repository: RepositoryId,
+        (seal, cipher): (PackSeal, Option<FrameCipher>),
+        capacity: usize,
+    ) -> Self {
         let mut bytes = Vec::with_capacity(capacity);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 2]);
+        let flags = if cipher.is_some() { ENCRYPTED } else { 0 };
+        bytes.extend_from_slice(&flags.to_le_bytes());
         seal.encode(&mut bytes);
         bytes.extend_from_slice(&repository.0);
-        Ok(Self { bytes, seal, entries: Vec::new() })
+        Self { bytes, seal, cipher, entries: Vec::new() }
     }
 
     pub(crate) fn append(&mut self, frames: &Frames) {
@@ -50,13 +55,13 @@ impl PackBuilder {
         self.entries.len()
     }
 
-    /// Completes the frames, writes the footer and names the pack: one pass over all of it.
+    /// Completes and encrypts the frames, writes the footer and names the pack: one pass over all of it.
     pub(crate) fn seal(mut self) -> SealedPack {
         let (mut hasher, mut hashed) = (blake3::Hasher::new(), 0);
         for (number, entry) in self.entries.iter().enumerate() {
             let frame = entry.frame();
             let (start, end) = (frame.start as usize, frame.end as usize);
-            frame::finish(&mut self.bytes[start..end], number as u32);
+            frame::finish(&mut self.bytes[start..end], number as u32, self.cipher.as_ref());
             // What was just written is still in the processor's cache.
             if end - hashed >= HASH_SPAN {
                 hasher.update(&self.bytes[hashed..end]);
@@ -128,13 +133,14 @@ pub(crate) struct PackEntries {
 impl PackEntries {
     /// Checks that every chunk lies inside a pack of this size.
     pub(crate) fn check(&self) -> Result<(), String> {
+        let overhead = if self.seal.generation == 0 { 0 } else { TAG as u32 };
         let end = self.size.checked_sub((TRAILER + self.entries.len() * PackEntry::LEN) as u64);
         let sound = end.is_some_and(|end| {
             self.size <= MAX_SIZE
                 && self.entries.iter().all(|entry| {
                     entry.offset >= HEADER as u64
-                        && entry.stored <= entry.plain
                         && entry.plain <= frame::MAX_PLAIN
+                        && entry.stored <= entry.plain + overhead
                         && entry
                             .offset
                             .checked_add((frame::HEAD as u64) + u64::from(entry.stored))
@@ -186,8 +192,9 @@ fn parse_header(key: &Key, header: &[u8]) -> Result<PackSeal> {
     if header.len() != HEADER || header[..8] != *MAGIC {
         return Err(Error::damaged(key, "it is not a pack"));
     }
-    check_version(key, &header[8..12])?;
-    Ok(PackSeal::decode(header[12..12 + PackSeal::LEN].try_into().expect("36 bytes")))
+    let seal = PackSeal::decode(header[12..12 + PackSeal::LEN].try_into().expect("36 bytes"));
+    check_version(key, &header[8..12], if seal.generation == 0 { 0 } else { ENCRYPTED })?;
+    Ok(seal)
 }
 
 /// Checks a trailer and returns the number of entries, whose footer fits into the pack.
@@ -203,7 +210,7 @@ fn check_trailer(key: &Key, trailer: &Bytes, size: u64) -> Result<u64> {
     if !fits {
         return Err(damaged());
     }
-    check_version(key, &trailer[8..12])?;
+    check_version(key, &trailer[8..12], 0)?;
     Ok(count)
 }
 
@@ -226,8 +233,8 @@ fn parse_footer(id: PackId, size: u64, seal: PackSeal, footer: &[u8]) -> Result<
     Ok(entries)
 }
 
-/// Checks version (2 bytes) and flags (2).
-fn check_version(key: &Key, bytes: &[u8]) -> Result<()> {
+/// Checks version (2 bytes) and flags (2), which have to be `flags`.
+fn check_version(key: &Key, bytes: &[u8], flags: u16) -> Result<()> {
     let version = u16::from_le_bytes([bytes[0], bytes[1]]);
     if version != VERSION {
         return Err(Error::UnsupportedVersion {
@@ -236,7 +243,7 @@ fn check_version(key: &Key, bytes: &[u8]) -> Result<()> {
             supported: VERSION.into(),
         });
     }
-    if bytes[2..].iter().any(|&byte| byte != 0) {
+    if bytes[2..] != flags.to_le_bytes() {
         return Err(Error::UnsupportedFeature {
             object: key.to_string(),
             feature: format!("flags {:02x?}", &bytes[2..]),
@@ -257,6 +264,8 @@ const VERSION: u16 = super::envelope::VERSION;
 const MAGIC: &[u8; 8] = b"VSBKPACK";
 const END_MAGIC: &[u8; 8] = b"VSBKPEND";
 const HEADER: usize = 64;
+/// The flag of a pack whose frames are encrypted.
+const ENCRYPTED: u16 = 1;
 /// The least that is hashed in one go when a pack is sealed, in bytes: half of a small second-level cache.
 const HASH_SPAN: usize = 512 << 10;
 const TRAILER: usize = 56;
@@ -267,7 +276,8 @@ mod tests {
     use crate::repository::storage::MemoryStorage;
 
     fn sample() -> SealedPack {
-        let mut pack = PackBuilder::new(RepositoryId([5; 16]), 1 << 16).unwrap();
+        let mut pack =
+            PackBuilder::new(RepositoryId([5; 16]), (PackSeal { generation: 0, salt: [6; 32] }, None), 1 << 16);
         for byte in 1..4u8 {
             let mut frames = Frames::default();
             let codec = frame::Codec::default();

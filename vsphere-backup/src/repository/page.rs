@@ -138,6 +138,7 @@ impl From<Error> for ReadFault {
     fn from(error: Error) -> Self {
         match error {
             Error::Damaged { reason, .. } => Self::Damaged(reason),
+            unknown @ Error::UnknownDataKey { .. } => Self::Damaged(unknown.to_string()),
             Error::Storage(StorageError { kind: StorageErrorKind::NotFound, .. }) => {
                 Self::Damaged("it is absent".into())
             }

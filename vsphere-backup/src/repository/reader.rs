@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_one_line};
 
 use super::{
     Repository, frame,
@@ -298,6 +298,27 @@ impl Repository {
                 return;
             }
         };
+        let seal = self.read_index().seal(pack);
+        let cipher = match seal {
+            Some(seal) => self.objects().pack_cipher(&pack::key(pack), seal).await,
+            None => Err(Error::damaged(pack::key(pack), "it is absent")),
+        };
+        let cipher = match cipher {
+            Ok(cipher) => cipher,
+            Err(error) => {
+                let text = in_one_line(&error);
+                let is_damage = error.is_damage();
+                let mut first = Some(ReadFault::from(error));
+                for want in group {
+                    let again = || match is_damage {
+                        true => ReadFault::Damaged(text.clone()),
+                        false => ReadFault::Failed(Error::WriterStopped { reason: text.clone() }),
+                    };
+                    results[want.at] = Some(Err(first.take().unwrap_or_else(again)));
+                }
+                return;
+            }
+        };
         let repository = self.clone();
         let indices: Vec<_> = group.iter().map(|want| want.at).collect();
         let decoded = tokio::task::spawn_blocking(move || {
@@ -305,7 +326,7 @@ impl Repository {
             let decode = |want: &Want| {
                 let start = (u64::from(want.place.offset) - span.start) as usize;
                 let frame = bytes.slice(start..start + want.place.frame_len() as usize);
-                frame::decode(&frame, want.id, want.plain_len, &config.keys, repository.codec())
+                frame::decode(&frame, want.id, want.plain_len, cipher.as_ref(), &config.keys, repository.codec())
                     .map_err(|reason| ReadFault::Damaged(format!("{reason} (pack {pack})")))
             };
             group.iter().map(|want| (want.at, decode(want))).collect::<Vec<_>>()

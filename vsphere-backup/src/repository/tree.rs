@@ -404,7 +404,7 @@ mod tests {
     }
 
     fn pages() -> PageStore {
-        PageStore::new(Objects::new(Arc::new(MemoryStorage::new())), IdKeys::derive(&[1; 32]))
+        PageStore::new(Objects::plain(Arc::new(MemoryStorage::new())), IdKeys::derive(&[1; 32]))
     }
 
     async fn write(

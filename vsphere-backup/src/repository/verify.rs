@@ -263,9 +263,10 @@ impl Repository {
     /// Changes nothing.
     pub async fn check(&self, level: VerifyLevel, cancel: &CancelToken) -> Result<CheckReport> {
         // A fresh view: what this process believes to know may have been damaged since.
-        let fresh = Self::open(self.objects().storage().clone()).await?;
+        let fresh = self.reopen().await?;
         fresh.load_index().await?;
         let mut report = CheckReport { chunks: fresh.read_index().len() as u64, ..Default::default() };
+        fresh.check_keys(&mut report).await?;
         fresh.check_segments(&mut report).await?;
         let bad = fresh.check_packs(level, cancel, &mut report).await?;
         for id in fresh.list_points("points").await? {
@@ -281,6 +282,13 @@ impl Repository {
             }
         }
         Ok(report)
+    }
+
+    /// Checks both copies of every key ring.
+    async fn check_keys(&self, report: &mut CheckReport) -> Result<()> {
+        let Some(keys) = self.objects().keys() else { return Ok(()) };
+        report.damage.extend(keys.check(self.storage()).await?);
+        Ok(())
     }
 
     async fn check_segments(&self, report: &mut CheckReport) -> Result<()> {
@@ -336,9 +344,20 @@ impl Repository {
             }
             other => other?,
         };
+        // Without an entry in the index there are no frames to look at, only the pack as a whole.
+        let seal = self.read_index().seal(id);
+        let cipher = match seal {
+            Some(seal) => self.objects().pack_cipher(&key, seal).await?,
+            None => None,
+        };
         let repository = self.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let whole = pack::check_whole(id, &bytes);
+            let whole = pack::check_whole(id, &bytes).and_then(|pack| match seal {
+                Some(seal) if seal != pack.seal => {
+                    Err(Error::damaged(&key, "the chunk index names another salt of it"))
+                }
+                _ => Ok(pack),
+            });
             // A damaged pack may still hold sound chunks, where the index says.
             let frames: Vec<_> = match &whole {
                 Ok(pack) => pack.entries.iter().map(|entry| (entry.id, entry.frame())).collect(),
@@ -349,7 +368,7 @@ impl Repository {
                 frame.end > bytes.len() as u64 || {
                     let frame = bytes.slice(frame.start as usize..frame.end as usize);
                     let len = frame::plain_len(&frame);
-                    frame::decode(&frame, chunk, len, &config.keys, repository.codec()).is_err()
+                    frame::decode(&frame, chunk, len, cipher.as_ref(), &config.keys, repository.codec()).is_err()
                 }
             };
             let bad: Vec<_> = frames

@@ -231,7 +231,10 @@ impl Writer {
         let all = u32::try_from(self.inner.options.workers).unwrap_or(u32::MAX);
         let idle = self.inner.workers.acquire_many(all).await;
         drop(idle.expect("the semaphore is never closed"));
-        self.inner.close_pack();
+        // Encrypting and hashing a pack takes milliseconds: not on a thread of the runtime.
+        let inner = self.inner.clone();
+        let closed = tokio::task::spawn_blocking(move || inner.close_pack()).await;
+        closed.map_err(|_| self.inner.fail("a worker that closes a pack panicked".into()))?;
         self.store_sealed().await?;
         let mut tasks = self.inner.tasks.lock().await;
         while let Some(done) = tasks.join_next().await {
@@ -278,7 +281,7 @@ impl Inner {
         let mut guard = FailOnDrop { inner: self, armed: true };
         let config = self.repository.config();
         let chunks = data.len().div_ceil(config.chunk_size as usize);
-        let mut frames = Frames::with_room(data.len(), chunks);
+        let mut frames = Frames::with_room(data.len(), chunks, self.repository.objects().frame_overhead());
         let mut run = Run { slots: Vec::new(), new_bytes: 0, stored_bytes: 0, zero_bytes: 0 };
         let mut encoder = self
             .repository
@@ -333,7 +336,7 @@ impl Inner {
         let id = self.repository.config().id;
         let mut pack = match state.open.take() {
             Some(pack) => pack,
-            None => PackBuilder::new(id, capacity)?,
+            None => PackBuilder::new(id, self.repository.objects().new_pack()?, capacity),
         };
         pack.append(frames);
         let complete = pack.len() >= self.options.pack_size || pack.chunks() >= MAX_CHUNKS;

@@ -3,8 +3,10 @@
 #![allow(clippy::single_range_in_vec_init)] // A list of one area is what is meant.
 
 mod damage;
+mod encryption;
 mod engine;
 mod faults;
+mod keys;
 mod memory;
 mod vm;
 mod world;

@@ -8,6 +8,7 @@ use vsphere_backup::{
     engine::{BackedUpDisk, DiskBackup, MemoryDisk, Parent},
     repository::{
         BackupMode, Consistency, CreateOptions, DiskRecord, RecoveryPoint, Repository, VmId, VmRecord, WriterOptions,
+        keys::{KeySource, PasswordCost, Unlock},
         storage::{MemoryStorage, Storage},
     },
 };
@@ -34,6 +35,23 @@ pub(crate) async fn repository() -> (Arc<MemoryStorage>, Repository) {
 
 pub(crate) async fn open(storage: Arc<dyn Storage>) -> Result<Repository> {
     Repository::open(storage).await
+}
+
+/// A password that is cheap to try, as only tests want it.
+pub(crate) fn password(text: &str) -> KeySource {
+    KeySource::password(text).cost(PasswordCost::new(8, 1, 1).unwrap())
+}
+
+/// Makes an empty repository in memory that the password `secret` opens.
+pub(crate) async fn encrypted_repository() -> (Arc<MemoryStorage>, Repository) {
+    let storage = Arc::new(MemoryStorage::new());
+    let options = CreateOptions::default().chunk_size(CHUNK as u32).encrypted(password("secret"));
+    let repository = Repository::create(storage.clone(), options).await.unwrap();
+    (storage, repository)
+}
+
+pub(crate) async fn open_with(storage: Arc<dyn Storage>, text: &str) -> Result<Repository> {
+    Repository::open_with(storage, Unlock::password(text)).await
 }
 
 /// Fills a range with bytes that do not compress and depend on `seed`.

@@ -268,7 +268,7 @@ mod tests {
 
     async fn lease(storage: Arc<dyn Storage>) -> Lease {
         let hour = Duration::from_secs(3600);
-        Lease::begin(&Objects::new(storage), Purpose::Read { points: vec![] }, Roots::default(), hour).await.unwrap()
+        Lease::begin(&Objects::plain(storage), Purpose::Read { points: vec![] }, Roots::default(), hour).await.unwrap()
     }
 
     #[tokio::test]
@@ -317,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn a_holder_that_does_not_renew_is_fenced_and_learns_it() {
         let storage = Arc::new(MemoryStorage::new());
-        let objects = Objects::new(storage.clone());
+        let objects = Objects::plain(storage.clone());
         let lease = lease(storage.clone()).await;
         let (clock, hand) = Clock::by_hand(SystemTime::now());
         assert!(watch::survey(&objects, &clock, true).await.unwrap()[0].is_alive());
@@ -338,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn a_holder_that_wakes_up_in_time_is_not_fenced() {
         let storage = Arc::new(MemoryStorage::new());
-        let objects = Objects::new(storage.clone());
+        let objects = Objects::plain(storage.clone());
         let lease = lease(storage.clone()).await;
         let (clock, hand) = Clock::by_hand(SystemTime::now());
         watch::survey(&objects, &clock, true).await.unwrap();
