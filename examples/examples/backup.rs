@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let report = job
         .on_event(|event| match event {
-            Event::DiskProgress { .. } => {}
+            Event::DiskProgress { .. } | Event::StepBegun { .. } => {}
             other => println!("{other:?}"),
         })
         .run(&repository)

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU8, Ordering},
 };
 
 use tokio::sync::Notify;
@@ -11,8 +11,13 @@ use crate::error::{Error, Result};
 
 /// A token by which a caller stops work; clones share one state.
 ///
-/// A cancelled backup stops reading, removes its snapshot, releases its lock and returns
-/// [`Error::Cancelled`]; no recovery point appears.
+/// There are three ways, each of which goes further than the one before it, and none of them leads to a recovery point:
+/// - [`cancel_gracefully`](Self::cancel_gracefully) lets disks that are being read come to their end, so that the next
+///   backup finds them stored, begins no other, and undoes;
+/// - [`cancel`](Self::cancel) stops reading at once and undoes: the snapshot is removed, the lock released;
+/// - [`abandon`](Self::abandon) stops undoing too: all is left to the journal and the next run.
+///
+/// The work returns [`Error::Cancelled`], abandoned work [`Error::Abandoned`].
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken {
     shared: Arc<Shared>,
@@ -22,24 +27,31 @@ pub struct CancelToken {
 
 #[derive(Debug, Default)]
 struct Shared {
-    cancelled: AtomicBool,
+    level: AtomicU8,
     wake: Notify,
 }
 
 impl Shared {
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+    fn is_at(&self, level: u8) -> bool {
+        self.level.load(Ordering::Acquire) >= level
     }
 
-    async fn cancelled(&self) {
-        // The waiter is registered before the flag is read, so that no wake-up is missed.
-        let mut woken = std::pin::pin!(self.wake.notified());
-        woken.as_mut().enable();
-        if !self.is_cancelled() {
+    async fn reached(&self, level: u8) {
+        loop {
+            // The waiter is registered before the level is read, so that no wake-up is missed.
+            let mut woken = std::pin::pin!(self.wake.notified());
+            woken.as_mut().enable();
+            if self.is_at(level) {
+                return;
+            }
             woken.await;
         }
     }
 }
+
+const GRACEFUL: u8 = 1;
+const CANCELLED: u8 = 2;
+const ABANDONED: u8 = 3;
 
 impl CancelToken {
     /// Makes a token that is not cancelled.
@@ -53,15 +65,31 @@ impl CancelToken {
         Self { shared: Arc::default(), parent: Some(self.shared.clone()) }
     }
 
+    /// Lets what is in the middle come to its end and begins nothing more. Work that cannot be stopped in that way is
+    /// cancelled only by [`cancel`](Self::cancel).
+    pub fn cancel_gracefully(&self) {
+        self.raise(GRACEFUL);
+    }
+
     /// Cancels; there is no way back.
     pub fn cancel(&self) {
-        self.shared.cancelled.store(true, Ordering::Release);
-        self.shared.wake.notify_waiters();
+        self.raise(CANCELLED);
+    }
+
+    /// Gives up the work as a crash would, and at once: what was done to a server stays, and is in the journal for the
+    /// next run.
+    pub fn abandon(&self) {
+        self.raise(ABANDONED);
     }
 
     /// Tells whether the token was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.shared.is_cancelled() || self.parent.as_ref().is_some_and(|parent| parent.is_cancelled())
+        self.is_at(CANCELLED)
+    }
+
+    /// Tells whether the token was cancelled in any way, gracefully too.
+    pub fn is_stopping(&self) -> bool {
+        self.is_at(GRACEFUL)
     }
 
     /// Waits until the token is cancelled.
@@ -69,11 +97,34 @@ impl CancelToken {
     /// # Cancel safety
     /// Dropping the future has no effect.
     pub async fn cancelled(&self) {
+        self.reached(CANCELLED).await;
+    }
+
+    /// Waits until the token is cancelled in any way, gracefully too.
+    pub(crate) async fn stopping(&self) {
+        self.reached(GRACEFUL).await;
+    }
+
+    /// Waits until the work is given up.
+    pub(crate) async fn abandoned(&self) {
+        self.reached(ABANDONED).await;
+    }
+
+    fn raise(&self, level: u8) {
+        self.shared.level.fetch_max(level, Ordering::AcqRel);
+        self.shared.wake.notify_waiters();
+    }
+
+    fn is_at(&self, level: u8) -> bool {
+        self.shared.is_at(level) || self.parent.as_ref().is_some_and(|parent| parent.is_at(level))
+    }
+
+    async fn reached(&self, level: u8) {
         match &self.parent {
-            None => self.shared.cancelled().await,
+            None => self.shared.reached(level).await,
             Some(parent) => tokio::select! {
-                () = self.shared.cancelled() => {}
-                () = parent.cancelled() => {}
+                () = self.shared.reached(level) => {}
+                () = parent.reached(level) => {}
             },
         }
     }
@@ -129,5 +180,23 @@ mod tests {
         parent.cancel();
         waiter.await.unwrap();
         assert!(other.check().is_err());
+    }
+
+    #[tokio::test]
+    async fn each_way_to_stop_includes_those_before_it() {
+        let token = CancelToken::new();
+        let seen = {
+            let token = token.clone();
+            tokio::spawn(async move { token.cancelled().await })
+        };
+        token.cancel_gracefully();
+        token.stopping().await;
+        tokio::task::yield_now().await;
+        assert!(token.is_stopping() && !token.is_cancelled() && !seen.is_finished());
+        token.abandon();
+        token.abandoned().await;
+        seen.await.unwrap();
+        token.cancel_gracefully();
+        assert!(token.is_cancelled(), "there is no way back");
     }
 }

@@ -271,6 +271,10 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
 
+    /// The caller gave the work up: nothing was undone, and the journal tells the next run what there is.
+    #[error("abandoned")]
+    Abandoned,
+
     /// An earlier failure of the same writer, whose data is lost; or a panic of a worker.
     #[error("the writer of the repository stopped: {reason}")]
     WriterStopped {
@@ -376,6 +380,12 @@ impl DiskError {
     /// Wraps an error of which nothing more is known.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { retryable: false, hint: None, source: source.into() }
+    }
+
+    /// Wraps an error of this crate.
+    pub(crate) fn from_error(error: Error) -> Self {
+        let (retryable, hint) = (error.is_retryable(), error.hint().map(str::to_owned));
+        Self::new(error).retryable(retryable).with_hint(hint)
     }
 
     /// States whether a retry can help.

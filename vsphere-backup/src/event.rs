@@ -6,6 +6,7 @@ use crate::{
     engine::Progress,
     journal::Leftover,
     repository::{BackupMode, DiskBytes, PointId},
+    step::Step,
 };
 
 /// Something that happened. Every change of a server or of the repository has one.
@@ -14,10 +15,22 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// A step begins. Reads of disks are told as progress instead.
+    StepBegun {
+        /// The step.
+        step: Step,
+        /// The number of the try, from 1 on.
+        attempt: u32,
+    },
     /// The journal tells that an earlier job left something on the server, which is undone first.
     LeftoverFound(Leftover),
     /// What an earlier job left is undone.
     LeftoverRemoved,
+    /// An interrupted backup goes on with its snapshot.
+    Resumed {
+        /// What the journal says of it.
+        leftover: Leftover,
+    },
     /// A disk will not be in the point.
     DiskLeftOut {
         /// The device key.
@@ -82,6 +95,13 @@ pub enum Event {
         /// What.
         message: String,
     },
+    /// Something that a dead job left is removed, without its journal.
+    Reaped {
+        /// What.
+        what: String,
+        /// The job.
+        job: String,
+    },
     /// Something could not be undone and stays on the server; the journal keeps it for the next
     /// run.
     LeftBehind {
@@ -104,6 +124,7 @@ impl Events {
             Event::Warning { message } => tracing::warn!("{message}"),
             Event::LeftBehind { what } => tracing::error!("{what}"),
             Event::DiskProgress { .. } => {}
+            Event::StepBegun { step, attempt } => tracing::debug!(%step, attempt),
             other => tracing::info!(event = ?other),
         }
         if let Some(handler) = &self.0 {

@@ -24,6 +24,8 @@
 //! - [`repository`]: recovery points that share chunks; the format is in `FORMAT.md`. [`repository::keys`]: encryption
 //! - [`engine`]: one disk in and out, over the traits [`DiskSource`](engine::DiskSource) and
 //!   [`DiskTarget`](engine::DiskTarget)
+//! - [`step`]: the steps of a job, their order, and what is undone from where
+//! - [`reaper`]: what dead jobs left on a server, without a journal
 //! - [`journal`]: what a backup does to a server, durable before it is done
 //! - [`Event`], [`CancelToken`], [`Clock`], [`Error`]
 //!
@@ -39,16 +41,20 @@ pub mod engine;
 mod error;
 mod event;
 pub mod journal;
+pub mod reaper;
 pub mod repository;
 mod restore;
+mod retry;
 mod server;
+pub mod step;
 
 pub use crate::{
-    backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Plan, PlannedDisk, Quiesce, Since},
+    backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Plan, PlannedDisk, Quiesce, RunningBackup, Since},
     cancel::CancelToken,
     clock::{Clock, ClockHand},
     engine::RestoreMode,
     error::{DiskError, Error, Result},
     event::Event,
     restore::{FileFormat, ImageTarget, Restore, RestoreReport, RestoredDiskReport},
+    retry::Retries,
 };

@@ -3,26 +3,34 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use vixdisklib::{Access, Connection};
 use vsphere_cbt::{AreaQuery, changed_areas};
 use vsphere_vim::{MoRef, VirtualDiskInfo, mo};
 
 use crate::{
-    engine::{BackedUpDisk, Budget, DiskBackup, Parent, Progress},
-    error::{DiskError, Error, Result},
+    engine::{BackedUpDisk, Budget, Checkpoint, DiskBackup, DiskSource, Parent, Progress},
+    error::{DiskError, Error, Result, in_one_line},
     event::Event,
-    repository::{BackupMode, DiskRecord, RecoveryPoint, Writer, storage::BoxStream},
+    journal::{Record, StoredDisk},
+    repository::{
+        BackupMode, DiskBytes, DiskRecord, PointId, RecoveryPoint, TreeRoot, Writer,
+        storage::{BoxFuture, BoxStream},
+    },
     server::{self, RemoteDisk},
+    step::{Step, Steps},
 };
 
 use super::{
     Backup,
+    guard::Guard,
     plan::{self, Decision},
     report::DiskReport,
+    resume::{self, Resume},
 };
 
 /// Opens the way to a machine's disks.
@@ -39,14 +47,35 @@ pub(super) async fn connect(backup: &Backup) -> Result<Connection> {
 /// The backup of one disk.
 pub(super) struct DiskJob<'a> {
     pub(super) backup: &'a Backup,
+    pub(super) guard: &'a Guard,
+    pub(super) resume: Option<&'a Resume>,
     pub(super) connection: &'a Connection,
     pub(super) snapshot: &'a MoRef<mo::VirtualMachineSnapshot>,
     pub(super) disk: VirtualDiskInfo,
     pub(super) base: Option<&'a RecoveryPoint>,
     /// Disks that were restored since the base.
     pub(super) restored: &'a BTreeSet<i32>,
+    /// The point that the disk will be in.
+    pub(super) point: &'a PointId,
     pub(super) writer: Writer,
     pub(super) budget: Budget,
+    /// When the whole backup began.
+    pub(super) begun: Instant,
+}
+
+/// How a disk is read.
+#[derive(Clone, Debug)]
+struct Way {
+    mode: BackupMode,
+    reason: String,
+    /// Where an interrupted backup was.
+    from: Option<Checkpoint>,
+}
+
+impl Way {
+    fn full(reason: impl Into<String>) -> Self {
+        Self { mode: BackupMode::Full, reason: reason.into(), from: None }
+    }
 }
 
 type Areas<'a> = BoxStream<'a, Result<Range<u64>, DiskError>>;
@@ -55,11 +84,20 @@ impl DiskJob<'_> {
     pub(super) async fn run(self) -> Result<(DiskRecord, DiskReport)> {
         let begun = Instant::now();
         let key = self.disk.key.0;
+        if self.backup.cancel.is_stopping() {
+            return Err(Error::Cancelled);
+        }
+        let base = self.base.and_then(|base| base.record(key).ok());
+        let decision = plan::decide(&self.disk, base, self.restored.contains(&key));
+        let stored = self.stored(&decision).await?;
+        if let Some(StoredDisk { position: None, record }) = stored {
+            let report = self.report(&record, "none: it was stored by an interrupted backup", begun);
+            return Ok((record, report));
+        }
         let path = self.disk.backing.file_name.clone().unwrap_or_default();
-        let cancel = &self.backup.cancel;
-        let opened =
-            cancel.run(async { self.connection.open(path).await.map_err(|error| self.failed("opening", error)) });
-        let source = RemoteDisk(opened.await?);
+        let open =
+            || async { self.connection.open(path.as_str()).await.map_err(|error| self.failed("opening", error)) };
+        let source = RemoteDisk(self.steps().take(Step::OpenDisk, open).await?);
         let transport = source.0.transport().to_string();
         if source.0.capacity() != self.disk.capacity {
             return Err(Error::Refused {
@@ -72,59 +110,121 @@ impl DiskJob<'_> {
                 hint: None,
             });
         }
-        let read = self.read(&source, &transport).await;
+        let read = self.read(&source, &transport, decision, stored).await;
         let metadata = match &read {
             Ok(_) => self.metadata(&source).await,
             Err(_) => Default::default(),
         };
         // Closed in either case: the host counts open disks.
-        let closed = source.0.close().await;
-        let (done, mode, reason) = read?;
-        if let Err(error) = closed {
-            let text = format!("closing disk {key} failed: {error}");
-            self.backup.events.warn(text);
+        let close = async { source.0.close().await.map_err(|error| self.failed("closing", error)) };
+        let undoing = self.steps().undoing();
+        // A host that does not answer must not keep the snapshot.
+        let closed = tokio::time::timeout(CLOSE_LIMIT, undoing.once(Step::CloseDisk, close)).await;
+        let (done, way) = read?;
+        match closed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.backup.events.warn(in_one_line(&error)),
+            Err(_) => self.backup.events.warn(format!("disk {key} is not closed after {CLOSE_LIMIT:?}")),
         }
         self.backup.events.send(Event::DiskFinished { disk: key, bytes: done.bytes });
-        let record = DiskRecord {
-            key,
-            label: self.disk.label.clone(),
-            backing_uuid: self.disk.backing.uuid.clone(),
-            path: self.disk.base_disk_name().unwrap_or_default(),
-            capacity: done.capacity,
-            change_id: self.disk.backing.change_id.clone(),
-            root: done.root,
-            mode,
-            reason: reason.clone(),
-            bytes: done.bytes,
-            metadata,
-        };
-        let report = DiskReport {
-            key,
-            label: self.disk.label,
-            capacity: done.capacity,
-            mode,
-            reason,
-            transport,
-            bytes: done.bytes,
-            elapsed: begun.elapsed(),
-        };
+        let record = DiskRecord { metadata, ..self.record(done.root, done.bytes, way.mode, &way.reason) };
+        if self.keeps_checkpoints() && self.begun.elapsed() >= self.backup.checkpoint_every {
+            self.keep(StoredDisk { position: None, record: record.clone() }).await?;
+        }
+        let report = self.report(&record, &transport, begun);
         Ok((record, report))
     }
 
+    fn steps(&self) -> &Steps {
+        self.guard.steps()
+    }
+
+    /// The disk as it stands in the point, or in the journal.
+    fn record(&self, root: TreeRoot, bytes: DiskBytes, mode: BackupMode, reason: &str) -> DiskRecord {
+        DiskRecord {
+            key: self.disk.key.0,
+            label: self.disk.label.clone(),
+            backing_uuid: self.disk.backing.uuid.clone(),
+            path: self.disk.base_disk_name().unwrap_or_default(),
+            capacity: self.disk.capacity,
+            change_id: self.disk.backing.change_id.clone(),
+            root,
+            mode,
+            reason: reason.to_owned(),
+            bytes,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    fn report(&self, record: &DiskRecord, transport: &str, begun: Instant) -> DiskReport {
+        DiskReport {
+            key: record.key,
+            label: record.label.clone(),
+            capacity: record.capacity,
+            mode: record.mode,
+            reason: record.reason.clone(),
+            transport: transport.to_owned(),
+            bytes: record.bytes,
+            elapsed: begun.elapsed(),
+        }
+    }
+
+    /// Returns what an interrupted backup stored of the disk, when that is of use and the repository still has it.
+    async fn stored(&self, decision: &Decision) -> Result<Option<StoredDisk>> {
+        let Some(stored) = self.resume.and_then(|resume| resume.stored(&self.disk)) else { return Ok(None) };
+        if !resume::fits(stored, decision) {
+            return Ok(None);
+        }
+        let record = stored.record.clone();
+        let check = async {
+            let disk = self.writer.reopen(self.point, record).await?;
+            disk.first_damage(&self.backup.cancel).await
+        };
+        Ok(match self.steps().once(Step::CheckParent, check).await? {
+            None => Some(stored.clone()),
+            Some(damage) => {
+                let disk = stored.record.key;
+                self.backup
+                    .events
+                    .warn(format!("disk {disk} is begun anew, what was stored of it is damaged: {damage}"));
+                None
+            }
+        })
+    }
+
+    fn keeps_checkpoints(&self) -> bool {
+        !self.backup.resume_within.is_zero()
+    }
+
+    /// Makes durable what is stored of the disk, and writes down that it is.
+    async fn keep(&self, stored: StoredDisk) -> Result<()> {
+        self.steps().once(Step::Flush, self.writer.finish()).await?;
+        self.guard.record(Step::RecordProgress, Record::DiskStored(stored)).await
+    }
+
     /// Reads the changes where that can be trusted, else all.
-    async fn read(&self, source: &RemoteDisk, transport: &str) -> Result<(BackedUpDisk, BackupMode, String)> {
+    async fn read(
+        &self,
+        source: &RemoteDisk,
+        transport: &str,
+        mut decision: Decision,
+        stored: Option<StoredDisk>,
+    ) -> Result<(BackedUpDisk, Way)> {
         let key = self.disk.key.0;
-        let base = self.base.and_then(|base| base.record(key).ok());
-        let mut decision = plan::decide(&self.disk, base, self.restored.contains(&key));
-        if let (Decision::Incremental { .. }, Some(base)) = (&decision, self.base)
-            && let Some(damage) = base.disk(key).await?.first_damage(&self.backup.cancel).await?
+        let from = stored.as_ref().and_then(resume::checkpoint);
+        if let Some(StoredDisk { record, .. }) = stored.filter(|stored| stored.record.mode == BackupMode::Full) {
+            // It had its reason.
+            decision = Decision::full(record.reason);
+        }
+        if let (Decision::Incremental { .. }, Some(base), None) = (&decision, self.base, from)
+            && let Some(damage) = self.damage_of(base).await?
         {
             let text = format!("disk {key} is read in full, its last point is damaged: {damage}");
             self.backup.events.warn(text);
             decision = Decision::full("its last point is damaged");
         }
-        let reason = match decision {
-            Decision::Full { reason } => reason,
+        let way = match decision {
+            Decision::Full { reason } => Way { from, ..Way::full(reason) },
             Decision::Incremental { since, warning } => {
                 if let Some(warning) = warning {
                     self.backup.events.warn(warning);
@@ -132,33 +232,43 @@ impl DiskJob<'_> {
                 let base = self.base.expect("an incremental decision has a base");
                 let parent = Parent::new(base.disk(key).await?);
                 let reason = format!("changes since {} are known", base.id());
-                self.started(BackupMode::Incremental, &reason, transport);
-                let areas = self.changed(vsphere_cbt::Since::Change(&since));
-                match self.transfer(source, Some(parent), areas).await {
+                let way = Way { mode: BackupMode::Incremental, reason, from };
+                self.started(&way, transport);
+                let read = async {
+                    let areas = self.changed(vsphere_cbt::Since::Change(&since)).await?;
+                    self.transfer(source, &way, Some(parent), areas).await
+                };
+                match read.await {
                     Err(Error::Areas { source, .. }) if needs_full(&source) => {
                         let text = format!("disk {key} is read in full: {source}");
                         self.backup.events.warn(text);
-                        format!("its changes could not be told: {source}")
+                        Way::full(format!("its changes could not be told: {source}"))
                     }
-                    other => return Ok((other?, BackupMode::Incremental, reason)),
+                    other => return Ok((other?, way)),
                 }
             }
         };
-        self.started(BackupMode::Full, &reason, transport);
-        let done = self.read_all(source).await?;
-        Ok((done, BackupMode::Full, reason))
+        self.started(&way, transport);
+        let done = self.read_all(source, &way).await?;
+        Ok((done, way))
+    }
+
+    /// Finds what the repository no longer has of a disk's earlier state.
+    async fn damage_of(&self, base: &RecoveryPoint) -> Result<Option<Error>> {
+        let check = async { base.disk(self.disk.key.0).await?.first_damage(&self.backup.cancel).await };
+        self.steps().once(Step::CheckParent, check).await
     }
 
     /// Reads all that is allocated: by the transport's word, else by that of change tracking,
     /// else everything.
-    async fn read_all(&self, source: &RemoteDisk) -> Result<BackedUpDisk> {
+    async fn read_all(&self, source: &RemoteDisk, way: &Way) -> Result<BackedUpDisk> {
         let key = self.disk.key.0;
         let whole = 0..self.disk.capacity;
-        let asked = self.backup.cancel.run(async { Ok(source.0.allocated(whole.clone()).await) });
-        match asked.await? {
+        let ask = async { Ok(source.0.allocated(whole.clone()).await) };
+        match self.steps().once(Step::AskAllocated, ask).await? {
             Ok(allocation) if !allocation.is_assumed() => {
                 let areas = stream::iter(allocation.areas).map(Ok).boxed();
-                return self.transfer(source, None, areas).await;
+                return self.transfer(source, way, None, areas).await;
             }
             Ok(_) => {}
             Err(error) => {
@@ -167,33 +277,58 @@ impl DiskJob<'_> {
             }
         }
         if self.disk.backing.change_id.is_some() {
-            let areas = self.changed(vsphere_cbt::Since::Allocated);
-            match self.transfer(source, None, areas).await {
+            let read = async {
+                let areas = self.changed(vsphere_cbt::Since::Allocated).await?;
+                self.transfer(source, way, None, areas).await
+            };
+            match read.await {
                 Err(Error::Areas { source, .. }) if needs_full(&source) => {
                     self.backup.events.warn(format!("disk {key} is read to its last byte: {source}"));
                 }
                 other => return other,
             }
         }
-        self.transfer(source, None, stream::iter([Ok(whole)]).boxed()).await
+        self.transfer(source, way, None, stream::iter([Ok(whole)]).boxed()).await
     }
 
-    fn changed(&self, since: vsphere_cbt::Since<'_>) -> Areas<'static> {
-        let query =
-            AreaQuery::new(self.backup.vm.clone(), self.snapshot.clone(), self.disk.key, since, self.disk.capacity);
-        changed_areas(&self.backup.vim, query).map_err(server::cbt_error).boxed()
+    /// Asks which areas changed. The first answer is awaited here, so that it can be asked for again.
+    async fn changed(&self, since: vsphere_cbt::Since<'_>) -> Result<Areas<'static>> {
+        let (disk, capacity) = (self.disk.key.0, self.disk.capacity);
+        let wrong = |error| Error::Areas { disk, source: server::cbt_error(error) };
+        let ask = || async {
+            let (vm, snapshot) = (self.backup.vm.clone(), self.snapshot.clone());
+            let query = AreaQuery::new(vm, snapshot, self.disk.key, since, capacity);
+            let mut areas = changed_areas(&self.backup.vim, query).boxed();
+            let first = areas.try_next().await.map_err(wrong)?;
+            Ok(stream::iter(first.map(Ok)).chain(areas.map_err(server::cbt_error)).boxed())
+        };
+        self.steps().take(Step::AskChanges, ask).await
     }
 
-    async fn transfer(&self, source: &RemoteDisk, parent: Option<Parent>, areas: Areas<'_>) -> Result<BackedUpDisk> {
+    async fn transfer(
+        &self,
+        source: &RemoteDisk,
+        way: &Way,
+        parent: Option<Parent>,
+        areas: Areas<'_>,
+    ) -> Result<BackedUpDisk> {
         let (disk, events) = (self.disk.key.0, &self.backup.events);
         let progress = |progress: Progress| events.send(Event::DiskProgress { disk, progress });
-        DiskBackup::new(disk, source, &self.writer)
+        let source = SteppedDisk { disk, source, steps: self.steps() };
+        let keep = |at: Checkpoint| -> BoxFuture<'_, Result<()>> {
+            let record = self.record(at.root, at.bytes, way.mode, &way.reason);
+            Box::pin(self.keep(StoredDisk { position: Some(at.position), record }))
+        };
+        let mut work = DiskBackup::new(disk, &source, &self.writer)
             .parent(parent)
+            .resume(way.from)
             .budget(&self.budget)
             .cancel(&self.backup.cancel)
-            .on_progress(&progress)
-            .run(areas)
-            .await
+            .on_progress(&progress);
+        if self.keeps_checkpoints() {
+            work = work.checkpoints(self.backup.checkpoint_every, &keep);
+        }
+        work.run(areas).await
     }
 
     /// The disk database as far as the transport gives it out.
@@ -212,13 +347,17 @@ impl DiskJob<'_> {
         found
     }
 
-    fn started(&self, mode: BackupMode, reason: &str, transport: &str) {
+    fn started(&self, way: &Way, transport: &str) {
+        let reason = match way.from {
+            Some(from) => format!("{}; goes on at byte {}", way.reason, from.position),
+            None => way.reason.clone(),
+        };
         self.backup.events.send(Event::DiskStarted {
             disk: self.disk.key.0,
             label: self.disk.label.clone(),
             capacity: self.disk.capacity,
-            mode: Some(mode),
-            reason: reason.into(),
+            mode: Some(way.mode),
+            reason,
             transport: transport.into(),
         });
     }
@@ -228,11 +367,40 @@ impl DiskJob<'_> {
     }
 }
 
+/// A disk whose every read is a step.
+struct SteppedDisk<'a> {
+    disk: i32,
+    source: &'a RemoteDisk,
+    steps: &'a Steps,
+}
+
+impl DiskSource for SteppedDisk<'_> {
+    fn capacity(&self) -> u64 {
+        self.source.capacity()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, DiskError>> {
+        let disk = self.disk;
+        let wrong = move |source| Error::Disk { operation: "reading", disk, offset, len: len as u64, source };
+        let read = async move { self.source.read_at(offset, len).await.map_err(wrong) };
+        Box::pin(async move {
+            match self.steps.once(Step::ReadDisk, read).await {
+                Ok(bytes) => Ok(bytes),
+                // Told once, by the engine.
+                Err(Error::Disk { source, .. }) => Err(source),
+                Err(error) => Err(DiskError::from_error(error)),
+            }
+        })
+    }
+}
+
 /// Tells whether areas failed for a reason that a full backup does away with.
 fn needs_full(error: &DiskError) -> bool {
     error.inner().downcast_ref::<vsphere_cbt::Error>().is_some_and(vsphere_cbt::Error::needs_full_backup)
 }
 
+/// How long a disk may take to be closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// What a restore to a new disk has to set again.
 const METADATA: &[&str] = &[
     "adapterType",

@@ -1,37 +1,36 @@
 //! Backing up a virtual machine.
 //!
 //! The order of things: read what there is; undo what an earlier job left; write the intent down;
-//! lock against migration; snapshot; read the disks, several at once; commit the recovery point;
-//! remove the snapshot; unlock; clear the journal.
+//! lock against migration; wait until nothing is in the way of a snapshot; snapshot; read the disks, several at once;
+//! commit the recovery point; remove the snapshot; unlock; clear the journal. [`step`](crate::step) has it in full.
 
 mod disk;
+mod flow;
 mod guard;
 mod plan;
 mod report;
+mod resume;
+mod running;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use vsphere_vim::{
-    MoRef, PowerState, Vim, VirtualDiskInfo, mo,
-    vm::{Snapshot, VmDetails},
-};
+use vsphere_vim::{MoRef, Vim, mo};
 
-use self::{disk::DiskJob, guard::Guard};
 use crate::{
     cancel::CancelToken,
-    engine::Budget,
-    error::{Error, Result},
+    error::Result,
     event::{Event, Events},
-    journal::{Job, Leftover, Record},
-    repository::{
-        BackupMode, Consistency, DiskRecord, LeftOut, PointWriter, RecoveryPoint, Repository, VmId, VmRecord,
-        WriterOptions, storage::BoxFuture,
-    },
-    server,
+    journal::Leftover,
+    reaper::{Reaped, Reaper},
+    repository::{RecoveryPoint, Repository, WriterOptions},
+    retry::Retries,
+    step::{Hook, StepHook},
 };
 
-pub use self::report::{BackupReport, DiskReport, Plan, PlannedDisk};
+pub use self::{
+    report::{BackupReport, DiskReport, Plan, PlannedDisk},
+    running::RunningBackup,
+};
 
 /// A backup of one virtual machine.
 ///
@@ -67,6 +66,11 @@ pub struct Backup {
     parallel_disks: usize,
     memory: u64,
     writer: WriterOptions,
+    retries: Retries,
+    settle_within: Duration,
+    resume_within: Duration,
+    checkpoint_every: Duration,
+    hook: Hook,
     events: Events,
     cancel: CancelToken,
 }
@@ -119,6 +123,11 @@ impl Backup {
             parallel_disks: 4,
             memory: 32 << 20,
             writer: WriterOptions::default(),
+            retries: Retries::default(),
+            settle_within: Duration::from_secs(600),
+            resume_within: Duration::from_secs(4 * 3600),
+            checkpoint_every: Duration::from_secs(60),
+            hook: Hook::default(),
             events: Events::default(),
             cancel: CancelToken::new(),
         }
@@ -193,9 +202,47 @@ impl Backup {
         self
     }
 
+    /// States how often a step is tried whose failure passes by itself: four times by default.
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// States how long a new snapshot waits for snapshot tasks of others and for merges of removed snapshots before it
+    /// is refused: ten minutes by default.
+    pub fn settle_within(mut self, limit: Duration) -> Self {
+        self.settle_within = limit;
+        self
+    }
+
+    /// States how old an interrupted backup may be so that this one goes on with its snapshot: four hours by default, at
+    /// most twelve, never with [`Duration::ZERO`].
+    ///
+    /// Interrupted is a backup whose process died or that was [abandoned](CancelToken::abandon). The point shows the
+    /// machine at the time of that snapshot. What an older one stored is not read from the machine's disks as changes,
+    /// yet its chunks are found and not stored again.
+    pub fn resume_within(mut self, age: Duration) -> Self {
+        self.resume_within = age.min(Duration::from_secs(12 * 3600));
+        self
+    }
+
+    /// States how often it is made durable up to where disks are stored: every minute by default. An interrupted backup
+    /// loses what it read since.
+    pub fn checkpoint_every(mut self, interval: Duration) -> Self {
+        self.checkpoint_every = interval;
+        self
+    }
+
+    /// Puts a hook before and after every step, for tests.
+    pub fn step_hook(mut self, hook: Arc<dyn StepHook>) -> Self {
+        self.hook = Hook::new(hook);
+        self
+    }
+
     /// Runs the backup.
     ///
-    /// What an earlier job left on the server is undone first. Whatever happens, the snapshot is
+    /// An interrupted backup goes on with its snapshot where that is of use ([`resume_within`](Self::resume_within));
+    /// what any other job left on the server is undone first. Whatever happens, the snapshot is
     /// removed and the lock released at the end; what cannot be undone is in
     /// [`BackupReport::leftovers`] or told as [`Event::LeftBehind`], and in the journal for the
     /// next run.
@@ -204,7 +251,7 @@ impl Backup {
     /// [`Error::Refused`] when the machine is not in a state to be backed up,
     /// [`Error::JournalInUse`], [`Error::Journal`], [`Error::Server`], [`Error::Disk`],
     /// [`Error::Areas`], [`Error::WriterStopped`], [`Error::Storage`], [`Error::Cancelled`],
-    /// [`Error::Invalid`] when no journal was named. No recovery point appears then.
+    /// [`Error::Abandoned`], [`Error::Invalid`] when no journal was named. No recovery point appears then.
     ///
     /// # Privileges
     /// `VirtualMachine.State.CreateSnapshot`, `VirtualMachine.State.RemoveSnapshot`,
@@ -215,14 +262,16 @@ impl Backup {
     /// When dropped, the job is cancelled and goes on in the background, on the runtime, until
     /// the server is as it was.
     pub async fn run(self, repository: &Repository) -> Result<BackupReport> {
-        // A token of its own: the caller's may be shared with other jobs, which a drop of this one is nothing to.
-        let cancel = self.cancel.child();
-        let job = Arc::new(Self { cancel, ..self });
-        let (worker, repository) = (job.clone(), repository.clone());
-        let mut guard = CancelOnDrop { token: job.cancel.clone(), armed: true };
-        let done = tokio::spawn(async move { worker.work(&repository).await }).await;
-        guard.armed = false;
-        done.unwrap_or_else(|error| Err(Error::WriterStopped { reason: format!("the job ended: {error}") }))
+        self.start(repository).finish().await
+    }
+
+    /// Starts the backup on the current runtime and returns a handle on it: the same as [`run`](Self::run), for callers
+    /// that want to stop it in other ways than by dropping a future.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(self, repository: &Repository) -> RunningBackup {
+        RunningBackup::start(self, repository.clone())
     }
 
     /// Tells what the backup would do, without changing anything.
@@ -238,25 +287,7 @@ impl Backup {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn plan(&self, repository: &Repository) -> Result<Plan> {
-        let wrong = server::failed("reading the configuration", self.vm.value());
-        let details = self.vim.vm_details(&self.vm).await.map_err(wrong)?;
-        let vm = check(&details)?;
-        let base = self.base(repository, &vm).await?;
-        let (base, restored) = self.restored(repository, base).await?;
-        let left_out = self.left_out(&details);
-        let stays = |key: i32| left_out.iter().all(|left| left.key != key);
-        let planned = |disk: &VirtualDiskInfo| {
-            let record = base.as_ref().and_then(|base| base.record(disk.key.0).ok());
-            let (mode, reason) = match plan::decide(disk, record, restored.contains(&disk.key.0)) {
-                plan::Decision::Full { reason } => (BackupMode::Full, reason),
-                plan::Decision::Incremental { since, .. } => {
-                    (BackupMode::Incremental, format!("changes since {} are known", since.as_str()))
-                }
-            };
-            PlannedDisk { key: disk.key.0, label: disk.label.clone(), capacity: disk.capacity, mode, reason }
-        };
-        let disks = details.disks.iter().filter(|disk| stays(disk.key.0)).map(planned).collect();
-        Ok(Plan { vm, base: base.map(|base| base.id().clone()), disks, left_out })
+        self.make_plan(repository).await
     }
 
     /// Undoes what an earlier job left on the server, and nothing else; returns it.
@@ -272,253 +303,19 @@ impl Backup {
         guard.recover().await
     }
 
-    async fn open(&self) -> Result<(VmDetails, VmId, Guard)> {
-        let wrong = server::failed("reading the configuration", self.vm.value());
-        let details = self.vim.vm_details(&self.vm).await.map_err(wrong)?;
-        let vm = check(&details)?;
-        let folder = self
-            .journal
-            .clone()
-            .ok_or_else(|| Error::invalid("a backup needs a folder for its journal: Backup::journal"))?;
-        let guard = Guard::open(&self.vim, &self.vm, &vm, folder, &self.events).await?;
-        Ok((details, vm, guard))
-    }
-
-    async fn work(&self, repository: &Repository) -> Result<BackupReport> {
-        let begun = Instant::now();
-        let (details, vm, guard) = self.open().await?;
-        let recovered = guard.recover().await?;
-        let done = self.guarded(&guard, &details, &vm, repository, recovered, begun).await;
-        let leftovers = guard.undo().await;
-        done.map(|report| BackupReport { leftovers, elapsed: begun.elapsed(), ..report })
-    }
-
-    /// Everything between the journal's begin and its end.
-    async fn guarded(
-        &self,
-        guard: &Guard,
-        details: &VmDetails,
-        vm: &VmId,
-        repository: &Repository,
-        recovered: Option<Leftover>,
-        begun: Instant,
-    ) -> Result<BackupReport> {
-        self.cancel.check()?;
-        let mut left_out = self.left_out(details);
-        if details.disks.len() == left_out.len() {
-            return Err(refused(details, "none of its disks can be backed up", None));
-        }
-        let base = self.base(repository, vm).await?;
-        let record = VmRecord {
-            instance_uuid: vm.clone(),
-            mo_ref: self.vm.value().to_owned(),
-            name: details.identity.name.clone(),
-        };
-        let mut point = repository.begin(record, Consistency::Crash, self.writer).await?;
-
-        let job = self.job(vm)?;
-        guard.begin(job.clone()).await?;
-        guard.lock(&job).await?;
-        let snapshot = guard.snapshot(&job, self.quiesce, &self.cancel).await?;
-        // Asked now and not before: while there is a snapshot no restore begins, so no mark is missed.
-        let (base, restored) = self.restored(repository, base).await?;
-        let consistency = consistency(&snapshot, details);
-        point.set_consistency(consistency);
-        self.store_config(&mut point, &snapshot).await?;
-        let disks = self.disks(details, &snapshot, &mut left_out).await?;
-
-        let budget = Budget::new(self.memory);
-        let connection = disk::connect(self).await?;
-        let job_of = |disk| DiskJob {
-            backup: self,
-            connection: &connection,
-            snapshot: &snapshot.snapshot,
-            disk,
-            base: base.as_ref(),
-            restored: &restored,
-            writer: point.writer().clone(),
-            budget: budget.clone(),
-        };
-        let jobs: Vec<BoxFuture<'_, _>> = disks.into_iter().map(|disk| Box::pin(job_of(disk).run()) as _).collect();
-        // The first error drops the others: their reads end, their chunks may be used later.
-        let done: Vec<(DiskRecord, DiskReport)> =
-            stream::iter(jobs).buffered(self.parallel_disks).try_collect().await?;
-
-        let mut reports = Vec::new();
-        let incremental = done.iter().any(|(_, report)| report.mode == BackupMode::Incremental);
-        for (record, report) in done {
-            point.add_disk(record)?;
-            reports.push(report);
-        }
-        for disk in &left_out {
-            point.leave_out(disk.clone());
-        }
-        point.set_parent(base.filter(|_| incremental).map(|base| base.id().clone()));
-        self.cancel.check()?;
-        let (point, stored) = point.commit().await?;
-        // The point is there, whatever becomes of the journal.
-        if let Err(error) = guard.record(Record::Committed { point: point.id().clone() }).await {
-            self.events.warn(format!("{}: {}", point.id(), crate::error::in_one_line(&error)));
-        }
-        self.events.send(Event::Committed { point: point.id().clone() });
-        Ok(BackupReport {
-            point,
-            disks: reports,
-            left_out,
-            consistency,
-            stored,
-            recovered,
-            leftovers: Vec::new(),
-            elapsed: begun.elapsed(),
-        })
-    }
-
-    fn job(&self, vm: &VmId) -> Result<Job> {
-        let id: [u8; 8] = crate::repository::random()?;
-        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Job {
-            server: server::server_name(&self.vim),
-            vm: vm.to_string(),
-            vm_ref: self.vm.value().to_owned(),
-            snapshot_name: self.snapshot_name.clone(),
-            marker: format!("vsphere-backup job {id}"),
-            id,
-        })
-    }
-
-    /// Returns the disks that are known before the snapshot to stay out of it.
-    fn left_out(&self, details: &VmDetails) -> Vec<LeftOut> {
-        let mut left_out = Vec::new();
-        for disk in &details.disks {
-            let why = if self.excluded.contains(&disk.key.0) {
-                Err("it was excluded by the caller".to_owned())
-            } else {
-                plan::eligible(disk)
-            };
-            if let Err(reason) = why {
-                self.events.send(Event::DiskLeftOut {
-                    disk: disk.key.0,
-                    label: disk.label.clone(),
-                    reason: reason.clone(),
-                });
-                left_out.push(plan::left_out(disk, reason));
-            }
-        }
-        left_out
-    }
-
-    /// Returns the point that incremental disks begin with.
-    async fn base(&self, repository: &Repository, vm: &VmId) -> Result<Option<RecoveryPoint>> {
-        match &self.since {
-            Since::Nothing => Ok(None),
-            Since::Latest => repository.latest(vm).await,
-            Since::Point(point) => {
-                let manifest = point.manifest();
-                if point.repository().id() != repository.id() || manifest.vm.instance_uuid != *vm {
-                    let what = format!("{} is not a point of {vm} in this repository", point.id());
-                    return Err(Error::invalid(what));
-                }
-                // Opened again: the caller's may be of a copy elsewhere, whose pages and chunks need not be here.
-                repository.point(point.id()).await.map(Some)
-            }
-        }
-    }
-
-    /// Returns the disks that were restored since the base; without the base when that cannot be told.
-    async fn restored(
-        &self,
-        repository: &Repository,
-        base: Option<RecoveryPoint>,
-    ) -> Result<(Option<RecoveryPoint>, BTreeSet<i32>)> {
-        let Some(point) = base else { return Ok((None, BTreeSet::new())) };
-        match repository.restored_since(point.id()).await {
-            Ok(restored) => Ok((Some(point), restored)),
-            Err(error) if error.is_damage() => {
-                self.events.warn(format!("every disk is read in full, a mark of a restore is damaged: {error}"));
-                Ok((None, BTreeSet::new()))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Returns the snapshot's disks that are to be read.
-    async fn disks(
-        &self,
-        details: &VmDetails,
-        snapshot: &Snapshot,
-        left_out: &mut Vec<LeftOut>,
-    ) -> Result<Vec<VirtualDiskInfo>> {
-        let wrong = server::failed("reading the snapshot's disks", self.vm.value());
-        let mut disks = self.vim.snapshot_disks(&snapshot.snapshot).await.map_err(wrong)?;
-        disks.retain(|disk| left_out.iter().all(|left| left.key != disk.key.0));
-        for disk in &details.disks {
-            let held = disks.iter().any(|held| held.key == disk.key);
-            if !held && left_out.iter().all(|left| left.key != disk.key.0) {
-                let reason = "the snapshot does not hold it";
-                self.events.send(Event::DiskLeftOut {
-                    disk: disk.key.0,
-                    label: disk.label.clone(),
-                    reason: reason.into(),
-                });
-                left_out.push(plan::left_out(disk, reason));
-            }
-        }
-        Ok(disks)
-    }
-
-    /// Stores the machine's configuration as of the snapshot.
-    async fn store_config(&self, point: &mut PointWriter, snapshot: &Snapshot) -> Result<()> {
-        let wrong = server::failed("reading the snapshot's configuration", self.vm.value());
-        let config = self.vim.snapshot_config(&snapshot.snapshot).await.map_err(wrong)?;
-        let json = serde_json::to_vec_pretty(&config)
-            .map_err(|error| Error::invalid(format!("the configuration cannot be kept: {error}")))?;
-        point.put_object(CONFIG_OBJECT, json.into()).await.map(drop)
-    }
-}
-
-/// Checks that a machine can be backed up at all, and returns its identity.
-fn check(details: &VmDetails) -> Result<VmId> {
-    if details.is_template {
-        let hint = "convert it to a machine, or wait for a release that reads templates";
-        return Err(refused(details, "it is a template, of which no snapshot can be made", Some(hint)));
-    }
-    if !details.connected {
-        let hint = "reconnect its host";
-        return Err(refused(details, "the server has no connection to it", Some(hint)));
-    }
-    match &details.identity.instance_uuid {
-        Some(uuid) => VmId::parse(uuid),
-        None => Err(refused(details, "it has no instanceUuid by which to know it again", None)),
-    }
-}
-
-fn refused(details: &VmDetails, reason: &str, hint: Option<&str>) -> Error {
-    Error::Refused { vm: details.identity.to_string(), reason: reason.into(), hint: hint.map(str::to_owned) }
-}
-
-fn consistency(snapshot: &Snapshot, details: &VmDetails) -> Consistency {
-    if snapshot.power_state == PowerState::Off && details.power_state == PowerState::Off {
-        Consistency::PoweredOff
-    } else if snapshot.quiesced && snapshot.backup_manifest.is_some() {
-        Consistency::Application
-    } else if snapshot.quiesced {
-        Consistency::FileSystem
-    } else {
-        Consistency::Crash
-    }
-}
-
-/// Cancels a job whose caller went away.
-struct CancelOnDrop {
-    token: CancelToken,
-    armed: bool,
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if self.armed {
-            self.token.cancel();
-        }
+    /// Removes what backups of the machine left that ran elsewhere and are dead: on a proxy that was lost together with
+    /// its journals. What the reaper calls alive or too young stays.
+    ///
+    /// # Errors
+    /// Those of [`Reaper::scan`] and [`Reaper::reap`].
+    ///
+    /// # Cancel safety
+    /// When dropped, call it again.
+    pub async fn clean_up_from_elsewhere(&self, reaper: &Reaper) -> Result<Vec<Reaped>> {
+        let reaper = reaper.clone().of_vm(self.vm.clone());
+        let scan = reaper.scan(&self.vim).await?;
+        scan.unseen.iter().for_each(|what| self.events.warn(format!("not looked at: {what}")));
+        reaper.reap(&self.vim, &scan.found).await
     }
 }
 

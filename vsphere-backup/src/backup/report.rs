@@ -53,6 +53,8 @@ pub struct BackupReport {
     pub stored: WriterTotals,
     /// What an earlier job had left on the server and this one undid.
     pub recovered: Option<Leftover>,
+    /// Whether the backup went on with the snapshot of an interrupted one.
+    pub resumed: bool,
     /// What could not be undone on the server, and why. The journal keeps it for the next run.
     pub leftovers: Vec<String>,
     /// From begin to end.

@@ -1,6 +1,10 @@
 //! One disk into the repository.
 
-use std::{ops::Range, pin::pin};
+use std::{
+    ops::Range,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::{
     cancel::CancelToken,
     error::{DiskError, Error, Result},
-    repository::{DiskBytes, DiskReader, Run, Shape, TreeRoot, TreeUpdate, Writer},
+    repository::{DiskBytes, DiskReader, Run, Shape, Tree, TreeRoot, TreeUpdate, Writer, storage::BoxFuture},
 };
 
 use super::{Budget, DiskSource, IN_FLIGHT, Progress, RUN, grid};
@@ -41,7 +45,23 @@ pub struct DiskBackup<'a> {
     budget: Budget,
     cancel: CancelToken,
     progress: Option<&'a (dyn Fn(Progress) + Send + Sync)>,
+    resume: Option<Checkpoint>,
+    checkpoints: Option<(Duration, &'a KeepCheckpoint<'a>)>,
 }
+
+/// How far the backup of a disk was: all before `position` is stored, or will be once the writer was finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// The first byte that is still to be read.
+    pub(crate) position: u64,
+    /// The root of the disk's index so far.
+    pub(crate) root: TreeRoot,
+    /// Figures so far.
+    pub(crate) bytes: DiskBytes,
+}
+
+/// Makes a checkpoint durable.
+pub(crate) type KeepCheckpoint<'a> = dyn Fn(Checkpoint) -> BoxFuture<'a, Result<()>> + Send + Sync + 'a;
 
 /// What a disk's backup gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +86,8 @@ impl<'a> DiskBackup<'a> {
             budget: Budget::default(),
             cancel: CancelToken::new(),
             progress: None,
+            resume: None,
+            checkpoints: None,
         }
     }
 
@@ -93,6 +115,18 @@ impl<'a> DiskBackup<'a> {
         self
     }
 
+    /// Goes on where an earlier backup of the same state of the disk was. Its parent is in the index already.
+    pub(crate) fn resume(mut self, from: Option<Checkpoint>) -> Self {
+        self.resume = from;
+        self
+    }
+
+    /// Keeps a checkpoint whenever `every` has passed, while reading goes on.
+    pub(crate) fn checkpoints(mut self, every: Duration, keep: &'a KeepCheckpoint<'a>) -> Self {
+        self.checkpoints = Some((every, keep));
+        self
+    }
+
     /// Reads the areas and stores them.
     ///
     /// A disk that grew since the parent has its new part read, and the parent's last chunk when
@@ -113,16 +147,20 @@ impl<'a> DiskBackup<'a> {
         if capacity > crate::repository::MAX_CAPACITY {
             return Err(Error::invalid(format!("a disk of {capacity} bytes is too large")));
         }
-        let mut tree = match &self.parent {
-            Some(parent) if parent.disk.repository().id() != repository.id() => {
+        let mut tree = match (&self.resume, &self.parent) {
+            (Some(from), _) => {
+                let stored = Tree::new(repository.pages().clone(), shape, from.root);
+                TreeUpdate::from_parent(repository.pages().clone(), shape, &stored)?
+            }
+            (None, Some(parent)) if parent.disk.repository().id() != repository.id() => {
                 let what = format!("the parent of disk {} is in another repository", self.key);
                 return Err(Error::invalid(what));
             }
-            Some(parent) => {
+            (None, Some(parent)) => {
                 self.writer.pin(&parent.disk).await?;
                 TreeUpdate::from_parent(repository.pages().clone(), shape, parent.disk.tree())?
             }
-            None => TreeUpdate::new(repository.pages().clone(), shape),
+            (None, None) => TreeUpdate::new(repository.pages().clone(), shape),
         };
         let size = u64::from(shape.chunk_size);
         let grown_from = match &self.parent {
@@ -131,7 +169,8 @@ impl<'a> DiskBackup<'a> {
             _ => capacity,
         };
         let grid = grid::Grid { disk: self.key, capacity, chunk_size: size, run: RUN.max(size) };
-        let areas = with_tail(areas, grown_from, capacity);
+        let from = self.resume.map_or(0, |from| from.position);
+        let areas = behind(from, with_tail(areas, grown_from, capacity));
         let (reader, cancel) = (&self, self.cancel.clone());
         let stored = grid::runs(grid, Box::pin(areas))
             .map_ok(|(run, areas)| async move {
@@ -141,9 +180,25 @@ impl<'a> DiskBackup<'a> {
             .try_buffered(IN_FLIGHT);
         let mut stored = pin!(stored);
 
-        let mut bytes = DiskBytes::default();
+        let mut bytes = self.resume.map(|from| from.bytes).unwrap_or_default();
+        let mut last_kept = Instant::now();
+        let mut keeping: Option<BoxFuture<'_, Result<()>>> = None;
         // Results come in the order of the disk, as the tree needs them.
-        while let Some((run, areas, stored)) = cancel.run(stored.try_next()).await? {
+        loop {
+            let next = match &mut keeping {
+                None => cancel.run(stored.try_next()).await?,
+                // Reading goes on: a run that is not polled may hold what the checkpoint waits for.
+                Some(kept) => tokio::select! {
+                    biased;
+                    done = kept => {
+                        done?;
+                        (keeping, last_kept) = (None, Instant::now());
+                        continue;
+                    }
+                    next = cancel.run(stored.try_next()) => next?,
+                },
+            };
+            let Some((run, areas, stored)) = next else { break };
             bytes.changed += areas;
             bytes.read += run.end - run.start;
             bytes.zero += stored.zero_bytes;
@@ -156,7 +211,16 @@ impl<'a> DiskBackup<'a> {
                 let (position, read, written) = (run.end, bytes.read, bytes.stored);
                 progress(Progress { position, capacity, read, written });
             }
+            if let Some((every, keep)) = self.checkpoints
+                && keeping.is_none()
+                && last_kept.elapsed() >= every
+            {
+                let root = tree.checkpoint().await?;
+                keeping = Some(keep(Checkpoint { position: run.end, root, bytes }));
+            }
         }
+        // What it would have kept is overtaken.
+        drop(keeping);
         let (root, totals) = tree.finish().await?;
         tracing::debug!(disk = self.key, pages = totals.pages, "index written");
         bytes.index = totals.bytes;
@@ -175,6 +239,24 @@ impl<'a> DiskBackup<'a> {
         }
         self.writer.put_run(data, hold).await
     }
+}
+
+/// Leaves out what lies before `from`.
+fn behind(
+    from: u64,
+    areas: impl Stream<Item = Result<Range<u64>, DiskError>> + Send,
+) -> impl Stream<Item = Result<Range<u64>, DiskError>> + Send {
+    areas.try_filter_map(move |area| async move {
+        // What is not sound goes on to be refused.
+        let sound = area.start < area.end;
+        Ok(if sound && area.end <= from {
+            None
+        } else if sound {
+            Some(area.start.max(from)..area.end)
+        } else {
+            Some(area)
+        })
+    })
 }
 
 /// Cuts areas at `from` and adds the area from there to the end of the disk.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::{
-    error::{DiskError, Error},
+    error::DiskError,
     repository::{
         DiskReader, ExtentKind,
         storage::{BoxFuture, BoxStream},
@@ -63,18 +63,16 @@ impl DiskSource for DiskReader {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, DiskError>> {
-        Box::pin(async move { DiskReader::read_at(self, offset, len).await.map_err(wrap) })
+        Box::pin(async move { DiskReader::read_at(self, offset, len).await.map_err(DiskError::from_error) })
     }
 }
 
 impl Source for DiskReader {
     fn extents(&self, range: Range<u64>) -> BoxStream<'_, SourceExtent> {
         use futures_util::{StreamExt, TryStreamExt};
-        DiskReader::extents(self, range).map_ok(|extent| (extent.range, extent.kind)).map_err(wrap).boxed()
+        DiskReader::extents(self, range)
+            .map_ok(|extent| (extent.range, extent.kind))
+            .map_err(DiskError::from_error)
+            .boxed()
     }
-}
-
-fn wrap(error: Error) -> DiskError {
-    let (retryable, hint) = (error.is_retryable(), error.hint().map(str::to_owned));
-    DiskError::new(error).retryable(retryable).with_hint(hint)
 }

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::DiskError;
 
+pub(crate) use self::backup::Checkpoint;
 pub use self::{
     backup::{BackedUpDisk, DiskBackup, Parent},
     disk::{DiskSource, DiskTarget, Source, SourceExtent},

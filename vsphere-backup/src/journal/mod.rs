@@ -6,10 +6,14 @@
 //! when a backup begins tells what an earlier one left behind: [`Journal::leftover`]. A backup
 //! that ends well removes its file.
 //!
+//! An interrupted backup may go on where it was: the journal names the disks of its snapshot that are stored, and up to
+//! where ([`StoredDisk`]). A file that grew long by that is written anew with what still counts.
+//!
 //! The file is an eight-byte magic, then records: length (4 bytes, little endian), CRC-32 of
 //! length and payload (4 bytes), payload (JSON). A record counts once it was synced. A torn tail,
 //! which a power cut leaves, is cut off; nothing behind a bad record is believed.
 
+pub(crate) mod marker;
 mod record;
 
 use std::{
@@ -20,7 +24,9 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-pub use self::record::{Job, Leftover, Record, SnapshotState};
+pub use self::record::{Job, Leftover, Record, SnapshotState, StoredDisk};
+#[cfg(test)]
+pub(crate) use self::record::{sample_disk, sample_job};
 use crate::{
     error::{Error, Result},
     repository::VmId,
@@ -34,8 +40,8 @@ pub struct Journal {
     path: PathBuf,
     file: Option<File>,
     leftover: Option<Leftover>,
-    /// Keeps the lock until it is dropped.
-    _lock: File,
+    /// Keeps the lock until it is dropped; `None` once it was given back.
+    lock: Option<File>,
 }
 
 impl Journal {
@@ -67,7 +73,7 @@ impl Journal {
             Err(error) => return Err(wrong("locking")(error.into())),
         }
         let leftover = read(&path).map_err(wrong("reading"))?;
-        Ok(Self { path, file: None, leftover, _lock: lock })
+        Ok(Self { path, file: None, leftover, lock: Some(lock) })
     }
 
     /// Lists the machines whose journals in `folder` say that something is to be undone, also
@@ -103,23 +109,14 @@ impl Journal {
     /// # Errors
     /// [`Error::Invalid`] when an earlier job's leftovers are not undone yet; [`Error::Journal`].
     pub fn begin(&mut self, job: Job) -> Result<()> {
+        self.check_held()?;
         if self.leftover.as_ref().is_some_and(|leftover| !leftover.is_clean()) {
             return Err(Error::invalid("the leftovers of an earlier job are to be undone first"));
         }
-        // Written beside and renamed, so that no crash leaves a journal without its first record.
-        let fresh = self.path.with_extension("journal.tmp");
-        let work = || {
-            let mut file = File::create(&fresh)?;
-            file.write_all(MAGIC)?;
-            file.write_all(&encode(&Record::Begin(job.clone()))?)?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &self.path)?;
-            sync_folder(&self.path)?;
-            Ok(file)
-        };
-        let file = work().map_err(|source| self.error("beginning", source))?;
+        let leftover = Leftover::new(job);
+        let file = write_anew(&self.path, &leftover).map_err(|source| self.error("beginning", source))?;
         self.file = Some(file);
-        self.leftover = Some(Leftover::new(job));
+        self.leftover = Some(leftover);
         Ok(())
     }
 
@@ -128,6 +125,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Journal`]; [`Error::Invalid`] when nothing was begun and nothing was left.
     pub fn append(&mut self, record: Record) -> Result<()> {
+        self.check_held()?;
         let Some(leftover) = &mut self.leftover else {
             return Err(Error::invalid("a journal's first record is that a job begins"));
         };
@@ -146,12 +144,23 @@ impl Journal {
             };
             file.write_all(&encode(&record)?)?;
             file.sync_data()?;
-            Ok(file)
+            let len = file.metadata()?.len();
+            Ok((file, len))
         };
         match work() {
-            Ok(file) => {
-                self.file = Some(file);
+            Ok((file, len)) => {
                 leftover.apply(record);
+                self.file = Some(file);
+                if len > LONG_FILE {
+                    // The long one is as good.
+                    match write_anew(&self.path, leftover) {
+                        Ok(file) => self.file = Some(file),
+                        Err(error) => {
+                            tracing::warn!(journal = %self.path.display(), %error, "a long journal stays long");
+                            self.file = None;
+                        }
+                    }
+                }
                 Ok(())
             }
             Err(source) => Err(self.error("appending", source)),
@@ -163,6 +172,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Invalid`] when something is left to be undone; [`Error::Journal`].
     pub fn clear(&mut self) -> Result<()> {
+        self.check_held()?;
         if self.leftover.as_ref().is_some_and(|leftover| !leftover.is_clean()) {
             return Err(Error::invalid("what a journal names is to be undone before it is cleared"));
         }
@@ -176,9 +186,37 @@ impl Journal {
         work().map_err(|source| self.error("clearing", source))
     }
 
+    /// Gives the lock back: the next run may have the machine, and nothing is written here any more.
+    pub(crate) fn release(&mut self) {
+        self.file = None;
+        self.lock = None;
+    }
+
+    fn check_held(&self) -> Result<()> {
+        match self.lock {
+            Some(_) => Ok(()),
+            None => Err(Error::Abandoned),
+        }
+    }
+
     fn error(&self, operation: &'static str, source: io::Error) -> Error {
         Error::Journal { path: self.path.clone(), operation, source }
     }
+}
+
+/// Writes a journal's file beside and renames it, so that no crash leaves one without its first record.
+fn write_anew(path: &Path, leftover: &Leftover) -> io::Result<File> {
+    let fresh = path.with_extension("journal.tmp");
+    let mut file = File::create(&fresh)?;
+    file.write_all(MAGIC)?;
+    file.write_all(&encode(&Record::Begin(leftover.job.clone()))?)?;
+    for record in leftover.records() {
+        file.write_all(&encode(&record)?)?;
+    }
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    sync_folder(path)?;
+    Ok(file)
 }
 
 /// Reads a journal's file; `None` when there is none, or none with a first record.
@@ -256,8 +294,10 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 const MAGIC: &[u8; 8] = b"VSBKJRN1";
-/// A journal has a handful of records; more is not read.
-const MAX_FILE: u64 = 1 << 20;
+/// A longer file is written anew after each record.
+const LONG_FILE: u64 = 1 << 20;
+/// No more than this is read: what is to be undone stands at the beginning.
+const MAX_FILE: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -338,6 +378,43 @@ mod tests {
             let journal = Journal::open(folder.path(), &vm()).unwrap();
             assert_eq!(journal.leftover().unwrap().snapshot, SnapshotState::Possible);
         }
+    }
+
+    #[test]
+    fn a_journal_that_grew_long_is_written_anew_and_says_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path(), &vm()).unwrap();
+        journal.begin(sample_job()).unwrap();
+        journal.append(Record::LockIntent).unwrap();
+        journal.append(Record::SnapshotCreated { snapshot: "snapshot-1".into() }).unwrap();
+        let mut stored = record::sample_disk();
+        stored.record.reason = "r".repeat(100 << 10);
+        for round in 0..30 {
+            stored.position = Some(round);
+            journal.append(Record::DiskStored(stored.clone())).unwrap();
+        }
+        let left = journal.leftover().unwrap().clone();
+        assert_eq!(left.disks[&2000].position, Some(29));
+        drop(journal);
+        let path = folder.path().join("5029c440.journal");
+        assert!(std::fs::metadata(&path).unwrap().len() <= LONG_FILE + (200 << 10));
+        assert_eq!(Journal::open(folder.path(), &vm()).unwrap().leftover(), Some(&left));
+        // A disk that is done stays done.
+        let mut journal = Journal::open(folder.path(), &vm()).unwrap();
+        journal.append(Record::DiskStored(StoredDisk { position: None, ..stored.clone() })).unwrap();
+        journal.append(Record::DiskStored(stored)).unwrap();
+        assert_eq!(journal.leftover().unwrap().disks[&2000].position, None);
+    }
+
+    #[test]
+    fn a_journal_that_was_released_takes_no_record_and_frees_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path(), &vm()).unwrap();
+        journal.begin(sample_job()).unwrap();
+        journal.release();
+        assert!(matches!(journal.append(Record::LockIntent), Err(Error::Abandoned)));
+        assert!(matches!(journal.clear(), Err(Error::Abandoned)));
+        assert!(Journal::open(folder.path(), &vm()).unwrap().leftover().is_some());
     }
 
     #[test]

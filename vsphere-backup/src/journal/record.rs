@@ -1,8 +1,10 @@
 //! The records of a journal, and what they add up to. Pure: no file, no clock.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::repository::PointId;
+use crate::repository::{DiskRecord, PointId};
 
 /// One step of a backup, written before it is taken ("intent") or after it succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,8 @@ pub enum Record {
     },
     /// The snapshot is removed, or was found not to exist.
     SnapshotRemoved,
+    /// A disk of the snapshot is stored up to a place, durably.
+    DiskStored(StoredDisk),
     /// The recovery point is committed.
     Committed {
         /// The point.
@@ -47,6 +51,25 @@ pub struct Job {
     pub snapshot_name: String,
     /// A unique text in the snapshot's description, by which it is found when its id is unknown.
     pub marker: String,
+    /// When it began, in seconds since 1970, UTC.
+    #[serde(default)]
+    pub created: u64,
+    /// The repository that it writes to, in hex.
+    #[serde(default)]
+    pub repository: String,
+    /// The point whose changes it reads.
+    #[serde(default)]
+    pub base: Option<PointId>,
+}
+
+/// How far a disk of a job is stored. Chunks and pages are durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredDisk {
+    /// The first byte that is not stored yet; `None` when all of the disk is.
+    pub position: Option<u64>,
+    /// The disk as it would stand in the point, were this all of it.
+    pub record: DiskRecord,
 }
 
 /// What an earlier job left to be undone.
@@ -61,10 +84,12 @@ pub struct Leftover {
     pub snapshot: SnapshotState,
     /// The recovery point, when it was committed before the job ended.
     pub committed: Option<PointId>,
+    /// The disks of which something is stored, by device key. An interrupted job may go on with them.
+    pub disks: BTreeMap<i32, StoredDisk>,
 }
 
 /// What is known of a job's snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SnapshotState {
     /// There is none.
     Absent,
@@ -76,7 +101,7 @@ pub enum SnapshotState {
 
 impl Leftover {
     pub(crate) fn new(job: Job) -> Self {
-        Self { job, lock: false, snapshot: SnapshotState::Absent, committed: None }
+        Self { job, lock: false, snapshot: SnapshotState::Absent, committed: None, disks: BTreeMap::new() }
     }
 
     /// Adds what one more record says.
@@ -89,9 +114,30 @@ impl Leftover {
             Record::SnapshotCreated { snapshot } => {
                 self.snapshot = SnapshotState::Exists(snapshot);
             }
-            Record::SnapshotRemoved => self.snapshot = SnapshotState::Absent,
+            // What was read of one snapshot says nothing of another.
+            Record::SnapshotRemoved => (self.snapshot, self.disks) = (SnapshotState::Absent, BTreeMap::new()),
+            Record::DiskStored(disk) => {
+                let key = disk.record.key;
+                // A checkpoint that was overtaken by the disk's end comes late.
+                if self.disks.get(&key).is_none_or(|stored| stored.position.is_some()) {
+                    self.disks.insert(key, disk);
+                }
+            }
             Record::Committed { point } => self.committed = Some(point),
         }
+    }
+
+    /// Returns the fewest records that say the same, behind the one that begins the job.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let lock = self.lock.then_some(Record::LockIntent);
+        let snapshot = match &self.snapshot {
+            SnapshotState::Absent => None,
+            SnapshotState::Possible => Some(Record::SnapshotIntent),
+            SnapshotState::Exists(snapshot) => Some(Record::SnapshotCreated { snapshot: snapshot.clone() }),
+        };
+        let disks = self.disks.values().cloned().map(Record::DiskStored);
+        let committed = self.committed.clone().map(|point| Record::Committed { point });
+        lock.into_iter().chain(snapshot).chain(disks).chain(committed).collect()
     }
 
     /// Tells whether the server was left as it was found.
@@ -108,8 +154,30 @@ pub(crate) fn sample_job() -> Job {
         vm: "5029c440".into(),
         vm_ref: "vm-42".into(),
         snapshot_name: "backup".into(),
-        marker: "marker-1".into(),
+        marker: "vsphere-backup job 0123456789abcdef".into(),
+        created: 1_700_000_000,
+        repository: "00112233445566778899aabbccddeeff".into(),
+        base: None,
     }
+}
+
+#[cfg(test)]
+pub(crate) fn sample_disk() -> StoredDisk {
+    use crate::repository::{BackupMode, TreeRoot};
+    let record = DiskRecord {
+        key: 2000,
+        label: "Hard disk 1".into(),
+        backing_uuid: Some("6000C29a".into()),
+        path: "[ds1] web/web.vmdk".into(),
+        capacity: 1 << 30,
+        change_id: Some("52 de/9".into()),
+        root: TreeRoot::Zero,
+        mode: BackupMode::Full,
+        reason: String::new(),
+        bytes: Default::default(),
+        metadata: Default::default(),
+    };
+    StoredDisk { position: Some(1 << 20), record }
 }
 
 #[cfg(test)]
@@ -126,6 +194,9 @@ mod tests {
         assert_eq!(state.snapshot, SnapshotState::Possible);
         state.apply(Record::SnapshotCreated { snapshot: "snapshot-1".into() });
         assert_eq!(state.snapshot, SnapshotState::Exists("snapshot-1".into()));
+        let mut again = Leftover::new(sample_job());
+        state.records().into_iter().for_each(|record| again.apply(record));
+        assert_eq!(again, state);
         state.apply(Record::SnapshotRemoved);
         assert!(!state.is_clean());
         state.apply(Record::LockReleased);

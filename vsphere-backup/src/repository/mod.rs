@@ -95,7 +95,7 @@ pub(crate) use self::{
     id::random,
     manifest::MAX_CAPACITY,
     page::{SLOTS, Slot},
-    tree::{Leaf, Shape, TreeUpdate},
+    tree::{Leaf, Shape, Tree, TreeUpdate},
     writer::Run,
 };
 

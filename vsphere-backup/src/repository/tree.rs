@@ -312,16 +312,25 @@ impl TreeUpdate {
         Ok(())
     }
 
+    /// Writes what is open and returns the root of the index as it is now; more may be set afterwards.
+    ///
+    /// # Errors
+    /// What writing pages returns.
+    pub(crate) async fn checkpoint(&mut self) -> Result<TreeRoot> {
+        for level in 0..self.open.len() {
+            self.close(level).await?;
+        }
+        Ok(self.root.into())
+    }
+
     /// Writes what is open and returns the root and what was written.
     ///
     /// # Errors
     /// What writing pages returns.
     pub(crate) async fn finish(mut self) -> Result<(TreeRoot, TreeTotals)> {
-        for level in 0..self.open.len() {
-            self.close(level).await?;
-        }
+        let root = self.checkpoint().await?;
         let totals = TreeTotals { pages: self.pages_written, bytes: self.bytes_written };
-        Ok((self.root.into(), totals))
+        Ok((root, totals))
     }
 
     /// Opens the pages on the way to chunk `index`, having closed those that are not on it.
@@ -424,6 +433,33 @@ mod tests {
         (Tree::new(pages.clone(), shape, root), written.pages)
     }
 
+    /// Writes with a checkpoint in the middle, from which the same or another update goes on.
+    async fn write_in_two(
+        pages: &PageStore,
+        shape: Shape,
+        parent: Option<&Tree>,
+        changes: &BTreeMap<u64, Slot>,
+        resume: bool,
+    ) -> Tree {
+        let mut update = match parent {
+            Some(parent) => TreeUpdate::from_parent(pages.clone(), shape, parent).unwrap(),
+            None => TreeUpdate::new(pages.clone(), shape),
+        };
+        let middle = changes.keys().nth(changes.len() / 2).copied().unwrap_or(0);
+        for (&index, &slot) in changes.range(..middle) {
+            update.set(index, slot).await.unwrap();
+        }
+        let root = update.checkpoint().await.unwrap();
+        if resume {
+            let half = Tree::new(pages.clone(), shape, root);
+            update = TreeUpdate::from_parent(pages.clone(), shape, &half).unwrap();
+        }
+        for (&index, &slot) in changes.range(middle..) {
+            update.set(index, slot).await.unwrap();
+        }
+        Tree::new(pages.clone(), shape, update.finish().await.unwrap().0)
+    }
+
     async fn slot_at(tree: &Tree, index: u64) -> Slot {
         match tree.leaf(index).await.unwrap() {
             Leaf::Page { page, .. } => page.slot((index % N) as usize),
@@ -501,14 +537,17 @@ mod tests {
                 let shape = shape(3 * N);
                 let mut model = BTreeMap::new();
                 let mut tree: Option<Tree> = None;
-                for round in rounds {
+                for (at, round) in rounds.into_iter().enumerate() {
                     let changes: BTreeMap<_, _> = round.into_iter().map(|(at, kind)| (at, match kind {
                         0 => Slot::Unallocated,
                         1 => Slot::Zero,
                         other => Slot::Ref([other; 32]),
                     })).collect();
                     model.extend(changes.clone());
-                    tree = Some(write(&pages, shape, tree.as_ref(), &changes).await.0);
+                    tree = Some(match at % 3 {
+                        0 => write(&pages, shape, tree.as_ref(), &changes).await.0,
+                        other => write_in_two(&pages, shape, tree.as_ref(), &changes, other == 1).await,
+                    });
                 }
                 let tree = tree.unwrap();
                 for (&at, &slot) in &model {

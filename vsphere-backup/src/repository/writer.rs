@@ -20,9 +20,10 @@ use crate::error::{Error, Result, in_one_line};
 use super::{
     Repository,
     frame::{self, Frames},
-    id::ChunkId,
+    id::{ChunkId, PointId},
     index,
     lease::{Lease, record::Roots},
+    manifest::DiskRecord,
     pack::{self, PackBuilder, PackEntries, SealedPack},
     page::Slot,
     pin,
@@ -157,15 +158,33 @@ impl Writer {
     /// # Errors
     /// [`Error::PointNotFound`] when the point was deleted before; [`Error::Fenced`], [`Error::Storage`].
     pub(crate) async fn pin(&self, disk: &DiskReader) -> Result<()> {
-        let Some(lease) = &self.inner.lease else { return Ok(()) };
-        let mut roots = Roots::default();
-        roots.add_tree(disk.record().root, disk.capacity());
-        lease.pin(roots).await?;
+        if !self.pin_tree(disk).await? {
+            return Ok(());
+        }
         // In this order: what exists behind the lease's renewal is kept by it.
         match self.inner.repository.point(disk.point()).await {
             Err(error) if !error.is_damage() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Opens a disk of a point that was never committed, and pins it. Whether all of it is still there is to be asked
+    /// afterwards: what exists behind the lease's renewal is kept by it.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`], [`Error::Storage`].
+    pub(crate) async fn reopen(&self, point: &PointId, record: DiskRecord) -> Result<DiskReader> {
+        let disk = DiskReader::new(self.repository().clone(), point.clone(), record);
+        self.pin_tree(&disk).await?;
+        Ok(disk)
+    }
+
+    async fn pin_tree(&self, disk: &DiskReader) -> Result<bool> {
+        let Some(lease) = &self.inner.lease else { return Ok(false) };
+        let mut roots = Roots::default();
+        roots.add_tree(disk.record().root, disk.capacity());
+        lease.pin(roots).await?;
+        Ok(true)
     }
 
     /// Stores a run of bytes that begins on the chunk grid.

@@ -1,102 +1,20 @@
 //! Whole virtual machines, against the simulator.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
-use tempfile::TempDir;
 use vsphere_backup::{
     Backup, CancelToken, Error, Event, FileFormat, Quiesce, Restore, RestoreMode, Since,
     journal::Journal,
-    repository::{BackupMode, Consistency, CreateOptions, Repository, VerifyLevel, VmId},
+    repository::{BackupMode, Consistency, VerifyLevel},
+    step::Step,
 };
-use vsphere_sim::{DiskSpec, Fault, Injection, Power, Simulator, VmSpec};
-use vsphere_vim::{Credentials, MoRef, Thumbprint, Vim, mo};
+use vsphere_sim::{Fault, Injection, Power};
+use vsphere_vim::MoRef;
 
-use crate::world::{CHUNK, KIB, MIB, noise};
-
-struct Site {
-    sim: Simulator,
-    vim: Vim,
-    folder: TempDir,
-    repository: Repository,
-}
-
-impl Site {
-    /// One machine `web` with a disk of 8 MiB that is tracked, a second of 1 MiB, and a third that
-    /// snapshots leave out.
-    async fn new() -> Self {
-        let vm = VmSpec::new("web")
-            .disk(DiskSpec::empty(8 * MIB))
-            .disk(DiskSpec::empty(MIB))
-            .disk(DiskSpec::empty(MIB).independent())
-            .change_tracking(true);
-        let sim = Simulator::builder().vm(vm).start().await.unwrap();
-        let guest = sim.guest("web").unwrap();
-        guest.disk(2000).unwrap().write_at(0, &noise(1, 300 * KIB)).unwrap();
-        guest.disk(2000).unwrap().write_at(5 * MIB, &noise(2, MIB)).unwrap();
-        guest.disk(2001).unwrap().write_at(512, &noise(3, 4096)).unwrap();
-        let vim = connect(&sim).await;
-        let folder = tempfile::tempdir().unwrap();
-        let options = CreateOptions::default().chunk_size(CHUNK as u32);
-        let repository = Repository::create_local(folder.path().join("repo"), options).await.unwrap();
-        Self { sim, vim, folder, repository }
-    }
-
-    fn vm(&self) -> MoRef<mo::VirtualMachine> {
-        MoRef::new(self.sim.vm("web").unwrap().id())
-    }
-
-    fn id(&self) -> VmId {
-        VmId::parse(&self.sim.vm("web").unwrap().instance_uuid()).unwrap()
-    }
-
-    fn journals(&self) -> PathBuf {
-        self.folder.path().join("journal")
-    }
-
-    fn backup(&self) -> Backup {
-        Backup::of(&self.vim, self.vm()).journal(self.journals())
-    }
-
-    fn content(&self, key: i32) -> Vec<u8> {
-        let disk = self.sim.vm("web").unwrap().disk(key).unwrap();
-        let mut bytes = vec![0; disk.capacity() as usize];
-        disk.read_at(0, &mut bytes).unwrap();
-        bytes
-    }
-
-    fn guest_writes(&self, key: i32, offset: u64, bytes: &[u8]) {
-        self.sim.guest("web").unwrap().disk(key).unwrap().write_at(offset, bytes).unwrap();
-    }
-
-    /// Asserts that the server is as it was and the journal empty.
-    fn assert_clean(&self) {
-        let left = self.sim.leftovers();
-        assert!(left.snapshots.is_empty() && left.locks.is_empty(), "{left:?}");
-        assert_eq!(left.open_layers, 0, "{left:?}");
-        assert_eq!(Journal::leftovers(&self.journals()).unwrap(), []);
-    }
-
-    async fn assert_point_equals(&self, point: &vsphere_backup::repository::RecoveryPoint, disks: &[(i32, Vec<u8>)]) {
-        for (key, content) in disks {
-            let reader = point.disk(*key).await.unwrap();
-            let bytes = reader.read_at(0, reader.capacity() as usize).await.unwrap();
-            assert!(bytes == *content, "disk {key} differs");
-        }
-    }
-}
-
-async fn connect(sim: &Simulator) -> Vim {
-    let pin: Thumbprint = sim.thumbprint_sha256().parse().unwrap();
-    Vim::builder(sim.url())
-        .credentials(Credentials::password(sim.username(), sim.password()))
-        .thumbprint(pin)
-        .connect()
-        .await
-        .unwrap()
-}
+use crate::{
+    site::Site,
+    world::{CHUNK, MIB},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_then_incremental_then_restore_in_place_and_every_byte_is_right() {
@@ -279,21 +197,8 @@ async fn what_a_crashed_run_left_is_found_through_the_journal_and_removed() {
     let site = Site::new().await;
     // A run that dies with its snapshot and lock: a runtime that is torn down under it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let vim = {
-        let (url, user, password) = (site.sim.url(), site.sim.username().to_owned(), site.sim.password().to_owned());
-        let pin: Thumbprint = site.sim.thumbprint_sha256().parse().unwrap();
-        runtime
-            .spawn(async move {
-                Vim::builder(url)
-                    .credentials(Credentials::password(user, password))
-                    .thumbprint(pin)
-                    .connect()
-                    .await
-                    .unwrap()
-            })
-            .await
-            .unwrap()
-    };
+    let login = site.login();
+    let vim = runtime.spawn(async move { login.connect().await }).await.unwrap();
     let (seen, mut wait) = tokio::sync::mpsc::unbounded_channel();
     let backup = Backup::of(&vim, site.vm()).journal(site.journals()).on_event(move |event| {
         if matches!(event, Event::DiskStarted { .. }) {
@@ -398,12 +303,12 @@ async fn a_failure_while_a_snapshot_is_looked_for_leaves_it_in_the_journal() {
     let sim = Arc::new(site.sim);
     let faults = sim.clone();
     let fail = move |event: Event| {
-        if matches!(event, Event::Locked) {
-            let faults = faults.faults();
-            faults.fail_next("CreateSnapshot_Task", Fault::new("SystemError", "injected"));
-            // The first read of the search succeeds, the second does not.
-            faults.delay_next("RetrievePropertiesEx", std::time::Duration::ZERO);
-            faults.fail_next("RetrievePropertiesEx", Fault::new("SystemError", "injected"));
+        let Event::StepBegun { step, .. } = event else { return };
+        let fault = || Fault::new("SystemError", "injected");
+        match step {
+            Step::CreateSnapshot => faults.faults().fail_next("CreateSnapshot_Task", fault()),
+            Step::FindSnapshot => faults.faults().fail_next("RetrievePropertiesEx", fault()),
+            _ => {}
         }
     };
     let journals = site.folder.path().join("journal");

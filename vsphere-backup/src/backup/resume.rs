@@ -1,0 +1,174 @@
+//! Whether an interrupted backup goes on where it was. The decision is pure.
+//!
+//! It goes on with the snapshot that it had, so that what is stored of its disks and what is still to be read are of one
+//! moment. Everything else that matters must be as it was: the repository, the base, the disks; and the repository must
+//! still have what the journal says is stored.
+
+use std::{fmt, time::Duration};
+
+use vsphere_vim::{VirtualDiskInfo, vm::Snapshot};
+
+use crate::{
+    engine::Checkpoint,
+    journal::{Leftover, SnapshotState, StoredDisk},
+    repository::{BackupMode, Repository, RepositoryId, VmId, now},
+};
+
+use super::{Backup, Quiesce, guard::Guard, plan::Decision};
+
+/// An interrupted job that goes on.
+#[derive(Clone, Debug)]
+pub(super) struct Resume {
+    pub(super) leftover: Leftover,
+    pub(super) snapshot: Snapshot,
+}
+
+/// A backup as it would be now, to be compared with the one that was interrupted.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    /// Seconds since 1970, UTC.
+    time: u64,
+    within: Duration,
+    repository: RepositoryId,
+}
+
+impl Backup {
+    /// Returns the interrupted job that this one is to go on with, if there is one. An error here is met again, and
+    /// told, when that job is undone instead.
+    pub(super) async fn resumable(&self, guard: &Guard, repository: &Repository, vm: &VmId) -> Option<Resume> {
+        let leftover = guard.leftover().filter(|leftover| !leftover.is_clean())?;
+        let refuse = |why: &dyn fmt::Display| {
+            tracing::info!(job = leftover.job.id, %why, "an interrupted backup is not resumed");
+            None
+        };
+        let then = Now { time: now(), within: self.resume_within, repository: repository.id() };
+        if let Err(why) = may_resume(&leftover, then) {
+            return refuse(&why);
+        }
+        let base = match self.find_base(guard.steps(), repository, vm).await {
+            Ok(base) => base,
+            Err(error) => return refuse(&error),
+        };
+        if leftover.job.base.as_ref() != base.as_ref().map(|base| base.id()) {
+            return refuse(&"it read the changes since another point");
+        }
+        match guard.find_snapshot(&leftover).await {
+            Ok(Some(snapshot)) if snapshot.quiesced || self.quiesce != Quiesce::Require => {
+                Some(Resume { leftover, snapshot })
+            }
+            Ok(Some(_)) => refuse(&"its snapshot is not quiesced"),
+            Ok(None) => refuse(&"its snapshot is gone"),
+            Err(error) => refuse(&error),
+        }
+    }
+}
+
+impl Resume {
+    /// Returns what is stored of a disk of the snapshot, when that is the same disk in the same state.
+    pub(super) fn stored(&self, disk: &VirtualDiskInfo) -> Option<&StoredDisk> {
+        let stored = self.leftover.disks.get(&disk.key.0)?;
+        let record = &stored.record;
+        let same = record.capacity == disk.capacity
+            && record.backing_uuid == disk.backing.uuid
+            && record.change_id == disk.backing.change_id
+            && stored.position.is_none_or(|position| position <= disk.capacity);
+        same.then_some(stored)
+    }
+}
+
+/// Returns where the reading of a disk goes on; `None` when all of it is stored.
+pub(super) fn checkpoint(stored: &StoredDisk) -> Option<Checkpoint> {
+    let StoredDisk { position, record } = stored;
+    position.map(|position| Checkpoint { position, root: record.root, bytes: record.bytes })
+}
+
+/// Tells whether a disk that was read in a way may be gone on with, given how it would be read now: one that was read
+/// in full had its reason, whatever is known now; changes must be readable still.
+pub(super) fn fits(stored: &StoredDisk, decision: &Decision) -> bool {
+    stored.record.mode == BackupMode::Full || matches!(decision, Decision::Incremental { .. })
+}
+
+/// Tells whether a job may go on, as far as that can be told from its journal, or why not.
+fn may_resume(leftover: &Leftover, now: Now) -> Result<(), &'static str> {
+    let job = &leftover.job;
+    if now.within.is_zero() {
+        return Err("that is switched off");
+    }
+    if leftover.committed.is_some() {
+        return Err("its point is visible");
+    }
+    if !matches!(leftover.snapshot, SnapshotState::Exists(_)) {
+        return Err("it had no snapshot");
+    }
+    if leftover.disks.is_empty() {
+        return Err("nothing of its disks is stored");
+    }
+    // A clock that was put back tells nothing about the age.
+    let age = now.time.checked_sub(job.created);
+    if age.is_none_or(|age| age > now.within.as_secs()) {
+        return Err("it is too old");
+    }
+    if job.repository != now.repository.to_string() {
+        return Err("it wrote to another repository");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Record, sample_disk, sample_job};
+    use crate::repository::PointId;
+
+    fn leftover(records: impl IntoIterator<Item = Record>) -> Leftover {
+        let mut leftover = Leftover::new(sample_job());
+        records.into_iter().for_each(|record| leftover.apply(record));
+        leftover
+    }
+
+    fn made() -> Record {
+        Record::SnapshotCreated { snapshot: "snapshot-1".into() }
+    }
+
+    fn stored() -> Record {
+        Record::DiskStored(sample_disk())
+    }
+
+    #[test]
+    fn a_job_goes_on_only_when_nothing_that_matters_is_another() {
+        let repository = RepositoryId::parse(&sample_job().repository).unwrap();
+        let created = sample_job().created;
+        let now = Now { time: created + 60, within: Duration::from_secs(3600), repository };
+        let good = leftover([made(), stored()]);
+        assert_eq!(may_resume(&good, now), Ok(()));
+
+        let point = PointId::parse("5029c440/20261122T120000.000000Z-0123456789abcdef").unwrap();
+        let other = RepositoryId::parse("ff112233445566778899aabbccddeeff").unwrap();
+        let cases = [
+            (good.clone(), Now { within: Duration::ZERO, ..now }, "switched off"),
+            (good.clone(), Now { time: created + 3601, ..now }, "old"),
+            (good.clone(), Now { time: created - 1, ..now }, "old"),
+            (good.clone(), Now { repository: other, ..now }, "repository"),
+            (leftover([made()]), now, "nothing"),
+            (leftover([Record::SnapshotIntent, stored()]), now, "no snapshot"),
+            (leftover([made(), stored(), Record::SnapshotRemoved]), now, "no snapshot"),
+            (leftover([made(), stored(), Record::Committed { point: point.clone() }]), now, "visible"),
+        ];
+        for (leftover, now, why) in cases {
+            assert!(may_resume(&leftover, now).unwrap_err().contains(why), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_as_changes_is_gone_on_with_only_as_changes() {
+        let mut disk = sample_disk();
+        let incremental = Decision::Incremental { since: "52 de/7".parse().unwrap(), warning: None };
+        let full = Decision::full("a reason");
+        assert!(fits(&disk, &full) && fits(&disk, &incremental));
+        disk.record.mode = BackupMode::Incremental;
+        assert!(fits(&disk, &incremental) && !fits(&disk, &full));
+        assert_eq!(checkpoint(&disk).unwrap().position, 1 << 20);
+        disk.position = None;
+        assert!(checkpoint(&disk).is_none(), "there is nothing more to read");
+    }
+}

@@ -1,0 +1,206 @@
+//! The steps of a job, numbered and named, in the order in which a backup takes them.
+//!
+//! This list is the only one: events name their step by it, tests inject failures by it, documentation is written from
+//! it. [`State`] says which step may follow which, and what has to be undone where a job ends early; every call of a
+//! server, a disk, a repository or a journal goes through one seam that holds a job to that order. A [`StepHook`] sits
+//! in that seam.
+//!
+//! ```
+//! use vsphere_backup::step::{State, Step};
+//!
+//! for step in Step::ALL {
+//!     println!("{:2} {:16} {}", step.number(), step.name(), step.what());
+//! }
+//! // A snapshot that may exist is looked for, removed and forgotten, in this order.
+//! assert!(State::SnapshotIntended.undo().starts_with(&[Step::AwaitTasks, Step::FindSnapshot, Step::RemoveSnapshot]));
+//! ```
+
+mod hook;
+mod order;
+mod seam;
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+pub(crate) use self::{hook::Hook, seam::Steps};
+pub use self::{
+    hook::{StepCall, StepHook},
+    order::State,
+};
+
+/// Where a step does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Side {
+    /// On the vSphere server.
+    Server,
+    /// On a disk, through a transport.
+    Disk,
+    /// In the repository.
+    Repository,
+    /// In the local journal.
+    Journal,
+}
+
+macro_rules! steps {
+    ($($(#[doc = $what:literal])+ $name:ident: $side:ident $(, $changes:ident)?;)+) => {
+        /// One step of a job.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Step {
+            $($(#[doc = $what])+ $name,)+
+        }
+
+        impl Step {
+            /// All steps, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Returns the step's name, which does not change between releases.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+
+            /// Says what the step does.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($what),+).trim_ascii(),)+
+                }
+            }
+
+            /// Tells where the step does its work.
+            pub fn side(self) -> Side {
+                match self {
+                    $(Self::$name => Side::$side,)+
+                }
+            }
+
+            /// Tells whether the step changes the server, so that one whose answer is lost may have happened.
+            pub fn changes_server(self) -> bool {
+                match self {
+                    $(Self::$name => false $(|| stringify!($changes) == "changes")?,)+
+                }
+            }
+        }
+    };
+}
+
+steps! {
+    /// Reads the machine's configuration, disks and snapshots.
+    ReadMachine: Server;
+    /// Opens and locks the machine's journal.
+    OpenJournal: Journal;
+    /// Finds the recovery point that changes are counted from.
+    FindBase: Repository;
+    /// Begins a recovery point, which nobody sees yet.
+    BeginPoint: Repository;
+    /// Writes down who is about to work on what.
+    BeginJournal: Journal;
+    /// Writes down that the lock is about to be taken.
+    RecordLock: Journal;
+    /// Locks the machine against migration.
+    Lock: Server, changes;
+    /// Waits for snapshot and consolidation tasks that run on the machine.
+    AwaitTasks: Server;
+    /// Asks whether disks of removed snapshots wait to be merged.
+    AskConsolidation: Server;
+    /// Merges disks of removed snapshots.
+    Consolidate: Server, changes;
+    /// Writes down that the snapshot is about to be made.
+    RecordSnapshot: Journal;
+    /// Begins to make the snapshot.
+    CreateSnapshot: Server, changes;
+    /// Waits until the snapshot is made.
+    AwaitSnapshot: Server, changes;
+    /// Writes down the snapshot's reference.
+    RecordSnapshotId: Journal;
+    /// Finds the job's snapshot by its marker.
+    FindSnapshot: Server;
+    /// Reads which disks were restored since the base.
+    ReadMarks: Repository;
+    /// Reads the machine's configuration as of the snapshot.
+    ReadConfig: Server;
+    /// Stores the configuration.
+    StoreConfig: Repository;
+    /// Reads which disks the snapshot holds, and their change ids.
+    ReadDisks: Server;
+    /// Opens the way to the machine's disks.
+    Connect: Server;
+    /// Opens a disk.
+    OpenDisk: Disk;
+    /// Checks that the repository still has all of a disk's earlier state.
+    CheckParent: Repository;
+    /// Asks which areas of a disk are allocated.
+    AskAllocated: Disk;
+    /// Asks which areas of a disk changed.
+    AskChanges: Server;
+    /// Reads a run of a disk.
+    ReadDisk: Disk;
+    /// Makes durable what was read of a disk.
+    Flush: Repository;
+    /// Writes down up to where a disk is durable.
+    RecordProgress: Journal;
+    /// Closes a disk.
+    CloseDisk: Disk;
+    /// Makes the recovery point visible, with the change ids in it.
+    Commit: Repository;
+    /// Writes down that the point is visible.
+    RecordCommit: Journal;
+    /// Removes the snapshot and merges its changes.
+    RemoveSnapshot: Server, changes;
+    /// Writes down that the snapshot is gone.
+    RecordRemoval: Journal;
+    /// Releases the lock.
+    Unlock: Server, changes;
+    /// Writes down that the lock is released, or was never taken.
+    RecordUnlock: Journal;
+    /// Removes the journal of a job that left nothing.
+    ClearJournal: Journal;
+}
+
+impl Step {
+    /// Returns the step's number; the first is 1.
+    pub fn number(self) -> usize {
+        self as usize + 1
+    }
+
+    /// Finds a step by its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|step| step.name() == name)
+    }
+}
+
+impl fmt::Display for Step {
+    /// Writes number and name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.number(), self.name())
+    }
+}
+
+impl Serialize for Step {
+    /// Writes the name.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_has_a_number_a_name_and_a_text_of_its_own() {
+        for (at, &step) in Step::ALL.iter().enumerate() {
+            assert_eq!(step.number(), at + 1);
+            assert_eq!(Step::by_name(step.name()), Some(step));
+            assert!(step.what().ends_with('.') && !step.what().starts_with(' '), "{step}: {:?}", step.what());
+            assert!(!step.changes_server() || step.side() == Side::Server);
+        }
+        let texts: std::collections::BTreeSet<_> = Step::ALL.iter().map(|step| step.what()).collect();
+        assert_eq!(texts.len(), Step::ALL.len());
+        assert_eq!(Step::CreateSnapshot.to_string(), "12 CreateSnapshot");
+        assert_eq!(Step::by_name("none"), None);
+    }
+}
