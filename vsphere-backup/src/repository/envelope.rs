@@ -26,13 +26,9 @@ pub(crate) enum Kind {
     Lease,
     Seen,
     Fence,
-    #[allow(dead_code)] // The collector of garbage writes these.
     Tomb,
-    #[allow(dead_code)]
     Waits,
-    #[allow(dead_code)]
     Hold,
-    #[allow(dead_code)]
     Deleted,
     Keys,
 }

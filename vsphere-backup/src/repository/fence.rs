@@ -13,7 +13,7 @@ use crate::error::Result;
 use super::{
     envelope::{self, Kind},
     id::PointId,
-    storage::{Storage, StorageError, StorageErrorKind},
+    storage::{Key, Storage, StorageError, StorageErrorKind},
 };
 
 /// The size of every fence in bytes.
@@ -37,13 +37,16 @@ pub(crate) async fn raise(storage: &dyn Storage, point: &PointId) -> Result<()> 
 pub(crate) async fn stands(storage: &dyn Storage, point: &PointId) -> Result<bool> {
     let key = point.key();
     match storage.get(&key, SIZE).await {
-        Ok(bytes) => {
-            let opened = envelope::open(Kind::Fence, &key, bytes).and_then(|fence| fence.plain(&key));
-            Ok(opened.is_ok_and(|body| body.is_empty()))
-        }
+        Ok(bytes) => Ok(is(&key, &bytes)),
         Err(StorageError { kind: StorageErrorKind::NotFound | StorageErrorKind::TooLarge, .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Tells whether an object is a fence.
+pub(crate) fn is(key: &Key, bytes: &Bytes) -> bool {
+    let opened = envelope::open(Kind::Fence, key, bytes.clone()).and_then(|fence| fence.plain(key));
+    opened.is_ok_and(|body| body.is_empty())
 }
 
 #[cfg(test)]

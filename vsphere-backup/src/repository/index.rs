@@ -8,6 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     ops::Range,
     str::FromStr,
 };
@@ -20,8 +21,9 @@ use crate::error::{Error, Result};
 use super::{
     envelope::Kind,
     frame::{self, PackEntry},
+    gc::Condemned,
     id::{ChunkId, PackId, SegmentId, random},
-    object::Objects,
+    object::{Objects, is_absent},
     pack::{self, PackEntries, PackSeal},
     storage::Key,
 };
@@ -54,11 +56,28 @@ pub(crate) struct Index {
     /// Sorted by id.
     sorted: Vec<(ChunkId, Place)>,
     fresh: HashMap<ChunkId, Place>,
+    /// Packs that may go: to be read from, not to be relied on by what is written.
+    condemned: Condemned,
 }
 
 impl Index {
     pub(crate) fn contains(&self, id: &ChunkId) -> bool {
         self.find(id).is_some()
+    }
+
+    /// Tells whether a chunk lies in a pack that stays, so that a new point may refer to it.
+    pub(crate) fn may_reuse(&self, id: &ChunkId) -> bool {
+        self.find(id).is_some_and(|(pack, _)| self.condemned.is_empty() || !self.condemned.contains(&pack))
+    }
+
+    /// Replaces what is known of packs that may go.
+    pub(crate) fn condemn(&mut self, condemned: Condemned) {
+        self.condemned = condemned;
+    }
+
+    /// Forgets all but which packs may go.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { condemned: mem::take(&mut self.condemned), ..Self::default() };
     }
 
     /// Returns where a chunk lies.
@@ -95,7 +114,7 @@ impl Index {
         self.sorted.len() + self.fresh.len()
     }
 
-    /// Adds what a pack holds. A chunk that is known already keeps its place.
+    /// Adds what a pack holds. A chunk that is known already keeps its place, unless that is in a pack that may go.
     pub(crate) fn add(&mut self, entries: &PackEntries) {
         if self.numbers.contains_key(&entries.id) {
             return;
@@ -104,12 +123,16 @@ impl Index {
         self.packs.push((entries.id, entries.seal));
         self.numbers.insert(entries.id, (number, entries.size));
         for entry in &entries.entries {
-            if self.contains(&entry.id) {
-                continue;
-            }
             // Offsets of a checked pack are below its largest size, which fits into 32 bits.
             let place = Place { pack: number, offset: entry.offset as u32, stored: entry.stored };
-            self.fresh.insert(entry.id, place);
+            if !self.contains(&entry.id) {
+                self.fresh.insert(entry.id, place);
+            } else if !self.condemned.is_empty() && !self.may_reuse(&entry.id) {
+                match self.sorted.binary_search_by(|(known, _)| known.cmp(&entry.id)) {
+                    Ok(at) => self.sorted[at].1 = place,
+                    Err(_) => drop(self.fresh.insert(entry.id, place)),
+                }
+            }
         }
         if self.fresh.len() > 1 << 16 && self.fresh.len() > self.sorted.len() / 4 {
             self.sort();
@@ -217,6 +240,8 @@ pub(crate) async fn load(objects: &Objects, known: &Known) -> Result<Loaded> {
                 }
             }
             Err(error) if error.is_damage() => loaded.damage.push(error),
+            // Replaced since it was listed: its packs are read by their footers.
+            Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -228,6 +253,8 @@ pub(crate) async fn load(objects: &Objects, known: &Known) -> Result<Loaded> {
         match entries {
             Ok(entries) => loaded.packs.push(entries),
             Err(error) if error.is_damage() => loaded.damage.push(error),
+            // Collected since it was listed.
+            Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error),
         }
     }

@@ -30,10 +30,14 @@ pub mod storage;
 
 mod cipher;
 mod config;
+mod deletion;
 mod envelope;
 mod fence;
 mod frame;
+mod gc;
 mod hashes;
+mod hold;
+mod housekeeping;
 mod id;
 mod index;
 mod lease;
@@ -43,6 +47,7 @@ mod pack;
 mod page;
 mod pin;
 mod point;
+mod prune;
 mod reader;
 mod restored;
 mod retention;
@@ -65,6 +70,7 @@ use self::{
     config::{Config, Draft},
     envelope::Kind,
     frame::Codec,
+    gc::Condemned,
     index::Index,
     keys::{KeyHolder, Keys, Unlock},
     lease::{
@@ -80,10 +86,13 @@ use crate::error::{Error, Result};
 
 pub use self::{
     config::CreateOptions,
+    gc::{GcLimits, GcOptions, GcReport, Tally},
+    hold::Hold,
     id::{ChunkId, MetaId, PackId, PageId, PointId, RecipientKey, RepositoryId, SegmentId, SlotId, VmId},
     manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, LeftOut, Manifest, VmRecord},
     pin::Pin,
     point::{PointWriter, RecoveryPoint},
+    prune::{Fate, PruneReport, PrunedPoint},
     reader::{DiskReader, Extent, ExtentKind},
     retention::{KeptBy, Retention, Rule},
     tree::TreeRoot,
@@ -214,7 +223,10 @@ impl Repository {
     }
 
     fn new(storage: Arc<dyn Storage>, config: Config, keys: Option<Arc<KeyHolder>>) -> Self {
-        let objects = Objects::new(storage, config.id, keys);
+        Self::over(Objects::new(storage, config.id, keys), config)
+    }
+
+    fn over(objects: Objects, config: Config) -> Self {
         let pages = PageStore::new(objects.clone(), config.keys.clone());
         Self {
             inner: Arc::new(Inner {
@@ -226,6 +238,11 @@ impl Repository {
                 loaded: tokio::sync::Mutex::new(false),
             }),
         }
+    }
+
+    /// Returns another view of the same repository, which knows nothing of the index yet.
+    fn blank(&self) -> Self {
+        Self::over(self.objects().clone(), self.config().clone())
     }
 
     /// Returns the repository's identity.
@@ -369,7 +386,7 @@ impl Repository {
         let purpose = Purpose::Write { point: id.clone() };
         let lease = Lease::begin(self.objects(), purpose, Roots::default(), options.lease).await?;
         // Again for each point: others write too, and what is gone must be stored again.
-        if let Err(error) = self.refresh_index().await {
+        if let Err(error) = self.refresh_index_to_write().await {
             lease.release().await;
             return Err(error);
         }
@@ -441,7 +458,7 @@ impl Repository {
     pub(crate) async fn load_index(&self) -> Result<()> {
         let mut loaded = self.inner.loaded.lock().await;
         if !*loaded {
-            self.load_new_segments().await?;
+            self.load_new_segments(None).await?;
             *loaded = true;
         }
         Ok(())
@@ -450,12 +467,24 @@ impl Repository {
     /// Loads what other writers added to the chunk index since, and forgets packs that are gone.
     pub(crate) async fn refresh_index(&self) -> Result<()> {
         let mut loaded = self.inner.loaded.lock().await;
-        self.load_new_segments().await?;
+        self.load_new_segments(None).await?;
         *loaded = true;
         Ok(())
     }
 
-    async fn load_new_segments(&self) -> Result<()> {
+    /// As [`refresh_index`](Self::refresh_index), and notes which packs must not be relied on. To be called by a
+    /// holder of a lease for writing.
+    async fn refresh_index_to_write(&self) -> Result<()> {
+        // One lock around both: what is condemned is never replaced by what was read of tombstones earlier.
+        let mut loaded = self.inner.loaded.lock().await;
+        // In this order: a tombstone goes after what it names, so what is in neither list is not there.
+        let condemned = Condemned::read(self.objects()).await?;
+        self.load_new_segments(Some(condemned)).await?;
+        *loaded = true;
+        Ok(())
+    }
+
+    async fn load_new_segments(&self, condemned: Option<Condemned>) -> Result<()> {
         let known = self.read_index().known();
         let mut found = index::load(self.objects(), &known).await?;
         let lost = found.lost;
@@ -469,7 +498,11 @@ impl Repository {
         }
         let mut index = self.write_index();
         if lost > 0 {
-            *index = Index::default();
+            index.clear();
+        }
+        // In one step with what was loaded: a pack that is no longer condemned may be gone.
+        if let Some(condemned) = condemned {
+            index.condemn(condemned);
         }
         found.merge_into(&mut index);
         Ok(())
@@ -477,6 +510,10 @@ impl Repository {
 
     fn knows_chunk(&self, id: &ChunkId) -> bool {
         self.read_index().contains(id)
+    }
+
+    fn may_reuse_chunk(&self, id: &ChunkId) -> bool {
+        self.read_index().may_reuse(id)
     }
 
     fn add_to_index(&self, segment: SegmentId, packs: &[PackEntries]) {

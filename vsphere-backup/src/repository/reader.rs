@@ -238,18 +238,34 @@ struct Want {
 
 impl Repository {
     /// Reads and checks chunks, given by identity and length.
-    async fn fetch_chunks(&self, chunks: &[(ChunkId, u32)], refreshed: &AtomicBool) -> Vec<Result<Bytes, ReadFault>> {
-        let missing = {
-            let index = self.read_index();
-            chunks.iter().any(|(id, _)| !index.contains(id))
-        };
-        // Another process may have written it since: look once, then it is missing.
-        if missing
-            && !refreshed.swap(true, Ordering::Relaxed)
-            && let Err(error) = self.refresh_index().await
-        {
-            tracing::warn!(%error, "the chunk index could not be read again");
+    ///
+    /// What is not found is looked for once more with a fresh index: another process may have written it since, or
+    /// rewritten its pack. `refreshed` remembers that this did not help.
+    pub(super) async fn fetch_chunks(
+        &self,
+        chunks: &[(ChunkId, u32)],
+        refreshed: &AtomicBool,
+    ) -> Vec<Result<Bytes, ReadFault>> {
+        let mut results = self.fetch_known(chunks).await;
+        let is_damaged = |result: &Result<Bytes, ReadFault>| matches!(result, Err(ReadFault::Damaged(_)));
+        let wrong: Vec<usize> = (0..results.len()).filter(|&at| is_damaged(&results[at])).collect();
+        if wrong.is_empty() || refreshed.swap(true, Ordering::Relaxed) {
+            return results;
         }
+        if let Err(error) = self.refresh_index().await {
+            tracing::warn!(%error, "the chunk index could not be read again");
+            return results;
+        }
+        let again: Vec<_> = wrong.iter().map(|&at| chunks[at]).collect();
+        for (at, result) in wrong.into_iter().zip(self.fetch_known(&again).await) {
+            results[at] = result;
+        }
+        // It helped: it may do so again.
+        refreshed.store(results.iter().any(is_damaged), Ordering::Relaxed);
+        results
+    }
+
+    async fn fetch_known(&self, chunks: &[(ChunkId, u32)]) -> Vec<Result<Bytes, ReadFault>> {
         let mut results: Vec<Option<Result<Bytes, ReadFault>>> = Vec::new();
         results.resize_with(chunks.len(), || None);
         let mut found: Vec<(PackId, Want)> = Vec::with_capacity(chunks.len());

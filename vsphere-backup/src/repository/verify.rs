@@ -268,6 +268,7 @@ impl Repository {
         let mut report = CheckReport { chunks: fresh.read_index().len() as u64, ..Default::default() };
         fresh.check_keys(&mut report).await?;
         fresh.check_segments(&mut report).await?;
+        fresh.check_housekeeping(&mut report).await?;
         let bad = fresh.check_packs(level, cancel, &mut report).await?;
         for id in fresh.list_points("points").await? {
             cancel.check()?;

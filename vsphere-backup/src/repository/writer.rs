@@ -337,7 +337,7 @@ impl Inner {
             return false;
         }
         // In this order: `publish` adds to the index before it takes the claim back.
-        if self.repository.knows_chunk(&id) {
+        if self.repository.may_reuse_chunk(&id) {
             self.state().claimed.remove(&id);
             return false;
         }

@@ -78,7 +78,18 @@ pub(crate) async fn back_up(
     areas: &[Range<u64>],
     parent: Option<&RecoveryPoint>,
 ) -> Result<(RecoveryPoint, BackedUpDisk)> {
-    let options = WriterOptions::default().pack_size(1 << 20);
+    back_up_with(repository, disk, areas, parent, WriterOptions::default()).await
+}
+
+/// As [`back_up`], with options of the writer; packs are of 1 MiB.
+pub(crate) async fn back_up_with(
+    repository: &Repository,
+    disk: &MemoryDisk,
+    areas: &[Range<u64>],
+    parent: Option<&RecoveryPoint>,
+    options: WriterOptions,
+) -> Result<(RecoveryPoint, BackedUpDisk)> {
+    let options = options.pack_size(1 << 20);
     let mut point = repository.begin(record(), Consistency::Crash, options).await?;
     point.put_object("config.json", r#"{"name":"web"}"#.into()).await?;
     let from = match parent {

@@ -14,7 +14,6 @@
 //! the point's name is taken ([`fence`](super::fence)) before the anchor goes.
 
 pub(crate) mod record;
-#[allow(dead_code)] // The collector of garbage uses it.
 pub(crate) mod watch;
 
 use std::{
