@@ -175,6 +175,13 @@ impl DiskJob<'_> {
         if !resume::fits(stored, decision) {
             return Ok(None);
         }
+        if self.writer.repository().may_lose_uncommitted() {
+            let disk = stored.record.key;
+            let warning =
+                format!("disk {disk} is begun anew: garbage is collected, which may include what was stored of it");
+            self.backup.events.warn(warning);
+            return Ok(None);
+        }
         let record = stored.record.clone();
         let check = async {
             let disk = self.writer.reopen(self.point, record).await?;

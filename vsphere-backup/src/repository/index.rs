@@ -75,6 +75,11 @@ impl Index {
         self.condemned = condemned;
     }
 
+    /// Tells whether anything was condemned when this was last asked of the storage.
+    pub(crate) fn has_condemned(&self) -> bool {
+        !self.condemned.is_empty()
+    }
+
     /// Forgets all but which packs may go.
     pub(crate) fn clear(&mut self) {
         *self = Self { condemned: mem::take(&mut self.condemned), ..Self::default() };

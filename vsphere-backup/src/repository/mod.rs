@@ -512,6 +512,12 @@ impl Repository {
         self.read_index().contains(id)
     }
 
+    /// Tells whether what an earlier writer stored and did not commit may be deleted although somebody relies on it: there
+    /// was a tombstone when the newest writer began, and nothing reachable protects what it may name.
+    pub(crate) fn may_lose_uncommitted(&self) -> bool {
+        self.read_index().has_condemned()
+    }
+
     fn may_reuse_chunk(&self, id: &ChunkId) -> bool {
         self.read_index().may_reuse(id)
     }

@@ -46,6 +46,8 @@ pub(crate) struct Condemned {
     packs: HashSet<PackId>,
     /// A tombstone could not be read: nothing that was there before may be relied on.
     all: bool,
+    /// There was a tombstone, of whatever.
+    any: bool,
 }
 
 impl Condemned {
@@ -54,7 +56,7 @@ impl Condemned {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        !self.all && self.packs.is_empty()
+        !self.any
     }
 
     /// Reads all tombstones, as a writer does after it has taken its lease and before it looks at the index.
@@ -64,6 +66,7 @@ impl Condemned {
     pub(crate) async fn read(objects: &Objects) -> Result<Self> {
         let mut condemned = Self::default();
         for name in names(objects).await?.into_keys() {
+            condemned.any = true;
             match read(objects, &name).await {
                 Ok(Some(tomb)) => condemned.packs.extend(packs(&tomb.entries)),
                 Ok(None) => {}
