@@ -26,6 +26,7 @@
 //!   [`DiskTarget`](engine::DiskTarget)
 //! - [`step`]: the steps of a job, their order, and what is undone from where
 //! - [`reaper`]: what dead jobs left on a server, without a journal
+//! - [`store`]: stores of others, to which a vendor's own backups go
 //! - [`journal`]: what a backup does to a server, durable before it is done
 //! - [`Event`], [`CancelToken`], [`Clock`], [`Error`]
 //!
@@ -47,6 +48,7 @@ mod restore;
 mod retry;
 mod server;
 pub mod step;
+pub mod store;
 
 pub use crate::{
     backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Plan, PlannedDisk, Quiesce, RunningBackup, Since},

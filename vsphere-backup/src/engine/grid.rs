@@ -13,12 +13,12 @@ use crate::error::DiskError;
 
 /// What areas are measured against.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Grid {
-    pub(super) disk: i32,
-    pub(super) capacity: u64,
-    pub(super) chunk_size: u64,
+pub(crate) struct Grid {
+    pub(crate) disk: i32,
+    pub(crate) capacity: u64,
+    pub(crate) chunk_size: u64,
     /// The longest run in bytes, a multiple of the chunk size.
-    pub(super) run: u64,
+    pub(crate) run: u64,
 }
 
 impl Grid {
@@ -36,7 +36,7 @@ impl Grid {
 /// # Errors
 /// [`Error::Areas`] when the areas' stream fails or an area is empty, out of order or behind the
 /// end of the disk: the source of areas is not to be trusted then.
-pub(super) fn runs(
+pub(crate) fn runs(
     grid: Grid,
     areas: impl Stream<Item = Result<Range<u64>, DiskError>> + Send + Unpin,
 ) -> impl Stream<Item = Result<(Range<u64>, u64)>> + Send {

@@ -23,6 +23,8 @@ pub use self::{
     restore::{Difference, DiskRestore, RestoreMode, RestoredDisk, compare_disk},
 };
 
+pub(crate) use self::grid::{Grid, runs};
+
 /// How many bytes of disks may be in memory at once. Clones share the budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -46,7 +48,7 @@ impl Budget {
     }
 
     /// Waits until `bytes` may be held.
-    async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
+    pub(crate) async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total);
         let permit = self.permits.clone().acquire_many_owned(units).await;
         permit.expect("the semaphore is never closed")
@@ -67,12 +69,12 @@ pub struct Progress {
     pub written: u64,
 }
 
-fn disk_error(what: impl Into<String>) -> DiskError {
+pub(crate) fn disk_error(what: impl Into<String>) -> DiskError {
     DiskError::new(what.into())
 }
 
 const UNIT: u64 = 4096;
 /// The longest read of a source and write of a target, in bytes.
-const RUN: u64 = 4 << 20;
+pub(crate) const RUN: u64 = 4 << 20;
 /// Runs of one disk in flight at once; the budget may allow fewer.
-const IN_FLIGHT: usize = 8;
+pub(crate) const IN_FLIGHT: usize = 8;

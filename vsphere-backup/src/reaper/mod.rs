@@ -54,12 +54,9 @@ pub struct Reaper {
     vms: Vec<MoRef<mo::VirtualMachine>>,
     first_class_disks: bool,
     events: Events,
-    locks_seen: Arc<Mutex<LocksSeen>>,
+    /// When locks were first seen, by the server's clock in seconds: a lock does not say when it was taken.
+    locks_seen: Arc<Mutex<HashMap<(MoRef<mo::VirtualMachine>, String), i64>>>,
 }
-
-/// When locks were first seen, by machine and source, by the server's clock in seconds: a lock does not say when it was
-/// taken.
-type LocksSeen = HashMap<(MoRef<mo::VirtualMachine>, String), i64>;
 
 /// What a scan found.
 #[derive(Clone, Debug, Default)]

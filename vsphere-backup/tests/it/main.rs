@@ -16,5 +16,7 @@ mod resume;
 mod settle;
 mod site;
 mod steps;
+mod storage;
+mod store;
 mod vm;
 mod world;

@@ -1,12 +1,14 @@
 //! A folder as storage.
 
-use std::{io, ops::Range, path::PathBuf};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use object_store::{GetOptions, GetRange, ObjectStore, PutMode, PutPayload, local::LocalFileSystem, path::Path};
+use object_store::local::LocalFileSystem;
 
-use super::{BoxFuture, BoxStream, Key, ObjectInfo, Storage, StorageError, StorageErrorKind};
+use super::{
+    BoxFuture, BoxStream, Key, ObjectInfo, Storage, StorageError, StorageErrorKind,
+    object::{Ability, ObjectStorage, io_kind},
+};
 use crate::error::{Error, Result};
 
 /// A [`Storage`] in a folder of a local file system (or of one that behaves so, such as NFS).
@@ -14,11 +16,7 @@ use crate::error::{Error, Result};
 /// Objects are written beside their name and renamed or linked into place; file and folder are
 /// synced before a write counts as done.
 #[derive(Debug)]
-pub struct LocalStorage {
-    // Behind our own trait and not in any signature: object_store changes its API often.
-    store: LocalFileSystem,
-    root: PathBuf,
-}
+pub struct LocalStorage(ObjectStorage);
 
 impl LocalStorage {
     /// Uses the folder `root`, which is created when it does not exist.
@@ -34,133 +32,37 @@ impl LocalStorage {
         let store = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| failed(StorageErrorKind::Other, error.into()))?
             .with_fsync(true);
-        Ok(Self { store, root })
-    }
-
-    async fn write(
-        &self,
-        operation: &'static str,
-        key: &Key,
-        parts: Vec<Bytes>,
-        mode: PutMode,
-    ) -> Result<(), StorageError> {
-        let payload: PutPayload = parts.into_iter().collect();
-        self.store
-            .put_opts(&path(key), payload, mode.into())
-            .await
-            .map(drop)
-            .map_err(|error| convert(operation, key.as_str(), error))
+        Ok(Self(ObjectStorage::new(Arc::new(store), root.display().to_string(), Ability::FOLDER)))
     }
 }
 
 impl Storage for LocalStorage {
     fn get<'a>(&'a self, key: &'a Key, limit: u64) -> BoxFuture<'a, Result<Bytes, StorageError>> {
-        Box::pin(async move {
-            let wrong = |error| convert("get", key.as_str(), error);
-            let answer = self.store.get_opts(&path(key), GetOptions::default()).await.map_err(wrong)?;
-            if answer.meta.size > limit {
-                return Err(StorageError::new(StorageErrorKind::TooLarge, "get", key));
-            }
-            answer.bytes().await.map_err(wrong)
-        })
+        self.0.get(key, limit)
     }
 
     fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> BoxFuture<'a, Result<Bytes, StorageError>> {
-        Box::pin(async move {
-            let short = || StorageError::new(StorageErrorKind::OutOfRange, "get range", key);
-            if range.is_empty() {
-                return if range.start == range.end { Ok(Bytes::new()) } else { Err(short()) };
-            }
-            let wrong = |error| convert("get range", key.as_str(), error);
-            let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
-            let answer = match self.store.get_opts(&path(key), options).await {
-                Ok(answer) => answer,
-                // A range that begins behind the end is an error of the store's own kind. So is what the operating
-                // system says (no descriptors left, a disk that fails), which must not pass for a short object.
-                Err(error @ object_store::Error::Generic { .. }) if find_io(&error).is_none() => return Err(short()),
-                Err(error) => return Err(wrong(error)),
-            };
-            // A range that only ends behind the end is cut short in silence.
-            if answer.range != range {
-                return Err(short());
-            }
-            answer.bytes().await.map_err(wrong)
-        })
+        self.0.get_range(key, range)
     }
 
     fn put<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>> {
-        Box::pin(self.write("put", key, parts, PutMode::Overwrite))
+        self.0.put(key, parts)
     }
 
     fn put_new<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>> {
-        Box::pin(self.write("create", key, parts, PutMode::Create))
+        self.0.put_new(key, parts)
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<ObjectInfo, StorageError>> {
-        let below = (!prefix.is_empty()).then(|| Path::from(prefix));
-        let found = self.store.list(below.as_ref());
-        Box::pin(
-            found
-                .map_err(move |error| convert("list", prefix, error))
-                // Names that are not ours (a stray file of the administrator) are not listed.
-                .try_filter_map(|meta| async move {
-                    let key = Key::parse(meta.location.as_ref()).ok();
-                    let modified = Some(meta.last_modified.into());
-                    Ok(key.map(|key| ObjectInfo { key, size: meta.size, modified }))
-                }),
-        )
+        self.0.list(prefix)
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StorageError>> {
-        Box::pin(async move {
-            let location = path(key);
-            let one = stream::once(async move { Ok(location) }).boxed();
-            match self.store.delete_stream(one).try_collect::<Vec<_>>().await {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(convert("delete", key.as_str(), error)),
-            }
-        })
+        self.0.delete(key)
     }
 
     fn location(&self) -> String {
-        self.root.display().to_string()
-    }
-}
-
-fn path(key: &Key) -> Path {
-    Path::from(key.as_str())
-}
-
-fn convert(operation: &'static str, key: &str, error: object_store::Error) -> StorageError {
-    use object_store::Error as Theirs;
-    let kind = match &error {
-        Theirs::NotFound { .. } => StorageErrorKind::NotFound,
-        Theirs::AlreadyExists { .. } => StorageErrorKind::AlreadyExists,
-        Theirs::PermissionDenied { .. } | Theirs::Unauthenticated { .. } => StorageErrorKind::PermissionDenied,
-        other => find_io(other).map_or(StorageErrorKind::Other, io_kind),
-    };
-    StorageError::new(kind, operation, key).because(error)
-}
-
-fn find_io<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io);
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn io_kind(error: &io::Error) -> StorageErrorKind {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::PermissionDenied,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::Full,
-        io::ErrorKind::TimedOut | io::ErrorKind::Interrupted | io::ErrorKind::StaleNetworkFileHandle => {
-            StorageErrorKind::Unavailable
-        }
-        _ => StorageErrorKind::Other,
+        self.0.location()
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::stream;
 
 use crate::clock::Clock;
 
-use super::{BoxFuture, BoxStream, Key, ObjectInfo, Storage, StorageError, StorageErrorKind};
+use super::{BoxFuture, BoxStream, Key, ObjectInfo, Storage, StorageError, StorageErrorKind, join};
 
 /// A [`Storage`] in memory: for tests and for trying things out. Nothing is kept when it is dropped.
 #[derive(Debug, Default)]
@@ -128,12 +128,5 @@ impl Storage for MemoryStorage {
 
     fn location(&self) -> String {
         "memory".into()
-    }
-}
-
-fn join(parts: &[Bytes]) -> Bytes {
-    match parts {
-        [one] => one.clone(),
-        many => many.concat().into(),
     }
 }

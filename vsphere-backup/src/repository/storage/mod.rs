@@ -11,26 +11,60 @@
 //! - **Listed**: an object that was put before a listing began and is not deleted before it ends is listed; one whose
 //!   deletion returned before the listing began is not. What appears or goes while a listing runs may be listed or not.
 //!
-//! Implementations: [`LocalStorage`] (a folder, with fsync of file and folder), [`MemoryStorage`]
-//! for tests, and [`Faulty`], which wraps another one and fails or cuts at a chosen operation.
+//! - **Named**: two keys that differ in one byte, also only in case, are two objects. No key is a
+//!   folder of another (`a` and `a/b`).
+//!
+//! [`conformance`] checks all of it of any implementation, as far as it can be seen from outside.
+//!
+//! | Storage | What it is |
+//! |---|---|
+//! | [`LocalStorage`] | a folder, with fsync of file and folder |
+//! | [`ObjectStorage`] | Amazon S3 (feature `s3`), Google Cloud Storage (`gcs`), Azure Blob Storage (`azure`) |
+//! | [`MemoryStorage`] | for tests and for trying things out |
+//!
+//! | Decorator | What it does to another storage |
+//! |---|---|
+//! | [`Throttled`] | so many bytes a second, up and down |
+//! | [`Limited`] | so many operations at once |
+//! | [`Retried`] | tries again what failed for a moment |
+//! | [`ReadOnly`] | refuses every change |
+//! | [`AppendOnly`] | refuses to delete and to replace |
+//! | [`ObjectLocked`] | refuses both until an object has a certain age |
+//! | [`Faulty`] | fails, hangs, is slow, is full or is cut off at a chosen operation |
 
+mod around;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+pub mod cloud;
+pub mod conformance;
 mod faulty;
 mod key;
+mod limited;
 mod local;
 mod memory;
+mod object;
+mod restricted;
+mod retried;
+mod throttled;
+mod timer;
 
 use std::{fmt, ops::Range, pin::Pin, time::SystemTime};
 
 use bytes::Bytes;
 use futures_core::Stream;
 
-pub(crate) use self::key::is_segment;
 pub use self::{
     faulty::{Fault, Faulty},
     key::Key,
+    limited::Limited,
     local::LocalStorage,
     memory::MemoryStorage,
+    object::ObjectStorage,
+    restricted::{AppendOnly, ObjectLocked, ReadOnly},
+    retried::Retried,
+    throttled::Throttled,
+    timer::Timer,
 };
+pub(crate) use self::{key::is_segment, throttled::Bucket};
 
 /// A boxed future, as object-safe traits need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -44,7 +78,7 @@ pub type BoxStream<'a, T> = Pin<Box<dyn Stream<Item = T> + Send + 'a>>;
 ///
 /// # Cancel safety
 /// Dropping a future of `put` or `put_new` leaves the object either absent or whole; which of the
-/// two is unknown. The other operations change nothing when dropped.
+/// two is unknown, and it may still appear a moment later: a request cannot be called back. The other operations change nothing when dropped.
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Reads a whole object of at most `limit` bytes.
     ///
@@ -161,5 +195,13 @@ impl fmt::Display for StorageErrorKind {
             Self::Full => "no space left",
             Self::Other => "the storage failed",
         })
+    }
+}
+
+/// Joins the parts of an object, without a copy when there is one.
+pub(crate) fn join(parts: &[Bytes]) -> Bytes {
+    match parts {
+        [one] => one.clone(),
+        many => many.concat().into(),
     }
 }

@@ -1,0 +1,219 @@
+//! Stores of others: what a vendor implements to have backups go where it keeps its own.
+//!
+//! A [`Sink`] takes disks, each through a [`DiskWriter`], and makes them visible together as a
+//! point. What it gives back of a disk is a [`Source`](crate::engine::Source), the same trait that a
+//! restore reads from. Our repository is one such store: [`RepositorySink`]. A store in a plain
+//! folder is the example `own_store`, in less than a hundred lines.
+//!
+//! # The contract
+//! - **One pass**: a writer is told of ranges in ascending order that do not overlap. Each begins
+//!   and ends at a multiple of [`Sink::alignment`], or ends with the disk. Calls come one after the
+//!   other; of disks of one point several may be written at once.
+//! - **What is not told** is as in the parent, and without a parent unallocated. A disk may be
+//!   larger than its parent, not smaller; where the parent ends, unallocated begins.
+//! - **Own image**: a finished disk is whole by itself. Nothing that becomes of its parent later changes it.
+//! - **Hidden**: nothing of a point is visible before [`Sink::commit`] succeeded; then all of it
+//!   is, for ever. A writer that is aborted or dropped leaves nothing that is visible.
+//! - **Exclusive**: a point's name is given once; of several commits of one name one succeeds.
+//! - **Durable**: what `commit` answered survives a power failure, as does what
+//!   [`checkpoint`](DiskWriter::checkpoint) answered as long as its store says.
+//! - **Zero and unallocated** both read as zeros, and stay told apart: a restore may punch holes for one
+//!   and has to write the other.
+//!
+//! [`conformance`] checks a store for all of this.
+
+pub mod conformance;
+mod copy;
+mod decorated;
+mod repository;
+
+use std::{collections::BTreeMap, fmt, ops::Range};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    copy::{CopiedDisk, DiskCopy},
+    decorated::{FaultySink, ThrottledSink},
+    repository::RepositorySink,
+};
+use crate::{engine::Source, error::DiskError, repository::storage::BoxFuture};
+
+/// A place that takes backups.
+pub trait Sink: fmt::Debug + Send + Sync + 'static {
+    /// Returns what ranges are multiples of, in bytes: a power of two, 512 or more.
+    fn alignment(&self) -> u64;
+
+    /// Begins a disk, as nothing or as a finished disk of this store, of which a part will be told anew.
+    ///
+    /// # Errors
+    /// When the parent is not there or larger than the disk.
+    ///
+    /// # Cancel safety
+    /// When dropped, nothing is visible.
+    fn begin<'a>(
+        &'a self,
+        disk: DiskMeta,
+        parent: Option<DiskRef>,
+    ) -> BoxFuture<'a, Result<Box<dyn DiskWriter>, DiskError>>;
+
+    /// Makes finished disks visible as a point, all at once.
+    ///
+    /// # Errors
+    /// When a point of this name is there, or a disk is not finished. Nothing is visible then.
+    ///
+    /// # Cancel safety
+    /// When dropped, the point is visible and whole, or not visible.
+    fn commit<'a>(&'a self, point: PointMeta) -> BoxFuture<'a, Result<(), DiskError>>;
+
+    /// Returns the points of a machine, the oldest first: what was committed, as it was given.
+    fn points<'a>(&'a self, vm: &'a str) -> BoxFuture<'a, Result<Vec<PointMeta>, DiskError>>;
+
+    /// Opens a disk of a committed point.
+    ///
+    /// # Errors
+    /// When there is no such disk.
+    fn open<'a>(&'a self, disk: &'a DiskRef) -> BoxFuture<'a, Result<Box<dyn Source>, DiskError>>;
+}
+
+/// One disk on its way into a [`Sink`]. To drop it is to abort it.
+pub trait DiskWriter: fmt::Debug + Send {
+    /// Takes the bytes of a range.
+    ///
+    /// # Errors
+    /// When the range is out of order, not aligned or behind the end; nothing of the disk can be finished then.
+    fn write(&mut self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<(), DiskError>>;
+
+    /// Takes that a range holds zeros.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn zero(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<(), DiskError>>;
+
+    /// Takes that nothing is allocated in a range.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn unallocated(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<(), DiskError>>;
+
+    /// Takes that a range is as in the parent. The same as to leave it out.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); when there is no parent.
+    fn unchanged(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<(), DiskError>>;
+
+    /// Makes durable what was told so far, as far as the store can; the token says up to where.
+    fn checkpoint(&mut self) -> BoxFuture<'_, Result<Token, DiskError>>;
+
+    /// Ends the disk. Only a [`commit`](Sink::commit) that names it makes it visible.
+    ///
+    /// # Errors
+    /// When anything told before was not stored.
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<DiskRef, DiskError>>;
+
+    /// Gives the disk up and frees what it took, where that is at once possible.
+    fn abort(self: Box<Self>) -> BoxFuture<'static, Result<(), DiskError>>;
+}
+
+/// The name of a finished disk, as its store chose it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DiskRef(String);
+
+impl DiskRef {
+    /// Wraps a name of the store's choice.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// Returns the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How far a disk is stored durably.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Everything before this byte of the disk.
+    pub position: u64,
+    /// What the store wants to know of it, as it chose.
+    pub state: String,
+}
+
+/// What a disk is, when it is begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskMeta {
+    /// The machine's `instanceUuid`.
+    pub vm: String,
+    /// The device key within the machine.
+    pub key: i32,
+    /// In bytes.
+    pub capacity: u64,
+}
+
+/// What a point is, when it is committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointMeta {
+    /// The machine's `instanceUuid`.
+    pub vm: String,
+    /// The point's name: letters, digits, `-`, `_`; names of one machine sort by age.
+    pub name: String,
+    /// The disks.
+    pub disks: Vec<PointDisk>,
+    /// Small texts by name: whatever a restore needs beside the disks.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// One disk of a point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointDisk {
+    /// The device key within the machine.
+    pub key: i32,
+    /// In bytes.
+    pub capacity: u64,
+    /// The finished disk.
+    pub disk: DiskRef,
+    /// The change id that the next incremental backup asks with, when changes are tracked.
+    pub change_id: Option<String>,
+}
+
+/// The rules of the one pass, for implementations: checks each range that a writer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct OnePass {
+    capacity: u64,
+    alignment: u64,
+    position: u64,
+}
+
+impl OnePass {
+    /// Begins at the start of a disk.
+    pub fn new(capacity: u64, alignment: u64) -> Self {
+        Self { capacity, alignment: alignment.max(1), position: 0 }
+    }
+
+    /// Returns the first byte of which nothing was told yet.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Takes the next range.
+    ///
+    /// # Errors
+    /// When it is out of order, not aligned or behind the end of the disk.
+    pub fn take(&mut self, range: &Range<u64>) -> Result<(), DiskError> {
+        let aligned = |at: u64| at.is_multiple_of(self.alignment);
+        let sound = range.start >= self.position
+            && range.start < range.end
+            && range.end <= self.capacity
+            && aligned(range.start)
+            && (aligned(range.end) || range.end == self.capacity);
+        if !sound {
+            let (start, end) = (range.start, range.end);
+            return Err(DiskError::new(format!(
+                "the range {start}..{end} is out of order, not aligned or behind the end"
+            )));
+        }
+        self.position = range.end;
+        Ok(())
+    }
+}
