@@ -68,6 +68,8 @@ impl Storage for LocalStorage {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::TryStreamExt;
+
     use super::*;
 
     fn key(text: &str) -> Key {
