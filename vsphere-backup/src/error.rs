@@ -183,6 +183,15 @@ pub enum Error {
         source: DiskError,
     },
 
+    /// Change tracking called a part of a disk unchanged that is not: it cannot be believed.
+    #[error("disk {disk}, offset {offset}: the bytes changed, and change tracking does not say so")]
+    MissedChange {
+        /// The disk's key within the virtual machine.
+        disk: i32,
+        /// The first byte of the chunk that differs.
+        offset: u64,
+    },
+
     /// The server refused or failed an operation on a virtual machine.
     #[error("{operation} of {vm} failed")]
     Server {
@@ -327,6 +336,9 @@ impl Error {
             Self::DamagedChunk { .. } | Self::DamagedPage { .. } | Self::Damaged { .. } => {
                 Some("restore from another recovery point; verify the repository to see all damage")
             }
+            Self::MissedChange { .. } => Some(
+                "back up the disk in full, reset its change tracking, and verify all until a backup finds no difference",
+            ),
             Self::Fenced { .. } => Some("begin again: what was stored is found and used"),
             Self::Held { .. } => Some("release the hold first"),
             Self::JournalInUse { .. } => Some("wait until the other backup of this VM has ended"),

@@ -62,6 +62,19 @@ pub enum Event {
         /// How the bytes travel.
         transport: String,
     },
+    /// Blocks of a disk changed that change tracking calls unchanged. The disk is read in full, now, and compared by
+    /// later backups.
+    TrackingDistrusted {
+        /// The device key.
+        disk: i32,
+        /// The first byte of the chunk that was found first.
+        offset: u64,
+    },
+    /// All of a disk was compared and change tracking was right: it is believed again.
+    TrackingTrusted {
+        /// The device key.
+        disk: i32,
+    },
     /// A disk's transfer goes on. The newest counts; older ones may be dropped.
     DiskProgress {
         /// The device key.

@@ -37,6 +37,7 @@
 
 mod backup;
 mod cancel;
+mod chance;
 mod clock;
 pub mod engine;
 mod error;
@@ -54,7 +55,7 @@ pub use crate::{
     backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Plan, PlannedDisk, Quiesce, RunningBackup, Since},
     cancel::CancelToken,
     clock::{Clock, ClockHand},
-    engine::RestoreMode,
+    engine::{RestoreMode, Trust},
     error::{DiskError, Error, Result},
     event::Event,
     restore::{FileFormat, ImageTarget, Restore, RestoreReport, RestoredDiskReport},

@@ -8,12 +8,12 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use vixdisklib::{Access, Connection};
-use vsphere_cbt::{AreaQuery, changed_areas};
+use vixdisklib::{Access, Allocation, AllocationBasis, Connection, Holes};
+use vsphere_cbt::{AreaQuery, ChangeId, changed_areas};
 use vsphere_vim::{MoRef, VirtualDiskInfo, mo};
 
 use crate::{
-    engine::{BackedUpDisk, Budget, Checkpoint, DiskBackup, DiskSource, Parent, Progress},
+    engine::{BackedUpDisk, Budget, Checkpoint, DiskBackup, DiskSource, Parent, Progress, Trust},
     error::{DiskError, Error, Result, in_one_line},
     event::Event,
     journal::{Record, StoredDisk},
@@ -28,9 +28,10 @@ use crate::{
 use super::{
     Backup,
     guard::Guard,
-    plan::{self, Decision},
+    plan::Decision,
     report::DiskReport,
     resume::{self, Resume},
+    tracking::{Choice, HostVersion, Tracking},
 };
 
 /// Opens the way to a machine's disks.
@@ -53,6 +54,9 @@ pub(super) struct DiskJob<'a> {
     pub(super) snapshot: &'a MoRef<mo::VirtualMachineSnapshot>,
     pub(super) disk: VirtualDiskInfo,
     pub(super) base: Option<&'a RecoveryPoint>,
+    /// The machine's newest point, when that may be another one than the base.
+    pub(super) newest: Option<&'a RecoveryPoint>,
+    pub(super) host: Option<HostVersion>,
     /// Disks that were restored since the base.
     pub(super) restored: &'a BTreeSet<i32>,
     /// The point that the disk will be in.
@@ -70,11 +74,14 @@ struct Way {
     reason: String,
     /// Where an interrupted backup was.
     from: Option<Checkpoint>,
+    trust: Trust,
+    /// Why change tracking will not be believed by the next backup.
+    distrust: Option<String>,
 }
 
 impl Way {
     fn full(reason: impl Into<String>) -> Self {
-        Self { mode: BackupMode::Full, reason: reason.into(), from: None }
+        Self { mode: BackupMode::Full, reason: reason.into(), from: None, trust: Trust::Trust, distrust: None }
     }
 }
 
@@ -87,9 +94,17 @@ impl DiskJob<'_> {
         if self.backup.cancel.is_stopping() {
             return Err(Error::Cancelled);
         }
-        let base = self.base.and_then(|base| base.record(key).ok());
-        let decision = plan::decide(&self.disk, base, self.restored.contains(&key));
-        let stored = self.stored(&decision).await?;
+        let of_disk = |point: &'_ RecoveryPoint| point.record(key).ok().cloned();
+        let (base, newest) = (self.base.and_then(of_disk), self.newest.and_then(of_disk));
+        let choice = Tracking {
+            host: self.host,
+            base: base.as_ref(),
+            newest: newest.as_ref(),
+            restored: self.restored.contains(&key),
+            trust: self.backup.trust,
+        }
+        .choose(&self.disk);
+        let stored = self.stored(&choice.decision).await?;
         if let Some(StoredDisk { position: None, record }) = stored {
             let report = self.report(&record, "none: it was stored by an interrupted backup", begun);
             return Ok((record, report));
@@ -110,7 +125,7 @@ impl DiskJob<'_> {
                 hint: None,
             });
         }
-        let read = self.read(&source, &transport, decision, stored).await;
+        let read = self.read(&source, &transport, choice, stored).await;
         let metadata = match &read {
             Ok(_) => self.metadata(&source).await,
             Err(_) => Default::default(),
@@ -127,7 +142,7 @@ impl DiskJob<'_> {
             Err(_) => self.backup.events.warn(format!("disk {key} is not closed after {CLOSE_LIMIT:?}")),
         }
         self.backup.events.send(Event::DiskFinished { disk: key, bytes: done.bytes });
-        let record = DiskRecord { metadata, ..self.record(done.root, done.bytes, way.mode, &way.reason) };
+        let record = DiskRecord { metadata, ..self.record(done.root, done.bytes, &way) };
         if self.keeps_checkpoints() && self.begun.elapsed() >= self.backup.checkpoint_every {
             self.keep(StoredDisk { position: None, record: record.clone() }).await?;
         }
@@ -140,7 +155,7 @@ impl DiskJob<'_> {
     }
 
     /// The disk as it stands in the point, or in the journal.
-    fn record(&self, root: TreeRoot, bytes: DiskBytes, mode: BackupMode, reason: &str) -> DiskRecord {
+    fn record(&self, root: TreeRoot, bytes: DiskBytes, way: &Way) -> DiskRecord {
         DiskRecord {
             key: self.disk.key.0,
             label: self.disk.label.clone(),
@@ -149,9 +164,10 @@ impl DiskJob<'_> {
             capacity: self.disk.capacity,
             change_id: self.disk.backing.change_id.clone(),
             root,
-            mode,
-            reason: reason.to_owned(),
+            mode: way.mode,
+            reason: way.reason.clone(),
             bytes,
+            distrust: way.distrust.clone(),
             metadata: BTreeMap::new(),
         }
     }
@@ -214,7 +230,7 @@ impl DiskJob<'_> {
         &self,
         source: &RemoteDisk,
         transport: &str,
-        mut decision: Decision,
+        Choice { mut decision, trust, distrust }: Choice,
         stored: Option<StoredDisk>,
     ) -> Result<(BackedUpDisk, Way)> {
         let key = self.disk.key.0;
@@ -226,32 +242,27 @@ impl DiskJob<'_> {
         if let (Decision::Incremental { .. }, Some(base), None) = (&decision, self.base, from)
             && let Some(damage) = self.damage_of(base).await?
         {
-            let text = format!("disk {key} is read in full, its last point is damaged: {damage}");
-            self.backup.events.warn(text);
-            decision = Decision::full("its last point is damaged");
+            self.warn_of_damage(&damage);
+            decision = Decision::full(DAMAGED);
         }
         let way = match decision {
-            Decision::Full { reason } => Way { from, ..Way::full(reason) },
+            Decision::Full { reason } => Way { from, distrust, ..Way::full(reason) },
             Decision::Incremental { since, warning } => {
                 if let Some(warning) = warning {
                     self.backup.events.warn(warning);
                 }
                 let base = self.base.expect("an incremental decision has a base");
-                let parent = Parent::new(base.disk(key).await?);
                 let reason = format!("changes since {} are known", base.id());
-                let way = Way { mode: BackupMode::Incremental, reason, from };
+                let way = Way { mode: BackupMode::Incremental, reason, from, trust, distrust };
                 self.started(&way, transport);
-                let read = async {
-                    let areas = self.changed(vsphere_cbt::Since::Change(&since)).await?;
-                    self.transfer(source, &way, Some(parent), areas).await
-                };
-                match read.await {
-                    Err(Error::Areas { source, .. }) if needs_full(&source) => {
-                        let text = format!("disk {key} is read in full: {source}");
-                        self.backup.events.warn(text);
-                        Way::full(format!("its changes could not be told: {source}"))
+                match self.read_changes(source, &way, base, &since).await {
+                    Ok(done) if way.distrust.is_some() => {
+                        // All of the disk was read, and nothing had changed that was called unchanged.
+                        self.backup.events.send(Event::TrackingTrusted { disk: key });
+                        return Ok((done, Way { distrust: None, ..way }));
                     }
-                    other => return Ok((other?, way)),
+                    Ok(done) => return Ok((done, way)),
+                    Err(error) => self.fall_back(error, way.distrust)?,
                 }
             }
         };
@@ -260,9 +271,64 @@ impl DiskJob<'_> {
         Ok((done, way))
     }
 
+    async fn read_changes(
+        &self,
+        source: &RemoteDisk,
+        way: &Way,
+        base: &RecoveryPoint,
+        since: &ChangeId,
+    ) -> Result<BackedUpDisk> {
+        let parent = Parent::new(base.disk(self.disk.key.0).await?);
+        let allocated = self.allocated(source).await?;
+        let areas = self.changed(vsphere_cbt::Since::Change(since)).await?;
+        self.transfer(source, way, Some((parent, allocated)), areas).await
+    }
+
+    /// Turns what went wrong with reading changes into a full backup, where that helps.
+    fn fall_back(&self, error: Error, distrust: Option<String>) -> Result<Way> {
+        let key = self.disk.key.0;
+        match error {
+            Error::Areas { source, .. } if needs_full(&source) => {
+                self.backup.events.warn(format!("disk {key} is read in full: {source}"));
+                Ok(Way { distrust, ..Way::full(format!("its changes could not be told: {source}")) })
+            }
+            Error::MissedChange { offset, .. } => {
+                self.backup.events.send(Event::TrackingDistrusted { disk: key, offset });
+                let found = format!("bytes at {offset} had changed that change tracking called unchanged");
+                Ok(Way { distrust: Some(found.clone()), ..Way::full(found) })
+            }
+            damage @ (Error::DamagedChunk { .. } | Error::DamagedPage { .. }) => {
+                self.warn_of_damage(&damage);
+                Ok(Way { distrust, ..Way::full(DAMAGED) })
+            }
+            other => Err(other),
+        }
+    }
+
+    fn warn_of_damage(&self, damage: &Error) {
+        let text = format!("disk {} is read in full, its last point is damaged: {damage}", self.disk.key.0);
+        self.backup.events.warn(text);
+    }
+
+    /// Asks where anything is; `None` unless the answer is exact. It is where the host maps the disk's file (NFC from
+    /// ESXi 6.7 on, on VMFS) or the file does itself (`file`); over `https`, on other datastores and after a refusal
+    /// everything counts as allocated.
+    async fn allocated(&self, source: &RemoteDisk) -> Result<Option<Vec<Range<u64>>>> {
+        let ask = async { Ok(source.0.allocated(0..self.disk.capacity).await) };
+        Ok(match self.steps().once(Step::AskAllocated, ask).await? {
+            Ok(Allocation { areas, basis: AllocationBasis::Known, holes: Holes::ReadAsZeros, .. }) => Some(areas),
+            Ok(_) => None,
+            Err(error) => {
+                let text = format!("disk {}: its allocated areas could not be told: {error}", self.disk.key.0);
+                self.backup.events.warn(text);
+                None
+            }
+        })
+    }
+
     /// Finds what the repository no longer has of a disk's earlier state.
     async fn damage_of(&self, base: &RecoveryPoint) -> Result<Option<Error>> {
-        let check = async { base.disk(self.disk.key.0).await?.first_damage(&self.backup.cancel).await };
+        let check = async { base.disk(self.disk.key.0).await?.probe(&self.backup.cancel).await };
         self.steps().once(Step::CheckParent, check).await
     }
 
@@ -271,17 +337,9 @@ impl DiskJob<'_> {
     async fn read_all(&self, source: &RemoteDisk, way: &Way) -> Result<BackedUpDisk> {
         let key = self.disk.key.0;
         let whole = 0..self.disk.capacity;
-        let ask = async { Ok(source.0.allocated(whole.clone()).await) };
-        match self.steps().once(Step::AskAllocated, ask).await? {
-            Ok(allocation) if !allocation.is_assumed() => {
-                let areas = stream::iter(allocation.areas).map(Ok).boxed();
-                return self.transfer(source, way, None, areas).await;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let text = format!("disk {key}: its allocated areas could not be told: {error}");
-                self.backup.events.warn(text);
-            }
+        if let Some(areas) = self.allocated(source).await? {
+            let areas = stream::iter(areas).map(Ok).boxed();
+            return self.transfer(source, way, None, areas).await;
         }
         if self.disk.backing.change_id.is_some() {
             let read = async {
@@ -316,18 +374,21 @@ impl DiskJob<'_> {
         &self,
         source: &RemoteDisk,
         way: &Way,
-        parent: Option<Parent>,
+        parent: Option<(Parent, Option<Vec<Range<u64>>>)>,
         areas: Areas<'_>,
     ) -> Result<BackedUpDisk> {
         let (disk, events) = (self.disk.key.0, &self.backup.events);
         let progress = |progress: Progress| events.send(Event::DiskProgress { disk, progress });
         let source = SteppedDisk { disk, source, steps: self.steps() };
         let keep = |at: Checkpoint| -> BoxFuture<'_, Result<()>> {
-            let record = self.record(at.root, at.bytes, way.mode, &way.reason);
+            let record = self.record(at.root, at.bytes, way);
             Box::pin(self.keep(StoredDisk { position: Some(at.position), record }))
         };
+        let (parent, allocated) = parent.map_or((None, None), |(parent, allocated)| (Some(parent), allocated));
         let mut work = DiskBackup::new(disk, &source, &self.writer)
             .parent(parent)
+            .allocated(allocated)
+            .trust(way.trust)
             .resume(way.from)
             .budget(&self.budget)
             .cancel(&self.backup.cancel)
@@ -406,6 +467,7 @@ fn needs_full(error: &DiskError) -> bool {
     error.inner().downcast_ref::<vsphere_cbt::Error>().is_some_and(vsphere_cbt::Error::needs_full_backup)
 }
 
+const DAMAGED: &str = "its last point is damaged";
 /// How long a disk may take to be closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// What a restore to a new disk has to set again.

@@ -31,10 +31,12 @@ use super::{
     guard::{Guard, JournalHandle},
     plan,
     resume::Resume,
+    tracking::{HostVersion, Tracking},
 };
 
 /// What a backup begins with.
 struct Start {
+    host: Option<HostVersion>,
     resume: Option<Resume>,
     /// What an earlier job left and this one undid.
     recovered: Option<Leftover>,
@@ -66,11 +68,20 @@ impl Backup {
         let vm = check(&details)?;
         let base = self.base(repository, &vm).await?;
         let (base, restored) = self.restored(repository, base).await?;
+        let newest = repository.latest(&vm).await?;
+        let host = HostVersion::of(&self.vim, details.host.as_ref()).await;
         let left_out = self.left_out(&details);
         let stays = |key: i32| left_out.iter().all(|left| left.key != key);
         let planned = |disk: &VirtualDiskInfo| {
             let record = base.as_ref().and_then(|base| base.record(disk.key.0).ok());
-            let (mode, reason) = match plan::decide(disk, record, restored.contains(&disk.key.0)) {
+            let tracking = Tracking {
+                host,
+                base: record,
+                newest: newest.as_ref().and_then(|newest| newest.record(disk.key.0).ok()),
+                restored: restored.contains(&disk.key.0),
+                trust: self.trust,
+            };
+            let (mode, reason) = match tracking.choose(disk).decision {
                 plan::Decision::Full { reason } => (BackupMode::Full, reason),
                 plan::Decision::Incremental { since, .. } => {
                     (BackupMode::Incremental, format!("changes since {} are known", since.as_str()))
@@ -83,30 +94,34 @@ impl Backup {
     }
 
     /// Reads what there is and holds the machine's journal.
-    pub(super) async fn open(&self) -> Result<(VmDetails, VmId, Guard)> {
+    pub(super) async fn open(&self) -> Result<(VmDetails, Option<HostVersion>, VmId, Guard)> {
         let folder = self
             .journal
             .clone()
             .ok_or_else(|| Error::invalid("a backup needs a folder for its journal: Backup::journal"))?;
         let steps = Steps::new(self.vm.value(), &self.hook, self.retries, &self.events, &self.cancel);
         let wrong = || server::failed("reading the configuration", self.vm.value());
-        let read = || async { self.vim.vm_details(&self.vm).await.map_err(wrong()) };
-        let details = steps.take(Step::ReadMachine, read).await?;
+        let read = || async {
+            let details = self.vim.vm_details(&self.vm).await.map_err(wrong())?;
+            let host = HostVersion::of(&self.vim, details.host.as_ref()).await;
+            Ok((details, host))
+        };
+        let (details, host) = steps.take(Step::ReadMachine, read).await?;
         let vm = check(&details)?;
         let guard = Guard::open(self, &vm, folder, &steps).await?;
-        Ok((details, vm, guard))
+        Ok((details, host, vm, guard))
     }
 
     pub(super) async fn work(&self, repository: &Repository, abandoned: &Abandoned) -> Result<BackupReport> {
         let begun = Instant::now();
-        let (details, vm, guard) = self.open().await?;
+        let (details, host, vm, guard) = self.open().await?;
         abandoned.note(guard.journal());
         let resume = self.resumable(&guard, repository, &vm).await;
         let recovered = match &resume {
             Some(_) => None,
             None => guard.recover().await?,
         };
-        let done = self.guarded(&guard, &details, &vm, repository, Start { resume, recovered, begun }).await;
+        let done = self.guarded(&guard, &details, &vm, repository, Start { host, resume, recovered, begun }).await;
         let leftovers = guard.undo().await;
         done.map(|report| BackupReport { leftovers, elapsed: begun.elapsed(), ..report })
     }
@@ -126,6 +141,11 @@ impl Backup {
             return Err(refused(details, "none of its disks can be backed up", None));
         }
         let base = self.find_base(steps, repository, vm).await?;
+        let newest = match &self.since {
+            // The base is it.
+            Since::Latest => None,
+            _ => steps.once(Step::FindBase, async { repository.latest(vm).await }).await?,
+        };
         let record = VmRecord {
             instance_uuid: vm.clone(),
             mo_ref: self.vm.value().to_owned(),
@@ -165,6 +185,8 @@ impl Backup {
             snapshot: &snapshot.snapshot,
             disk,
             base: base.as_ref(),
+            newest: newest.as_ref(),
+            host: start.host,
             restored: &restored,
             point: point.id(),
             writer: point.writer().clone(),
@@ -266,6 +288,7 @@ impl Backup {
         match &self.since {
             Since::Nothing => Ok(None),
             Since::Latest => repository.latest(vm).await,
+            Since::Full => repository.latest_full(vm).await,
             Since::Point(point) => {
                 let manifest = point.manifest();
                 if point.repository().id() != repository.id() || manifest.vm.instance_uuid != *vm {

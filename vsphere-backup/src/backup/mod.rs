@@ -11,6 +11,7 @@ mod plan;
 mod report;
 mod resume;
 mod running;
+mod tracking;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use vsphere_vim::{MoRef, Vim, mo};
 
 use crate::{
     cancel::CancelToken,
+    engine::Trust,
     error::Result,
     event::{Event, Events},
     journal::Leftover,
@@ -59,6 +61,7 @@ pub struct Backup {
     vm: MoRef<mo::VirtualMachine>,
     journal: Option<PathBuf>,
     since: Since,
+    trust: Trust,
     quiesce: Quiesce,
     transports: String,
     snapshot_name: String,
@@ -82,6 +85,8 @@ pub enum Since {
     /// The machine's newest sound recovery point in the repository, if there is one.
     #[default]
     Latest,
+    /// The machine's newest sound point of which every disk was read in full: a differential backup.
+    Full,
     /// A point of the caller's choice, of the same machine and repository.
     Point(RecoveryPoint),
     /// Nothing: every disk is read in full.
@@ -116,6 +121,7 @@ impl Backup {
             vm,
             journal: None,
             since: Since::default(),
+            trust: Trust::default(),
             quiesce: Quiesce::default(),
             transports: "nbdssl".into(),
             snapshot_name: "vsphere-backup".into(),
@@ -143,6 +149,16 @@ impl Backup {
     /// States what the backup is based on: [`Since::Latest`] by default.
     pub fn since(mut self, since: Since) -> Self {
         self.since = since;
+        self
+    }
+
+    /// States how far change tracking is believed: [`Trust::Trust`] by default.
+    ///
+    /// When a block changed that it calls unchanged, [`Event::TrackingDistrusted`] tells so, the disk is read in full by
+    /// this backup, and every later one reads and compares all of it ([`Trust::VerifyAll`]) until one finds no
+    /// difference. What is not believed is kept in the disk's record.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
         self
     }
 
@@ -299,7 +315,7 @@ impl Backup {
     /// # Cancel safety
     /// When dropped, call it again.
     pub async fn clean_up(&self) -> Result<Option<Leftover>> {
-        let (_, _, guard) = self.open().await?;
+        let (_, _, _, guard) = self.open().await?;
         guard.recover().await
     }
 

@@ -87,7 +87,11 @@ pub(super) fn decide(disk: &VirtualDiskInfo, base: Option<&DiskRecord>, restored
     };
     match now.follows(&since) {
         Continuity::Unbroken => {}
-        Continuity::Reset => return Decision::full("change tracking was reset"),
+        Continuity::Reset => {
+            return Decision::full(
+                "change tracking was reset, as a hard power-off or a crash of the host does (VMware KB 1020128)",
+            );
+        }
         Continuity::Reverted => return Decision::full("the disk was reverted to an earlier state"),
         _ => return Decision::full("its change ids do not follow each other"),
     }
@@ -143,6 +147,7 @@ mod tests {
             mode: BackupMode::Full,
             reason: String::new(),
             bytes: Default::default(),
+            distrust: None,
             metadata: Default::default(),
         };
         change(&mut record);

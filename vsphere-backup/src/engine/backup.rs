@@ -3,6 +3,7 @@
 use std::{
     ops::Range,
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,10 +13,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::{
     cancel::CancelToken,
     error::{DiskError, Error, Result},
-    repository::{DiskBytes, DiskReader, Run, Shape, Tree, TreeRoot, TreeUpdate, Writer, storage::BoxFuture},
+    repository::{DiskBytes, DiskReader, Run, Shape, Slot, Tree, TreeRoot, TreeUpdate, Writer, storage::BoxFuture},
 };
 
-use super::{Budget, DiskSource, IN_FLIGHT, Progress, RUN, grid};
+use super::{
+    Budget, DiskSource, IN_FLIGHT, Progress, RUN, audit, grid,
+    piece::{self, Audit, Piece, Rules, Task},
+};
 
 /// The disk of an earlier recovery point that an incremental backup begins with.
 #[derive(Clone, Debug)]
@@ -34,14 +38,16 @@ impl Parent {
 ///
 /// Areas (in bytes, ascending, not overlapping) come as a stream: the changed ones for an
 /// incremental backup, the allocated ones or the whole disk for a full one. Every chunk that an
-/// area touches is read whole from the source; no other byte is read. What is outside of all areas
-/// is the parent's, or without a parent unallocated.
+/// area touches is read whole from the source, unless nothing is [allocated](Self::allocated) there; no other byte is
+/// stored. What is outside of all areas is the parent's, or without a parent unallocated.
 #[must_use]
 pub struct DiskBackup<'a> {
     key: i32,
     source: &'a dyn DiskSource,
     writer: Writer,
     parent: Option<Parent>,
+    allocated: Option<Arc<Vec<Range<u64>>>>,
+    trust: Trust,
     budget: Budget,
     cancel: CancelToken,
     progress: Option<&'a (dyn Fn(Progress) + Send + Sync)>,
@@ -63,6 +69,23 @@ pub(crate) struct Checkpoint {
 /// Makes a checkpoint durable.
 pub(crate) type KeepCheckpoint<'a> = dyn Fn(Checkpoint) -> BoxFuture<'a, Result<()>> + Send + Sync + 'a;
 
+/// How far change tracking is believed when it calls blocks unchanged.
+///
+/// Servers are known to have missed changes in silence, and a restore is a bad moment to learn of it. Blocks that are
+/// not believed are read and compared by hash with the parent; they are never mixed into the new point: a difference
+/// ends the incremental backup with [`Error::MissedChange`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Trust {
+    /// Wholly: only changed areas are read.
+    #[default]
+    Trust,
+    /// Of the unchanged chunks this share, chosen by chance, is read and compared: 0.01 is one in a hundred.
+    Sample(f64),
+    /// Not at all: everything is read, and what is called unchanged is compared.
+    VerifyAll,
+}
+
 /// What a disk's backup gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -83,6 +106,8 @@ impl<'a> DiskBackup<'a> {
             source,
             writer: writer.clone(),
             parent: None,
+            allocated: None,
+            trust: Trust::default(),
             budget: Budget::default(),
             cancel: CancelToken::new(),
             progress: None,
@@ -94,6 +119,19 @@ impl<'a> DiskBackup<'a> {
     /// Begins with the disk of an earlier point.
     pub fn parent(mut self, parent: Option<Parent>) -> Self {
         self.parent = parent;
+        self
+    }
+
+    /// States where the source has anything: the rest reads as zeros, surely. Ascending ranges in bytes that do not
+    /// touch; others are refused. A changed chunk with none of it is noted as unallocated and not read.
+    pub fn allocated(mut self, areas: Option<Vec<Range<u64>>>) -> Self {
+        self.allocated = areas.map(Arc::new);
+        self
+    }
+
+    /// States how far the areas of an incremental backup are believed: [`Trust::Trust`] by default.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
         self
     }
 
@@ -134,7 +172,9 @@ impl<'a> DiskBackup<'a> {
     ///
     /// # Errors
     /// [`Error::Disk`] when the source fails, [`Error::Areas`] when the areas do,
-    /// [`Error::DamagedPage`] of the parent's index, [`Error::WriterStopped`], [`Error::Storage`],
+    /// [`Error::MissedChange`] when bytes outside of all areas differ from the parent's;
+    /// [`Error::DamagedPage`] of the parent's index, [`Error::DamagedChunk`] when a page of it that is written anew
+    /// names a chunk that the repository does not have, [`Error::WriterStopped`], [`Error::Storage`],
     /// [`Error::Cancelled`]; [`Error::Invalid`] when the disk is smaller than its parent,
     /// or that is in another repository.
     ///
@@ -162,6 +202,9 @@ impl<'a> DiskBackup<'a> {
             }
             (None, None) => TreeUpdate::new(repository.pages().clone(), shape),
         };
+        if self.parent.is_some() {
+            tree = tree.checked(self.writer.first_unknown());
+        }
         let size = u64::from(shape.chunk_size);
         let grown_from = match &self.parent {
             // The chunk that the old end cut short is another one now.
@@ -171,11 +214,16 @@ impl<'a> DiskBackup<'a> {
         let grid = grid::Grid { disk: self.key, capacity, chunk_size: size, run: RUN.max(size) };
         let from = self.resume.map_or(0, |from| from.position);
         let areas = behind(from, with_tail(areas, grown_from, capacity));
+        let rules = self.rules(size, from, grown_from)?;
         let (reader, cancel) = (&self, self.cancel.clone());
-        let stored = grid::runs(grid, Box::pin(areas))
-            .map_ok(|(run, areas)| async move {
-                let stored = reader.store(run.clone()).await?;
-                Ok((run, areas, stored))
+        let stored = piece::pieces(rules, grid::runs(grid, Box::pin(areas)))
+            .map_ok(|piece| async move {
+                let stored = match piece.task {
+                    Task::Store => Some(reader.store(piece.range.clone()).await?),
+                    Task::Audit => reader.audit(&piece.range).await.map(|()| None)?,
+                    Task::Unallocated => None,
+                };
+                Ok((piece, stored))
             })
             .try_buffered(IN_FLIGHT);
         let mut stored = pin!(stored);
@@ -198,17 +246,24 @@ impl<'a> DiskBackup<'a> {
                     next = cancel.run(stored.try_next()) => next?,
                 },
             };
-            let Some((run, areas, stored)) = next else { break };
-            bytes.changed += areas;
-            bytes.read += run.end - run.start;
-            bytes.zero += stored.zero_bytes;
-            bytes.new += stored.new_bytes;
-            bytes.stored += stored.stored_bytes;
-            for (index, slot) in (run.start / size..).zip(stored.slots) {
-                tree.set(index, slot).await?;
+            let Some((piece, stored)) = next else { break };
+            count(&mut bytes, &piece, stored.as_ref());
+            let chunks = piece.range.start / size..piece.range.end.div_ceil(size);
+            match (piece.task, stored) {
+                (Task::Store, Some(stored)) => {
+                    for (index, slot) in chunks.zip(stored.slots) {
+                        tree.set(index, slot).await?;
+                    }
+                }
+                (Task::Unallocated, _) => {
+                    for index in chunks {
+                        tree.set(index, Slot::Unallocated).await?;
+                    }
+                }
+                _ => {}
             }
             if let Some(progress) = self.progress {
-                let (position, read, written) = (run.end, bytes.read, bytes.stored);
+                let (position, read, written) = (piece.range.end, bytes.read + bytes.audited, bytes.stored);
                 progress(Progress { position, capacity, read, written });
             }
             if let Some((every, keep)) = self.checkpoints
@@ -216,7 +271,7 @@ impl<'a> DiskBackup<'a> {
                 && last_kept.elapsed() >= every
             {
                 let root = tree.checkpoint().await?;
-                keeping = Some(keep(Checkpoint { position: run.end, root, bytes }));
+                keeping = Some(keep(Checkpoint { position: piece.range.end, root, bytes }));
             }
         }
         // What it would have kept is overtaken.
@@ -225,6 +280,28 @@ impl<'a> DiskBackup<'a> {
         tracing::debug!(disk = self.key, pages = totals.pages, "index written");
         bytes.index = totals.bytes;
         Ok(BackedUpDisk { root, capacity, bytes })
+    }
+
+    /// Tells what becomes of each part of the disk.
+    fn rules(&self, chunk_size: u64, from: u64, until: u64) -> Result<Rules> {
+        if let Some(areas) = &self.allocated
+            && (areas.iter().any(Range::is_empty) || areas.windows(2).any(|two| two[0].end >= two[1].start))
+        {
+            return Err(Error::invalid(format!("the allocated areas of disk {} are out of order", self.key)));
+        }
+        let audit = match (self.trust, &self.parent) {
+            (Trust::Trust, _) | (_, None) => Audit::Nothing,
+            (Trust::Sample(share), Some(_)) => Audit::share(share, audit::seed()?),
+            (Trust::VerifyAll, Some(_)) => Audit::Everything,
+        };
+        let allocated = self.allocated.clone();
+        Ok(Rules { chunk_size, run: RUN.max(chunk_size), from, until, allocated, audit })
+    }
+
+    /// Compares a part that the areas say is unchanged with the parent.
+    async fn audit(&self, range: &Range<u64>) -> Result<()> {
+        let Some(parent) = &self.parent else { return Ok(()) };
+        audit::compare(&parent.disk, self.source, range, &self.budget).await
     }
 
     /// Reads one run and stores it.
@@ -257,6 +334,21 @@ fn behind(
             Some(area)
         })
     })
+}
+
+fn count(bytes: &mut DiskBytes, piece: &Piece, stored: Option<&Run>) {
+    let len = piece.range.end - piece.range.start;
+    bytes.changed += piece.areas;
+    match piece.task {
+        Task::Store => bytes.read += len,
+        Task::Unallocated => bytes.unallocated += len,
+        Task::Audit => bytes.audited += len,
+    }
+    if let Some(stored) = stored {
+        bytes.zero += stored.zero_bytes;
+        bytes.new += stored.new_bytes;
+        bytes.stored += stored.stored_bytes;
+    }
 }
 
 /// Cuts areas at `from` and adds the area from there to the end of the disk.

@@ -3,10 +3,14 @@
 //!
 //! Memory is bounded in bytes by a [`Budget`] that all disks of a job share.
 
+mod audit;
 mod backup;
 mod disk;
 mod grid;
+#[cfg(test)]
+mod huge;
 mod memory;
+mod piece;
 mod restore;
 
 use std::sync::Arc;
@@ -17,7 +21,7 @@ use crate::error::DiskError;
 
 pub(crate) use self::backup::Checkpoint;
 pub use self::{
-    backup::{BackedUpDisk, DiskBackup, Parent},
+    backup::{BackedUpDisk, DiskBackup, Parent, Trust},
     disk::{DiskSource, DiskTarget, Source, SourceExtent},
     memory::MemoryDisk,
     restore::{Difference, DiskRestore, RestoreMode, RestoredDisk, compare_disk},

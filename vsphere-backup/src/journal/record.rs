@@ -175,6 +175,7 @@ pub(crate) fn sample_disk() -> StoredDisk {
         mode: BackupMode::Full,
         reason: String::new(),
         bytes: Default::default(),
+        distrust: None,
         metadata: Default::default(),
     };
     StoredDisk { position: Some(1 << 20), record }

@@ -108,6 +108,10 @@ pub struct DiskRecord {
     /// Figures.
     #[serde(default)]
     pub bytes: DiskBytes,
+    /// Why change tracking of this disk is not believed, since it was found wrong: the next backup reads all of the
+    /// disk. `None` when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distrust: Option<String>,
     /// The disk database (`ddb.*`) and other small metadata.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
@@ -133,6 +137,10 @@ pub struct DiskBytes {
     pub read: u64,
     /// Read and zero.
     pub zero: u64,
+    /// In chunks that areas touch and that were not read, because nothing is allocated there.
+    pub unallocated: u64,
+    /// In chunks that change tracking calls unchanged, read and compared with the parent.
+    pub audited: u64,
     /// In chunks that the repository did not have.
     pub new: u64,
     /// What those take in packs.

@@ -84,6 +84,8 @@ use self::{
 };
 use crate::error::{Error, Result};
 
+#[cfg(test)]
+pub(crate) use self::tree::TreeTotals;
 pub use self::{
     config::CreateOptions,
     gc::{GcLimits, GcOptions, GcReport, Tally},
@@ -354,9 +356,26 @@ impl Repository {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn latest(&self, vm: &VmId) -> Result<Option<RecoveryPoint>> {
+        self.newest(vm, |_| true).await
+    }
+
+    /// Opens the newest recovery point of a virtual machine whose manifest is sound and of which every disk was read in
+    /// full, if any.
+    ///
+    /// # Errors
+    /// As [`latest`](Self::latest).
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn latest_full(&self, vm: &VmId) -> Result<Option<RecoveryPoint>> {
+        self.newest(vm, |point| point.disks().iter().all(|disk| disk.mode == BackupMode::Full)).await
+    }
+
+    async fn newest(&self, vm: &VmId, suits: impl Fn(&RecoveryPoint) -> bool) -> Result<Option<RecoveryPoint>> {
         for id in self.points(vm).await?.iter().rev() {
             match self.point(id).await {
-                Ok(point) => return Ok(Some(point)),
+                Ok(point) if suits(&point) => return Ok(Some(point)),
+                Ok(_) => {}
                 Err(error) if error.is_damage() => {
                     tracing::warn!(point = %id, %error, "passed over a damaged recovery point");
                 }

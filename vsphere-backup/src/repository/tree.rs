@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{
+    chance::Chance,
+    error::{Error, Result},
+};
 
 use super::{
-    id::PageId,
+    id::{ChunkId, PageId},
     page::{Page, PageStore, ReadFault, SLOTS, Slot},
 };
 
@@ -142,9 +145,23 @@ impl Tree {
             TreeRoot::Page(root) => vec![(root, self.shape.top(), 0)],
             _ => Vec::new(),
         };
-        Walk { tree: self, waiting }
+        Walk { tree: self, waiting, sample: None }
+    }
+
+    /// Begins a walk over all pages above the leaves and about `leaves` of them, chosen by chance.
+    pub(crate) fn walk_some(&self, leaves: u64, seed: u64) -> Walk<'_> {
+        let all = self.shape.chunks().div_ceil(SLOTS as u64);
+        let sample = (all > leaves).then(|| {
+            let mut chance = Chance::new(seed);
+            let mean = all as f64 / leaves.max(1) as f64;
+            Sample { mean, skip: chance.skip(mean), chance }
+        });
+        Walk { sample, ..self.walk() }
     }
 }
+
+/// Tells which of some chunks the repository does not have: its place among them.
+pub(crate) type FirstUnknown = dyn Fn(&[ChunkId]) -> Option<usize> + Send + Sync;
 
 /// A walk over the leaves of a tree in the order of the disk. Pages are read from the storage, not
 /// from the cache, and damage does not end it.
@@ -153,6 +170,23 @@ pub(crate) struct Walk<'a> {
     tree: &'a Tree,
     /// Pages to be read, the next one last; at most one page's slots per level.
     waiting: Vec<(PageId, u8, u64)>,
+    /// Which leaves are visited, when not all are.
+    sample: Option<Sample>,
+}
+
+#[derive(Debug)]
+struct Sample {
+    mean: f64,
+    skip: u64,
+    chance: Chance,
+}
+
+impl Sample {
+    fn takes_next(&mut self) -> bool {
+        let taken = self.skip == 0;
+        self.skip = if taken { self.chance.skip(self.mean) } else { self.skip - 1 };
+        taken
+    }
 }
 
 /// A leaf that a [`Walk`] came to.
@@ -191,6 +225,7 @@ impl Walk<'_> {
                 let child = number * SLOTS as u64 + at as u64;
                 if let Slot::Ref(id) = page.slot(at)
                     && child.saturating_mul(span(level - 1)) < shape.chunks()
+                    && (level > 1 || self.sample.as_mut().is_none_or(Sample::takes_next))
                 {
                     self.waiting.push((PageId(id), level - 1, child));
                 }
@@ -221,10 +256,10 @@ pub(crate) enum Leaf {
 
 /// Makes a new index out of an old one: changes come in ascending order, pages that no change
 /// touches are shared, one page a level is in memory.
-#[derive(Debug)]
 pub(crate) struct TreeUpdate {
     pages: PageStore,
     shape: Shape,
+    first_unknown: Option<Box<FirstUnknown>>,
     root: Slot,
     /// By level, the lowest first.
     open: Vec<Option<OpenPage>>,
@@ -285,14 +320,21 @@ impl TreeUpdate {
     fn over(pages: PageStore, shape: Shape, root: Slot) -> Self {
         let mut open = Vec::new();
         open.resize_with(usize::from(shape.top()) + 1, || None);
-        Self { pages, shape, root, open, next: 0, pages_written: 0, bytes_written: 0 }
+        Self { pages, shape, first_unknown: None, root, open, next: 0, pages_written: 0, bytes_written: 0 }
+    }
+
+    /// Has each leaf that is written anew checked: every chunk that it names, the parent's too, must be there.
+    pub(crate) fn checked(mut self, first_unknown: Box<FirstUnknown>) -> Self {
+        self.first_unknown = Some(first_unknown);
+        self
     }
 
     /// Sets what lies at chunk `index`, which must be above those set before.
     ///
     /// # Errors
     /// [`Error::Invalid`] when `index` is out of order or behind the disk; what reading the
-    /// parent's pages and writing pages returns.
+    /// parent's pages and writing pages returns; [`Error::DamagedChunk`] when a leaf is [checked](Self::checked) and
+    /// names a chunk that is not there.
     pub(crate) async fn set(&mut self, index: u64, slot: Slot) -> Result<()> {
         if index < self.next || index >= self.shape.chunks() {
             return Err(Error::invalid(format!(
@@ -369,6 +411,25 @@ impl TreeUpdate {
         Ok(())
     }
 
+    fn check(&self, leaf: &OpenPage) -> Result<()> {
+        let Some(first_unknown) = &self.first_unknown else { return Ok(()) };
+        let (places, chunks): (Vec<_>, Vec<_>) = (0..SLOTS)
+            .filter_map(|at| match leaf.page.slot(at) {
+                Slot::Ref(id) => Some((at, ChunkId(id))),
+                _ => None,
+            })
+            .unzip();
+        match first_unknown(&chunks) {
+            None => Ok(()),
+            Some(at) => Err(Error::DamagedChunk {
+                disk: self.shape.disk,
+                offset: (leaf.number * SLOTS as u64 + places[at] as u64) * u64::from(self.shape.chunk_size),
+                chunk: chunks[at],
+                reason: "no pack of the repository holds it".into(),
+            }),
+        }
+    }
+
     async fn close(&mut self, level: usize) -> Result<()> {
         let Some(open) = self.open[level].take() else { return Ok(()) };
         let slot = if !open.dirty {
@@ -376,6 +437,9 @@ impl TreeUpdate {
         } else if let Some(uniform) = open.page.collapsed() {
             uniform
         } else {
+            if level == 0 {
+                self.check(&open)?;
+            }
             let (id, len) = self.pages.write(open.page).await?;
             self.pages_written += 1;
             self.bytes_written += len;

@@ -28,6 +28,7 @@ use super::{
     page::Slot,
     pin,
     reader::DiskReader,
+    tree::FirstUnknown,
 };
 
 /// How much a [`Writer`] holds in memory and does at a time.
@@ -185,6 +186,20 @@ impl Writer {
         roots.add_tree(disk.record().root, disk.capacity());
         lease.pin(roots).await?;
         Ok(true)
+    }
+
+    /// Returns a function that tells which of some chunks neither the repository has nor this writer.
+    pub(crate) fn first_unknown(&self) -> Box<FirstUnknown> {
+        let inner = self.inner.clone();
+        Box::new(move |chunks| {
+            // In this order: a chunk is added to the index before the claim is taken back.
+            let claimed: Vec<bool> = {
+                let state = inner.state();
+                chunks.iter().map(|id| state.claimed.contains(id)).collect()
+            };
+            let index = inner.repository.read_index();
+            chunks.iter().zip(claimed).position(|(id, claimed)| !claimed && !index.contains(id))
+        })
     }
 
     /// Stores a run of bytes that begins on the chunk grid.
@@ -434,6 +449,34 @@ const SLACK: usize = 5 << 20;
 const MAX_CHUNKS: usize = 1 << 16;
 /// Packs that one segment of the index names.
 const SEGMENT_PACKS: usize = 8;
+
+#[cfg(test)]
+impl Repository {
+    /// Adds chunks to the index, stored too, without their bytes: each pack is put as its size, 8 bytes.
+    pub(crate) async fn add_chunks_without_bytes(&self, ids: &[ChunkId]) -> Result<()> {
+        let packs: Vec<_> = ids
+            .chunks(256)
+            .map(|ids| {
+                let entry = |(at, &id): (usize, &ChunkId)| frame::PackEntry {
+                    id,
+                    offset: 64 + at as u64 * (128 << 10),
+                    stored: 100 << 10,
+                    plain: 256 << 10,
+                };
+                let seal = pack::PackSeal { generation: 0, salt: super::random()? };
+                let entries = ids.iter().enumerate().map(entry).collect();
+                Ok(PackEntries { id: super::PackId(super::random()?), size: 64 << 20, seal, entries })
+            })
+            .collect::<Result<_>>()?;
+        for pack in &packs {
+            let size = Bytes::copy_from_slice(&pack.size.to_le_bytes());
+            self.storage().put(&pack::key(pack.id), vec![size]).await?;
+        }
+        let segment = index::write_segment(self.objects(), &packs).await?;
+        self.add_to_index(segment, &packs);
+        Ok(())
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -259,6 +259,7 @@ impl Disk {
             mode: if self.has_parent { BackupMode::Incremental } else { BackupMode::Full },
             reason: String::new(),
             bytes: self.bytes,
+            distrust: None,
             metadata: BTreeMap::new(),
         };
         self.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(reference.clone(), record);

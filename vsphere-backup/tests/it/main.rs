@@ -18,5 +18,7 @@ mod site;
 mod steps;
 mod storage;
 mod store;
+mod tracking;
+mod trust;
 mod vm;
 mod world;

@@ -7,10 +7,10 @@ use futures_util::stream;
 use vsphere_backup::{
     DiskError,
     engine::{DiskBackup, DiskSource},
-    repository::{BackupMode, Consistency, DiskRecord, Repository, WriterOptions, storage::BoxFuture},
+    repository::{Consistency, Repository, WriterOptions, storage::BoxFuture},
 };
 
-use crate::world::{MIB, noise, record};
+use crate::world::{MIB, disk_record, noise, record};
 
 const GIB: u64 = 1 << 30;
 
@@ -44,21 +44,7 @@ async fn back_up_and_measure(source: Huge, areas: Vec<std::ops::Range<u64>>) -> 
     let mut point = repository.begin(record(), Consistency::Crash, WriterOptions::default()).await.unwrap();
     let areas = stream::iter(areas.into_iter().map(Ok));
     let done = DiskBackup::new(2000, &source, point.writer()).run(areas).await.unwrap();
-    point
-        .add_disk(DiskRecord {
-            key: 2000,
-            label: String::new(),
-            backing_uuid: None,
-            path: String::new(),
-            capacity: done.capacity,
-            change_id: None,
-            root: done.root,
-            mode: BackupMode::Full,
-            reason: String::new(),
-            bytes: done.bytes,
-            metadata: Default::default(),
-        })
-        .unwrap();
+    point.add_disk(disk_record(&done)).unwrap();
     point.commit().await.unwrap();
     assert!(done.bytes.new > 0);
     peak_mib()

@@ -99,7 +99,14 @@ pub(crate) async fn back_up_with(
     let areas: Vec<_> = areas.iter().cloned().map(Ok).collect();
     let done = DiskBackup::new(2000, disk, point.writer()).parent(from).run(stream::iter(areas).boxed()).await?;
     point.set_parent(parent.map(|parent| parent.id().clone()));
-    point.add_disk(DiskRecord {
+    let mode = if parent.is_some() { BackupMode::Incremental } else { BackupMode::Full };
+    point.add_disk(DiskRecord { mode, ..disk_record(&done) })?;
+    Ok((point.commit().await?.0, done))
+}
+
+/// The record of a disk that was read in full.
+pub(crate) fn disk_record(done: &BackedUpDisk) -> DiskRecord {
+    DiskRecord {
         key: 2000,
         label: "Hard disk 1".into(),
         backing_uuid: Some("6000C29a".into()),
@@ -107,12 +114,12 @@ pub(crate) async fn back_up_with(
         capacity: done.capacity,
         change_id: Some("52 de/7".into()),
         root: done.root,
-        mode: if parent.is_some() { BackupMode::Incremental } else { BackupMode::Full },
+        mode: BackupMode::Full,
         reason: String::new(),
         bytes: done.bytes,
+        distrust: None,
         metadata: Default::default(),
-    })?;
-    Ok((point.commit().await?.0, done))
+    }
 }
 
 /// Reads a stored disk whole.
