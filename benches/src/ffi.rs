@@ -33,7 +33,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let program = compile(folder.path())?;
     let image = folder.path().join("disk-flat.vmdk");
-    crate::backup::make_image_of(&image, BYTES)?;
+    crate::backup::image::make(&image, BYTES, 0)?;
     let vmdk = folder.path().join("disk.vmdk");
     let descriptor = format!(
         "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\

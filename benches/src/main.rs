@@ -21,6 +21,12 @@ fn main() -> ExitCode {
         let image = std::env::args_os().nth(2).unwrap_or_default();
         return ended(world::serve(image.as_ref()));
     }
+    let rest: Vec<_> = std::env::args_os().skip(2).collect();
+    match name.as_str() {
+        backup::simulated::SERVE => return ended(backup::simulated::serve(&rest)),
+        backup::steps::STEP => return ended(backup::steps::be(&rest)),
+        _ => {}
+    }
     println!("machine: {} threads, {}", std::thread::available_parallelism().map_or(0, usize::from), cpu());
     let answered = match name.as_str() {
         "vim-retrieve" => retrieve::run(),
@@ -31,7 +37,7 @@ fn main() -> ExitCode {
         "ffi" => ffi::run(),
         _ => {
             Err("questions: vim-retrieve (a large inventory through the public API, against a bare scan and pyVmomi), \
-                  backup (full over nbdssl and its limit), vmdk (conversions, reads and maps of disks, against qemu-img), nfc (disks over port \
+                  backup (full, incremental and restore, and their limit, restic and borg), vmdk (conversions, reads and maps of disks, against qemu-img), nfc (disks over port \
                   902, near and far, against bare streams), transports (one disk over each), ffi (the C interface against the crate)"
                 .into())
         }

@@ -2,8 +2,8 @@
 
 use std::error::Error;
 use std::ffi::OsStr;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{self, BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a finished process took.
@@ -36,7 +36,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(String, Cost), Box<dyn Error
 }
 
 /// This program in another process, serving something until it is dropped.
-pub(crate) struct Server(Child);
+pub(crate) struct Server(Child, Lines<BufReader<ChildStdout>>);
 
 /// What a server says when it is ready; words follow.
 const READY: &str = "serving:";
@@ -47,12 +47,24 @@ impl Server {
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<(Self, Vec<String>), Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut server = Self(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
-        let output = server.0.stdout.take().ok_or("the server has no output")?;
-        let mut lines = BufReader::new(output).lines();
-        let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with(READY)));
+        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().ok_or("the server has no output")?;
+        let mut server = Self(child, BufReader::new(output).lines());
+        let words = server.answer()?;
+        Ok((server, words))
+    }
+
+    /// Tells it a line and waits until it says that it is ready again; what it said.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<Vec<String>, Box<dyn Error>> {
+        let input = self.0.stdin.as_mut().ok_or("the server has no input")?;
+        writeln!(input, "{line}")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Vec<String>, Box<dyn Error>> {
+        let line = self.1.find(|line| line.as_ref().is_ok_and(|line| line.starts_with(READY)));
         let line = line.ok_or("the server did not start")??;
-        Ok((server, line.split(' ').skip(1).map(str::to_owned).collect()))
+        Ok(line.split(' ').skip(1).filter(|word| !word.is_empty()).map(str::to_owned).collect())
     }
 }
 

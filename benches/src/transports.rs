@@ -26,7 +26,7 @@ const DEPTH: usize = 8;
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let image = folder.path().join("disk.raw");
-    crate::backup::make_image_of(&image, BYTES)?;
+    crate::backup::image::make(&image, BYTES, 0)?;
     let world = World::start(&image)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(all(&world, &image))
