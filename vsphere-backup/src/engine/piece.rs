@@ -4,12 +4,12 @@
 //! answer about allocation are not read. Of the chunks between the runs, which change tracking calls unchanged, a
 //! share is compared with the parent.
 
-use std::{collections::VecDeque, ops::Range, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 
-use crate::{chance::Chance, error::Result};
+use crate::{chance::Chance, error::Result, repository::storage::BoxStream};
 
 /// A part of a disk, on the chunk grid and no longer than a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub(super) fn pieces<'a>(
 
 struct State<'a> {
     rules: Rules,
-    runs: Pin<Box<dyn Stream<Item = Result<(Range<u64>, u64)>> + Send + 'a>>,
+    runs: BoxStream<'a, Result<(Range<u64>, u64)>>,
     /// Where the last run ended.
     behind: u64,
     /// Unchanged, before the pieces that wait, and still to be looked at for chunks to compare.

@@ -55,7 +55,7 @@ pub struct Reaper {
     first_class_disks: bool,
     events: Events,
     /// When locks were first seen, by the server's clock in seconds: a lock does not say when it was taken.
-    locks_seen: Arc<Mutex<HashMap<(MoRef<mo::VirtualMachine>, String), i64>>>,
+    locks_seen: Arc<Mutex<LocksSeen>>,
 }
 
 /// What a scan found.
@@ -164,6 +164,9 @@ pub enum RemoveAll {
     /// Yes: everybody's, whoever made them and whatever they are for.
     EverybodysSnapshots,
 }
+
+/// By machine and what disabled the methods.
+type LocksSeen = HashMap<(MoRef<mo::VirtualMachine>, String), i64>;
 
 impl Reaper {
     /// Makes a reaper that spares what this knows to be alive.

@@ -318,7 +318,10 @@ impl DiskWriter for Disk {
 
     fn abort(self: Box<Self>) -> BoxFuture<'static, Result<(), DiskError>> {
         // Its chunks are freed with the next garbage, unless another disk uses them by then.
-        Box::pin(async move { Ok(drop(self)) })
+        Box::pin(async move {
+            drop(self);
+            Ok(())
+        })
     }
 }
 

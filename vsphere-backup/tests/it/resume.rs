@@ -144,7 +144,8 @@ async fn a_disk_goes_on_in_its_middle_in_full_and_incremental_backups() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_backup_is_begun_anew_when_anything_is_not_as_it_was() {
     let site = site().await;
-    let refusals: [(&str, fn(&Site, Backup) -> Backup); 4] = [
+    type Change = fn(&Site, Backup) -> Backup;
+    let refusals: [(&str, Change); 4] = [
         ("switched off", |_, backup| backup.since(Since::Nothing).resume_within(Duration::ZERO)),
         ("its snapshot is gone", |site, backup| {
             let (vim, vm) = (site.vim.clone(), site.vm());
