@@ -310,14 +310,21 @@ fn add_vm(world: &World, spec: &VmSpec) -> Result<()> {
     let mut vm = create::new(world, &mut state, new);
     vm.settings.devices = vm::hardware::usual_devices(world, spec.disks.len());
     vm.guest = spec.guest;
+    vm.settings.key.clone_from(&spec.key);
+    vm.settings.nvram.clone_from(&spec.nvram);
+    if spec.nvram.is_some() {
+        vm.settings.extra.insert("nvram".into(), format!("{}.nvram", vm.file_name));
+    }
+    vm.settings.devices.extend(spec.devices.iter().map(|device| (device.key, device.clone())));
     for disk in &spec.disks {
         let none_left = || Error::NoSuch { what: "free unit for a disk of", name: spec.name.clone() };
         let options = DiskOptions { write_through: disk.write_through, tracking: world.settings.tracking.clone() };
         let (source, label) = (&disk.source, disk.label.as_deref());
         let key = vm::reconfigure::attach(world, &mut vm, source, &options, disk.mode, label)?.ok_or_else(none_left)?;
         // Tracking from the beginning: as if the VM had been through its stun already.
-        if let Some(disk) = vm.settings.disks.get(&key) {
-            disk.store.stun();
+        if let Some(made) = vm.settings.disks.get_mut(&key) {
+            made.backing = disk.backing;
+            made.store.stun();
         }
     }
     state.vms.insert(vm.id.clone(), vm);

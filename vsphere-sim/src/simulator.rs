@@ -173,6 +173,11 @@ impl Simulator {
         self.world.touch();
     }
 
+    /// Says that nobody has these privileges, and that everybody has all others. Nothing is refused for that.
+    pub fn tell_missing_privileges(&self, privileges: &[&str]) {
+        self.world.lock().missing_privileges = privileges.iter().map(|&name| name.to_owned()).collect();
+    }
+
     /// How often somebody has logged in.
     pub fn logins(&self) -> u64 {
         self.world.lock().sessions.opened()

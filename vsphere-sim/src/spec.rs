@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use vsphere_vim_types::{Poly, VirtualDevice};
+
 use crate::storage::DiskSource;
-use crate::vm::{DiskMode, GuestBehaviour, Power};
+use crate::vm::{DiskMode, DiskShape, GuestBehaviour, Power};
 
 /// A virtual machine to simulate.
 #[derive(Debug, Clone)]
@@ -20,6 +22,9 @@ pub struct VmSpec {
     pub(crate) memory_mb: i32,
     pub(crate) cpus: i32,
     pub(crate) guest: GuestBehaviour,
+    pub(crate) nvram: Option<Arc<[u8]>>,
+    pub(crate) key: Option<(String, String)>,
+    pub(crate) devices: Vec<Poly<VirtualDevice>>,
 }
 
 impl VmSpec {
@@ -36,6 +41,9 @@ impl VmSpec {
             memory_mb: 1024,
             cpus: 1,
             guest: GuestBehaviour::default(),
+            nvram: None,
+            key: None,
+            devices: Vec::new(),
         }
     }
 
@@ -75,6 +83,24 @@ impl VmSpec {
         self
     }
 
+    /// The content of the file that keeps the firmware's variables. Without it there is none.
+    pub fn nvram(mut self, content: &[u8]) -> Self {
+        self.nvram = Some(content.into());
+        self
+    }
+
+    /// Says that it is encrypted with that key. Its data is not.
+    pub fn encrypted(mut self, provider: &str, key: &str) -> Self {
+        self.key = Some((provider.into(), key.into()));
+        self
+    }
+
+    /// One device more, such as a `VirtualTPM`. Its key has to be its own.
+    pub fn device(mut self, device: Poly<VirtualDevice>) -> Self {
+        self.devices.push(device);
+        self
+    }
+
     /// The guest operating system's id, such as `ubuntu64Guest`.
     pub fn guest_id(mut self, guest_id: &str) -> Self {
         self.guest_id = guest_id.into();
@@ -90,6 +116,7 @@ pub struct DiskSpec {
     pub(crate) write_through: bool,
     pub(crate) mode: DiskMode,
     pub(crate) label: Option<String>,
+    pub(crate) backing: DiskShape,
 }
 
 impl DiskSpec {
@@ -125,6 +152,26 @@ impl DiskSpec {
         self
     }
 
+    /// Says that several machines may write to it. Snapshots leave it out.
+    pub fn multi_writer(mut self) -> Self {
+        self.mode = DiskMode::IndependentPersistent;
+        self.backing = DiskShape::MultiWriter;
+        self
+    }
+
+    /// Says that it maps a raw device in virtual compatibility.
+    pub fn virtual_rdm(mut self) -> Self {
+        self.backing = DiskShape::RawDeviceMapping("virtualMode");
+        self
+    }
+
+    /// Says that it maps a raw device in physical compatibility. Snapshots leave it out.
+    pub fn physical_rdm(mut self) -> Self {
+        self.mode = DiskMode::IndependentPersistent;
+        self.backing = DiskShape::RawDeviceMapping("physicalMode");
+        self
+    }
+
     /// The label, instead of `Hard disk N`.
     pub fn label(mut self, label: &str) -> Self {
         self.label = Some(label.into());
@@ -132,6 +179,6 @@ impl DiskSpec {
     }
 
     fn from_source(source: DiskSource) -> Self {
-        Self { source, write_through: false, mode: DiskMode::Persistent, label: None }
+        Self { source, write_through: false, mode: DiskMode::Persistent, label: None, backing: DiskShape::Flat }
     }
 }

@@ -163,6 +163,8 @@ pub(crate) struct State {
     pub(crate) http_tickets: crate::http_ticket::HttpTickets,
     /// Objects (and what they contain) whose properties may not be read.
     pub(crate) denied: Vec<ManagedObjectReference>,
+    /// Privileges that nobody has. They are only told, nothing is refused for them.
+    pub(crate) missing_privileges: Vec<String>,
     serial: u32,
 }
 

@@ -74,6 +74,9 @@ pub(crate) fn all(world: &World, state: &State) -> Vec<(String, Made)> {
         };
         let vmx = crate::vm::config::files(world, vm).vm_path_name.unwrap_or_default();
         add(&vmx, Content::Bytes(vmx_text(vm).into_bytes()), None, false);
+        if let (Some(content), Some(name)) = (&vm.settings.nvram, vm.settings.extra.get("nvram")) {
+            add(&format!("{prefix}{}/{name}", vm.folder), Content::Bytes(content.to_vec()), None, false);
+        }
         for snapshot in vm.snapshots.values() {
             if let Some((name, bytes)) = &snapshot.manifest {
                 add(&format!("{prefix}{}/{name}", vm.folder), Content::Bytes(bytes.clone()), None, false);

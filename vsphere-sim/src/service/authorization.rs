@@ -1,7 +1,9 @@
-//! Method locks: a backup forbids migrating the VM that it reads. vCenter only, and not in the public model.
+//! Method locks: a backup forbids migrating the VM that it reads. vCenter only, and not in the public model. Whether a
+//! session has privileges, everywhere.
 
 use vsphere_vim_types::ManagedObjectReference;
 use vsphere_vim_types::internal::{DisableMethods, EnableMethods};
+use vsphere_vim_types::methods::HasPrivilegeOnEntity;
 
 use crate::Fault;
 use crate::personality::Personality;
@@ -10,6 +12,9 @@ use crate::vm::MethodLock;
 use super::{Call, Reply};
 
 pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
+    if call.request.method == "HasPrivilegeOnEntity" {
+        return has_privilege(call);
+    }
     if call.world.personality() != Personality::VCenter {
         return Err(Fault::method_not_found(call.this(), call.request.method));
     }
@@ -18,6 +23,16 @@ pub(super) fn dispatch(call: &Call<'_>) -> Result<Reply, Fault> {
         "EnableMethods" => enable(call),
         other => Err(Fault::method_not_found(call.this(), other)),
     }
+}
+
+fn has_privilege(call: &Call<'_>) -> Result<Reply, Fault> {
+    let args: HasPrivilegeOnEntity = call.args()?;
+    if args.session_id != crate::session::public_key(call.session()?) {
+        return Err(Fault::invalid_argument("sessionId"));
+    }
+    let missing = &call.world.lock().missing_privileges;
+    let has: Vec<bool> = args.priv_id.iter().map(|privilege| !missing.contains(privilege)).collect();
+    Ok(call.reply::<HasPrivilegeOnEntity>(&has))
 }
 
 fn disable(call: &Call<'_>) -> Result<Reply, Fault> {

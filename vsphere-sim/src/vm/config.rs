@@ -1,8 +1,8 @@
 //! `VirtualMachineConfigInfo` of a VM and of a snapshot, and what the host can do with it.
 
 use vsphere_vim_types::{
-    Any, OptionValue, Poly, ToolsConfigInfo, VirtualMachineCapability, VirtualMachineConfigInfo,
-    VirtualMachineDefaultPowerOpInfo, VirtualMachineFileInfo, VirtualMachineFlagInfo,
+    Any, CryptoKeyId, KeyProviderId, OptionValue, Poly, ToolsConfigInfo, VirtualMachineCapability,
+    VirtualMachineConfigInfo, VirtualMachineDefaultPowerOpInfo, VirtualMachineFileInfo, VirtualMachineFlagInfo,
 };
 
 use crate::world::World;
@@ -65,6 +65,11 @@ pub(crate) fn config(world: &World, vm: &Vm, snapshot: Option<&Snapshot>) -> Vir
         extra_config: extra.collect(),
         change_tracking_enabled: Some(settings.tracking),
         firmware: Some("bios".into()),
+        key_id: settings.key.as_ref().map(|(provider, id)| CryptoKeyId {
+            key_id: id.clone(),
+            provider_id: Some(KeyProviderId { id: provider.clone(), ..Default::default() }),
+            ..Default::default()
+        }),
         nested_hv_enabled: Some(false),
         ..Default::default()
     }

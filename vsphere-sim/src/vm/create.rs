@@ -66,6 +66,8 @@ pub(crate) fn new(world: &World, state: &mut State, new: NewVm) -> Vm {
             extra: BTreeMap::from([("svga.present".to_owned(), "TRUE".to_owned())]),
             devices: BTreeMap::new(),
             disks: BTreeMap::new(),
+            nvram: None,
+            key: None,
         },
         snapshots: BTreeMap::new(),
         current_snapshot: None,

@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 
 use vsphere_vim_types::{
     Description, MoRef, ParaVirtualSCSIController, Poly, SharesInfo, SharesLevel, VirtualController, VirtualDevice,
-    VirtualDeviceConnectInfo, VirtualDeviceDeviceBackingInfo, VirtualDeviceFileBackingInfo, VirtualDisk,
-    VirtualDiskFlatVer2BackingInfo, VirtualEthernetCard, VirtualEthernetCardNetworkBackingInfo, VirtualHardware,
-    VirtualIDEController, VirtualKeyboard, VirtualLsiLogicController, VirtualMachineVMCIDevice,
-    VirtualMachineVideoCard, VirtualPCIController, VirtualPS2Controller, VirtualPointingDevice, VirtualSCSIController,
-    VirtualSCSISharing, VirtualSIOController, VirtualVmxnet3,
+    VirtualDeviceBackingInfo, VirtualDeviceConnectInfo, VirtualDeviceDeviceBackingInfo, VirtualDeviceFileBackingInfo,
+    VirtualDisk, VirtualDiskFlatVer2BackingInfo, VirtualDiskRawDiskMappingVer1BackingInfo, VirtualEthernetCard,
+    VirtualEthernetCardNetworkBackingInfo, VirtualHardware, VirtualIDEController, VirtualKeyboard,
+    VirtualLsiLogicController, VirtualMachineVMCIDevice, VirtualMachineVideoCard, VirtualPCIController,
+    VirtualPS2Controller, VirtualPointingDevice, VirtualSCSIController, VirtualSCSISharing, VirtualSIOController,
+    VirtualVmxnet3,
 };
 
 use crate::personality::Fixed;
 use crate::world::World;
 
 use super::devices::VIDEO_KEY;
-use super::{Settings, Snapshot, VmDisk};
+use super::{DiskShape, Settings, Snapshot, VmDisk};
 
 /// The key of the first SCSI controller.
 pub(crate) const SCSI_KEY: i32 = 1000;
@@ -195,11 +196,32 @@ fn virtual_disk(world: &World, disk: &VmDisk, snapshot: Option<&Snapshot>) -> Po
         native_unmanaged_linked_clone: Some(false),
         guest_read_only: Some(false),
         base: VirtualDevice {
-            backing: backing.map(|backing| Poly::new(*backing)),
+            backing: backing.map(|backing| shaped(*backing, disk)),
             ..device(disk.key, &disk.label, &summary, Some(disk.controller), Some(disk.unit))
         },
         ..Default::default()
     })
+}
+
+/// The backing as its kind has it.
+fn shaped(flat: VirtualDiskFlatVer2BackingInfo, disk: &VmDisk) -> Poly<VirtualDeviceBackingInfo> {
+    match disk.backing {
+        DiskShape::Flat => Poly::new(flat),
+        DiskShape::MultiWriter => {
+            Poly::new(VirtualDiskFlatVer2BackingInfo { sharing: Some("sharingMultiWriter".into()), ..flat })
+        }
+        DiskShape::RawDeviceMapping(mode) => Poly::new(VirtualDiskRawDiskMappingVer1BackingInfo {
+            lun_uuid: Some(format!("020001{}", flat.uuid.clone().unwrap_or_default().replace('-', ""))),
+            device_name: Some(format!("vml.{:08}", disk.key)),
+            compatibility_mode: Some(mode.into()),
+            disk_mode: Some(flat.disk_mode),
+            uuid: flat.uuid,
+            content_id: flat.content_id,
+            change_id: flat.change_id,
+            base: flat.base,
+            ..Default::default()
+        }),
+    }
 }
 
 fn backing_chain(

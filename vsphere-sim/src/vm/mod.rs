@@ -98,7 +98,20 @@ pub(crate) struct VmDisk {
     /// As it was asked for; storage here is always thin.
     pub(crate) thin: bool,
     pub(crate) mode: DiskMode,
+    pub(crate) backing: DiskShape,
     pub(crate) store: Arc<DiskStore>,
+}
+
+/// What the server says of a disk's backing; here it is the same store for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum DiskShape {
+    /// A flat file of one machine.
+    #[default]
+    Flat,
+    /// A flat file that several machines may write to.
+    MultiWriter,
+    /// A raw device mapping, in `virtualMode` or `physicalMode`.
+    RawDeviceMapping(&'static str),
 }
 
 /// The part of a VM's configuration that a snapshot keeps.
@@ -114,6 +127,10 @@ pub(crate) struct Settings {
     /// Devices other than disks and than those that every VM has, by key.
     pub(crate) devices: BTreeMap<i32, Poly<VirtualDevice>>,
     pub(crate) disks: BTreeMap<i32, VmDisk>,
+    /// The content of the NVRAM file, if there is one. Its name is in `extra`.
+    pub(crate) nvram: Option<Arc<[u8]>>,
+    /// Provider and id of the key that the VM is encrypted with.
+    pub(crate) key: Option<(String, String)>,
 }
 
 /// One snapshot.

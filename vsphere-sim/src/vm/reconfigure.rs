@@ -17,7 +17,7 @@ use crate::world::{State, World};
 use super::devices::{self, Change};
 use super::hardware::SCSI_KEY;
 use super::snapshot::gone;
-use super::{DiskMode, Power, Vm, VmDisk};
+use super::{DiskMode, DiskShape, Power, Vm, VmDisk};
 
 /// The largest virtual disk, 62 TiB.
 const MAX_CAPACITY: u64 = 62 << 40;
@@ -328,7 +328,9 @@ fn plug(vm: &mut Vm, slot: Slot, store: Arc<DiskStore>, label: Option<&str>) {
     if vm.settings.tracking && mode == DiskMode::Persistent {
         store.set_tracking(true);
     }
-    vm.settings.disks.insert(key, VmDisk { key, label, controller, unit, mode, thin, store });
+    vm.settings
+        .disks
+        .insert(key, VmDisk { key, label, controller, unit, mode, thin, backing: DiskShape::default(), store });
 }
 
 fn new_store(
