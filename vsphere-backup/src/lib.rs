@@ -20,6 +20,7 @@
 //!
 //! # Modules
 //! - [`Backup`]: plan, journal, lock, snapshot, read, commit, undo
+//! - [`Backup::preflight`]: what a backup would do and what not, by the table of [`Condition`]s
 //! - [`Restore`]: in place or into files; [`RecoveryPoint::verify`](repository::RecoveryPoint::verify)
 //! - [`repository`]: recovery points that share chunks; the format is in `FORMAT.md`. [`repository::keys`]: encryption
 //! - [`engine`]: one disk in and out, over the traits [`DiskSource`](engine::DiskSource) and
@@ -52,7 +53,12 @@ pub mod step;
 pub mod store;
 
 pub use crate::{
-    backup::{Backup, BackupReport, CONFIG_OBJECT, DiskReport, Plan, PlannedDisk, Quiesce, RunningBackup, Since},
+    backup::{
+        Backup, BackupReport, CONFIG_OBJECT, ChangeTracking, Condition, DiskReport, EncryptedMachines, Estimate,
+        EstimateBasis, Finding, GiveWay, NVRAM_OBJECT, Plan, PlannedDisk, Preflight, PreflightDisk, Quiesce,
+        QuiescePolicy, QuiesceStep, QuiesceWay, RunningBackup, Severity, Since, Subject, VMX_OBJECT, VSS_OBJECT,
+        VirtualTpms,
+    },
     cancel::CancelToken,
     clock::{Clock, ClockHand},
     engine::{RestoreMode, Trust},

@@ -51,7 +51,8 @@ pub(super) struct DiskJob<'a> {
     pub(super) guard: &'a Guard,
     pub(super) resume: Option<&'a Resume>,
     pub(super) connection: &'a Connection,
-    pub(super) snapshot: &'a MoRef<mo::VirtualMachineSnapshot>,
+    /// `None` for a template, whose disks have no change ids either.
+    pub(super) snapshot: Option<&'a MoRef<mo::VirtualMachineSnapshot>>,
     pub(super) disk: VirtualDiskInfo,
     pub(super) base: Option<&'a RecoveryPoint>,
     /// The machine's newest point, when that may be another one than the base.
@@ -361,7 +362,8 @@ impl DiskJob<'_> {
         let (disk, capacity) = (self.disk.key.0, self.disk.capacity);
         let wrong = |error| Error::Areas { disk, source: server::cbt_error(error) };
         let ask = || async {
-            let (vm, snapshot) = (self.backup.vm.clone(), self.snapshot.clone());
+            let snapshot = self.snapshot.expect("disks without a snapshot have no change ids by which to ask");
+            let (vm, snapshot) = (self.backup.vm.clone(), snapshot.clone());
             let query = AreaQuery::new(vm, snapshot, self.disk.key, since, capacity);
             let mut areas = changed_areas(&self.backup.vim, query).boxed();
             let first = areas.try_next().await.map_err(wrong)?;

@@ -18,7 +18,7 @@ use crate::{
     event::Event,
     journal::{Job, Leftover, Record, marker},
     repository::{
-        self, BackupMode, Consistency, DiskRecord, LeftOut, PointWriter, RecoveryPoint, Repository, VmId, VmRecord,
+        self, BackupMode, Consistency, DiskRecord, Fallback, LeftOut, RecoveryPoint, Repository, VmId, VmRecord,
         storage::BoxFuture,
     },
     server,
@@ -26,9 +26,11 @@ use crate::{
 };
 
 use super::{
-    Backup, BackupReport, CONFIG_OBJECT, DiskReport, Plan, PlannedDisk, Since,
+    Backup, BackupReport, DiskReport, Plan, PlannedDisk, Since,
+    condition::{Condition, Severity},
     disk::{self, DiskJob},
     guard::{Guard, JournalHandle},
+    machine::{self, Machine},
     plan,
     resume::Resume,
     tracking::{HostVersion, Tracking},
@@ -36,7 +38,6 @@ use super::{
 
 /// What a backup begins with.
 struct Start {
-    host: Option<HostVersion>,
     resume: Option<Resume>,
     /// What an earlier job left and this one undid.
     recovered: Option<Leftover>,
@@ -63,65 +64,91 @@ impl Abandoned {
 
 impl Backup {
     pub(super) async fn make_plan(&self, repository: &Repository) -> Result<Plan> {
-        let wrong = server::failed("reading the configuration", self.vm.value());
-        let details = self.vim.vm_details(&self.vm).await.map_err(wrong)?;
-        let vm = check(&details)?;
+        let machine = self.read_machine().await?;
+        let vm = identity(&machine.details)?;
+        self.admit(&machine, repository)?;
         let base = self.base(repository, &vm).await?;
         let (base, restored) = self.restored(repository, base).await?;
         let newest = repository.latest(&vm).await?;
-        let host = HostVersion::of(&self.vim, details.host.as_ref()).await;
-        let left_out = self.left_out(&details);
+        let left_out = self.left_out(&machine);
         let stays = |key: i32| left_out.iter().all(|left| left.key != key);
         let planned = |disk: &VirtualDiskInfo| {
-            let record = base.as_ref().and_then(|base| base.record(disk.key.0).ok());
-            let tracking = Tracking {
-                host,
-                base: record,
-                newest: newest.as_ref().and_then(|newest| newest.record(disk.key.0).ok()),
-                restored: restored.contains(&disk.key.0),
-                trust: self.trust,
-            };
-            let (mode, reason) = match tracking.choose(disk).decision {
-                plan::Decision::Full { reason } => (BackupMode::Full, reason),
-                plan::Decision::Incremental { since, .. } => {
-                    (BackupMode::Incremental, format!("changes since {} are known", since.as_str()))
-                }
-            };
+            let points = (base.as_ref(), newest.as_ref());
+            let (mode, reason) = self.decision(&machine, disk, points, restored.contains(&disk.key.0)).told();
             PlannedDisk { key: disk.key.0, label: disk.label.clone(), capacity: disk.capacity, mode, reason }
         };
-        let disks = details.disks.iter().filter(|disk| stays(disk.key.0)).map(planned).collect();
+        let disks = machine.details.disks.iter().filter(|disk| stays(disk.key.0)).map(planned).collect();
         Ok(Plan { vm, base: base.map(|base| base.id().clone()), disks, left_out })
     }
 
+    /// Reads what there is of the machine.
+    pub(super) async fn read_machine(&self) -> Result<Machine> {
+        let wrong = || server::failed("reading the configuration", self.vm.value());
+        let details = self.vim.vm_details(&self.vm).await.map_err(wrong())?;
+        let config = self.vim.config(&self.vm).await.map_err(wrong())?;
+        let host = HostVersion::of(&self.vim, details.host.as_ref()).await;
+        Ok(Machine::new(details, &config, host))
+    }
+
+    /// Decides how a disk would be read, given the point that it builds on and the newest.
+    pub(super) fn decision(
+        &self,
+        machine: &Machine,
+        disk: &VirtualDiskInfo,
+        (base, newest): (Option<&RecoveryPoint>, Option<&RecoveryPoint>),
+        restored: bool,
+    ) -> plan::Decision {
+        if machine.details.is_template {
+            return plan::Decision::full("a template has no snapshot by which changes could be asked for");
+        }
+        let key = disk.key.0;
+        let base = base.and_then(|base| base.record(key).ok());
+        let newest = newest.and_then(|newest| newest.record(key).ok());
+        Tracking { host: machine.host, base, newest, restored, trust: self.trust }.choose(disk).decision
+    }
+
+    /// Refuses a machine that is in no state to be backed up, and warns of what a point will lack.
+    fn admit(&self, machine: &Machine, repository: &Repository) -> Result<()> {
+        let findings = machine.findings(&self.policies, &self.quiesce, repository.is_encrypted());
+        for finding in &findings {
+            match finding.severity {
+                Severity::Refused => {
+                    let hint = finding.advice();
+                    return Err(refused(&machine.details, &finding.reason(), hint));
+                }
+                // The guard tells of these when it comes to them.
+                Severity::Warning if finding.condition != Condition::QuiesceFallback => {
+                    self.events.warn(format!("{}: {finding}", machine.details.identity));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Reads what there is and holds the machine's journal.
-    pub(super) async fn open(&self) -> Result<(VmDetails, Option<HostVersion>, VmId, Guard)> {
+    pub(super) async fn open(&self) -> Result<(Machine, VmId, Guard)> {
         let folder = self
             .journal
             .clone()
             .ok_or_else(|| Error::invalid("a backup needs a folder for its journal: Backup::journal"))?;
         let steps = Steps::new(self.vm.value(), &self.hook, self.retries, &self.events, &self.cancel);
-        let wrong = || server::failed("reading the configuration", self.vm.value());
-        let read = || async {
-            let details = self.vim.vm_details(&self.vm).await.map_err(wrong())?;
-            let host = HostVersion::of(&self.vim, details.host.as_ref()).await;
-            Ok((details, host))
-        };
-        let (details, host) = steps.take(Step::ReadMachine, read).await?;
-        let vm = check(&details)?;
+        let machine = steps.take(Step::ReadMachine, || self.read_machine()).await?;
+        let vm = identity(&machine.details)?;
         let guard = Guard::open(self, &vm, folder, &steps).await?;
-        Ok((details, host, vm, guard))
+        Ok((machine, vm, guard))
     }
 
     pub(super) async fn work(&self, repository: &Repository, abandoned: &Abandoned) -> Result<BackupReport> {
         let begun = Instant::now();
-        let (details, host, vm, guard) = self.open().await?;
+        let (machine, vm, guard) = self.open().await?;
         abandoned.note(guard.journal());
-        let resume = self.resumable(&guard, repository, &vm).await;
+        let resume = self.resumable(&guard, &machine, repository, &vm).await;
         let recovered = match &resume {
             Some(_) => None,
             None => guard.recover().await?,
         };
-        let done = self.guarded(&guard, &details, &vm, repository, Start { host, resume, recovered, begun }).await;
+        let done = self.guarded(&guard, &machine, &vm, repository, Start { resume, recovered, begun }).await;
         let leftovers = guard.undo().await;
         done.map(|report| BackupReport { leftovers, elapsed: begun.elapsed(), ..report })
     }
@@ -130,13 +157,15 @@ impl Backup {
     async fn guarded(
         &self,
         guard: &Guard,
-        details: &VmDetails,
+        machine: &Machine,
         vm: &VmId,
         repository: &Repository,
         start: Start,
     ) -> Result<BackupReport> {
         let steps = guard.steps();
-        let mut left_out = self.left_out(details);
+        let details = &machine.details;
+        self.admit(machine, repository)?;
+        let mut left_out = self.left_out(machine);
         if details.disks.len() == left_out.len() {
             return Err(refused(details, "none of its disks can be backed up", None));
         }
@@ -155,25 +184,30 @@ impl Backup {
         let mut point = steps.once(Step::BeginPoint, begin).await?;
 
         let resume = start.resume;
-        let snapshot = match &resume {
+        let (snapshot, fallbacks) = match &resume {
             Some(resume) => {
                 self.events.send(Event::Resumed { leftover: resume.leftover.clone() });
                 guard.lock(&resume.leftover.job).await?;
-                resume.snapshot.clone()
+                (Some(resume.snapshot.clone()), resume.fallbacks.clone())
             }
             None => {
                 let job = self.job(vm, repository, base.as_ref())?;
                 guard.begin(job.clone()).await?;
                 guard.lock(&job).await?;
-                guard.snapshot(&job, self.quiesce).await?
+                self.freeze(guard, &job, machine).await?
             }
         };
+        let snapshot = snapshot.as_ref();
         // Asked now and not before: while there is a snapshot no restore begins, so no mark is missed.
         let (base, restored) = steps.once(Step::ReadMarks, self.restored(repository, base)).await?;
-        let consistency = consistency(&snapshot, details);
+        let consistency = snapshot.map_or(Consistency::PoweredOff, |snapshot| consistency(snapshot, details));
         point.set_consistency(consistency);
-        self.store_config(steps, &mut point, &snapshot).await?;
-        let disks = self.disks(steps, details, &snapshot, &mut left_out).await?;
+        point.set_fallbacks(fallbacks.clone());
+        self.store_objects(steps, &mut point, machine, snapshot).await?;
+        let disks = match snapshot {
+            Some(snapshot) => self.disks(steps, details, snapshot, &mut left_out).await?,
+            None => template_disks(details, &left_out),
+        };
 
         let budget = Budget::new(self.memory);
         let connection = steps.take(Step::Connect, || disk::connect(self)).await?;
@@ -182,11 +216,11 @@ impl Backup {
             guard,
             resume: resume.as_ref(),
             connection: &connection,
-            snapshot: &snapshot.snapshot,
+            snapshot: snapshot.map(|snapshot| &snapshot.snapshot),
             disk,
             base: base.as_ref(),
             newest: newest.as_ref(),
-            host: start.host,
+            host: machine.host,
             restored: &restored,
             point: point.id(),
             writer: point.writer().clone(),
@@ -217,6 +251,9 @@ impl Backup {
         if self.cancel.is_stopping() {
             return Err(Error::Cancelled);
         }
+        if snapshot.is_none() {
+            self.confirm_template(steps, machine).await?;
+        }
         let (point, stored) = steps.once(Step::Commit, point.commit()).await?;
         // The point is there, whatever becomes of the journal.
         let record = Record::Committed { point: point.id().clone() };
@@ -229,12 +266,33 @@ impl Backup {
             disks: reports,
             left_out,
             consistency,
+            fallbacks,
             stored,
             recovered: start.recovered,
             resumed: resume.is_some(),
             leftovers: Vec::new(),
             elapsed: start.begun.elapsed(),
         })
+    }
+
+    /// Sees to it that the disks stand still: by a snapshot, or because the machine is a template.
+    async fn freeze(&self, guard: &Guard, job: &Job, machine: &Machine) -> Result<(Option<Snapshot>, Vec<Fallback>)> {
+        if machine.details.is_template {
+            self.confirm_template(guard.steps(), machine).await?;
+            return Ok((None, Vec::new()));
+        }
+        let (snapshot, fallbacks) = guard.snapshot(job, self.quiesce.chain(&machine.details)).await?;
+        Ok((Some(snapshot), fallbacks))
+    }
+
+    /// Checks that a template is one still and was not changed.
+    async fn confirm_template(&self, steps: &Steps, machine: &Machine) -> Result<()> {
+        let now = steps.take(Step::ConfirmTemplate, || self.read_machine()).await?;
+        if now.details.is_template && now.change_version == machine.change_version {
+            return Ok(());
+        }
+        let hint = "run the backup again when nobody works on it";
+        Err(refused(&machine.details, "it was changed or converted while it was read as a template", Some(hint)))
     }
 
     fn job(&self, vm: &VmId, repository: &Repository, base: Option<&RecoveryPoint>) -> Result<Job> {
@@ -253,25 +311,21 @@ impl Backup {
         })
     }
 
-    /// Returns the disks that are known before the snapshot to stay out of it.
-    fn left_out(&self, details: &VmDetails) -> Vec<LeftOut> {
-        let mut left_out = Vec::new();
-        for disk in &details.disks {
-            let why = if self.excluded.contains(&disk.key.0) {
-                Err("it was excluded by the caller".to_owned())
-            } else {
-                plan::eligible(disk)
-            };
-            if let Err(reason) = why {
-                self.events.send(Event::DiskLeftOut {
-                    disk: disk.key.0,
-                    label: disk.label.clone(),
-                    reason: reason.clone(),
-                });
-                left_out.push(plan::left_out(disk, reason));
-            }
+    /// Returns the disks that are known before the snapshot to stay out of it, and tells of them.
+    fn left_out(&self, machine: &Machine) -> Vec<LeftOut> {
+        let left_out = self.left_out_of(machine);
+        for LeftOut { key, label, reason } in &left_out {
+            self.events.send(Event::DiskLeftOut { disk: *key, label: label.clone(), reason: reason.clone() });
         }
         left_out
+    }
+
+    pub(super) fn left_out_of(&self, machine: &Machine) -> Vec<LeftOut> {
+        let why = |disk: &VirtualDiskInfo| match self.excluded.contains(&disk.key.0) {
+            true => Some(Condition::Excluded.what().trim_end_matches('.').to_owned()),
+            false => machine::obstacle(disk).map(|obstacle| obstacle.text()),
+        };
+        machine.details.disks.iter().filter_map(|disk| Some(plan::left_out(disk, why(disk)?))).collect()
     }
 
     pub(super) async fn find_base(
@@ -284,7 +338,7 @@ impl Backup {
     }
 
     /// Returns the point that incremental disks begin with.
-    async fn base(&self, repository: &Repository, vm: &VmId) -> Result<Option<RecoveryPoint>> {
+    pub(super) async fn base(&self, repository: &Repository, vm: &VmId) -> Result<Option<RecoveryPoint>> {
         match &self.since {
             Since::Nothing => Ok(None),
             Since::Latest => repository.latest(vm).await,
@@ -302,7 +356,7 @@ impl Backup {
     }
 
     /// Returns the disks that were restored since the base; without the base when that cannot be told.
-    async fn restored(
+    pub(super) async fn restored(
         &self,
         repository: &Repository,
         base: Option<RecoveryPoint>,
@@ -344,32 +398,24 @@ impl Backup {
         }
         Ok(disks)
     }
+}
 
-    /// Stores the machine's configuration as of the snapshot.
-    async fn store_config(&self, steps: &Steps, point: &mut PointWriter, snapshot: &Snapshot) -> Result<()> {
-        let wrong = || server::failed("reading the snapshot's configuration", self.vm.value());
-        let read = || async { self.vim.snapshot_config(&snapshot.snapshot).await.map_err(wrong()) };
-        let config = steps.take(Step::ReadConfig, read).await?;
-        let json = serde_json::to_vec_pretty(&config)
-            .map_err(|error| Error::invalid(format!("the configuration cannot be kept: {error}")))?;
-        steps.once(Step::StoreConfig, point.put_object(CONFIG_OBJECT, json.into())).await.map(drop)
+/// Returns by what a machine is known.
+fn identity(details: &VmDetails) -> Result<VmId> {
+    match &details.identity.instance_uuid {
+        Some(uuid) => VmId::parse(uuid),
+        None => Err(refused(details, Condition::NoIdentity.what(), Some(Condition::NoIdentity.advice()))),
     }
 }
 
-/// Checks that a machine can be backed up at all, and returns its identity.
-fn check(details: &VmDetails) -> Result<VmId> {
-    if details.is_template {
-        let hint = "convert it to a machine, or wait for a release that reads templates";
-        return Err(refused(details, "it is a template, of which no snapshot can be made", Some(hint)));
+/// Returns a template's disks that are to be read. There is no snapshot of which changes could be asked.
+fn template_disks(details: &VmDetails, left_out: &[LeftOut]) -> Vec<VirtualDiskInfo> {
+    let mut disks = details.disks.clone();
+    disks.retain(|disk| left_out.iter().all(|left| left.key != disk.key.0));
+    for disk in &mut disks {
+        disk.backing.change_id = None;
     }
-    if !details.connected {
-        let hint = "reconnect its host";
-        return Err(refused(details, "the server has no connection to it", Some(hint)));
-    }
-    match &details.identity.instance_uuid {
-        Some(uuid) => VmId::parse(uuid),
-        None => Err(refused(details, "it has no instanceUuid by which to know it again", None)),
-    }
+    disks
 }
 
 fn refused(details: &VmDetails, reason: &str, hint: Option<&str>) -> Error {

@@ -4,10 +4,15 @@
 //! lock against migration; wait until nothing is in the way of a snapshot; snapshot; read the disks, several at once;
 //! commit the recovery point; remove the snapshot; unlock; clear the journal. [`step`](crate::step) has it in full.
 
+mod condition;
 mod disk;
 mod flow;
 mod guard;
+mod machine;
+mod objects;
 mod plan;
+mod preflight;
+mod quiesce;
 mod report;
 mod resume;
 mod running;
@@ -17,6 +22,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use vsphere_vim::{MoRef, Vim, mo};
 
+use self::machine::Policies;
 use crate::{
     cancel::CancelToken,
     engine::Trust,
@@ -30,6 +36,11 @@ use crate::{
 };
 
 pub use self::{
+    condition::{Condition, Finding, Severity, Subject},
+    machine::{ChangeTracking, EncryptedMachines, VirtualTpms},
+    objects::{CONFIG_OBJECT, NVRAM_OBJECT, VMX_OBJECT, VSS_OBJECT},
+    preflight::{Estimate, EstimateBasis, Preflight, PreflightDisk},
+    quiesce::{GiveWay, Quiesce, QuiescePolicy, QuiesceStep, QuiesceWay},
     report::{BackupReport, DiskReport, Plan, PlannedDisk},
     running::RunningBackup,
 };
@@ -62,7 +73,8 @@ pub struct Backup {
     journal: Option<PathBuf>,
     since: Since,
     trust: Trust,
-    quiesce: Quiesce,
+    quiesce: QuiescePolicy,
+    policies: Policies,
     transports: String,
     snapshot_name: String,
     excluded: Vec<i32>,
@@ -93,26 +105,6 @@ pub enum Since {
     Nothing,
 }
 
-/// Whether the guest is asked to bring its data into order before the snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Quiesce {
-    /// No: the disks are as after a power cut.
-    #[default]
-    No,
-    /// Yes, and when that fails a snapshot without it is taken, with a warning.
-    Try,
-    /// Yes, and when that fails the backup fails.
-    Require,
-}
-
-impl From<bool> for Quiesce {
-    /// `true` is [`Quiesce::Try`].
-    fn from(yes: bool) -> Self {
-        if yes { Self::Try } else { Self::No }
-    }
-}
-
 impl Backup {
     /// Prepares a backup of a virtual machine.
     pub fn of(vim: &Vim, vm: MoRef<mo::VirtualMachine>) -> Self {
@@ -122,7 +114,8 @@ impl Backup {
             journal: None,
             since: Since::default(),
             trust: Trust::default(),
-            quiesce: Quiesce::default(),
+            quiesce: QuiescePolicy::default(),
+            policies: Policies::default(),
             transports: "nbdssl".into(),
             snapshot_name: "vsphere-backup".into(),
             excluded: Vec::new(),
@@ -162,10 +155,28 @@ impl Backup {
         self
     }
 
-    /// States whether the guest is quiesced: [`Quiesce::No`] by default. The recovery point
-    /// records what was achieved.
-    pub fn quiesce(mut self, quiesce: impl Into<Quiesce>) -> Self {
+    /// States whether and how the guest is quiesced: [`Quiesce::No`] by default. The recovery point records what was
+    /// achieved, and why it is not more.
+    pub fn quiesce(mut self, quiesce: impl Into<QuiescePolicy>) -> Self {
         self.quiesce = quiesce.into();
+        self
+    }
+
+    /// States what is done about machines that vSphere encrypts: by default they need an encrypted repository.
+    pub fn encrypted_machines(mut self, policy: EncryptedMachines) -> Self {
+        self.policies.encrypted = policy;
+        self
+    }
+
+    /// States what is done about machines with a virtual TPM: a warning, by default.
+    pub fn virtual_tpms(mut self, policy: VirtualTpms) -> Self {
+        self.policies.virtual_tpms = policy;
+        self
+    }
+
+    /// States what is done about change tracking: nothing, by default.
+    pub fn change_tracking(mut self, policy: ChangeTracking) -> Self {
+        self.policies.tracking = policy;
         self
     }
 
@@ -306,6 +317,22 @@ impl Backup {
         self.make_plan(repository).await
     }
 
+    /// Finds out what the backup would do, what it would not and why, without changing anything: of the machine, its
+    /// disks, datastores and host, of the account's privileges, and of what earlier jobs left.
+    ///
+    /// # Errors
+    /// [`Error::Server`](crate::Error::Server) when the machine cannot be read, [`Error::Storage`](crate::Error::Storage),
+    /// [`Error::Invalid`](crate::Error::Invalid). A machine that would be refused is a finding, no error.
+    ///
+    /// # Privileges
+    /// `System.Read` on the machine, its host and datastores; `System.View` for the privileges.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn preflight(&self, repository: &Repository) -> Result<Preflight> {
+        self.run_preflight(repository).await
+    }
+
     /// Undoes what an earlier job left on the server, and nothing else; returns it.
     ///
     /// # Errors
@@ -315,7 +342,7 @@ impl Backup {
     /// # Cancel safety
     /// When dropped, call it again.
     pub async fn clean_up(&self) -> Result<Option<Leftover>> {
-        let (_, _, _, guard) = self.open().await?;
+        let (_, _, guard) = self.open().await?;
         guard.recover().await
     }
 
@@ -334,6 +361,3 @@ impl Backup {
         reaper.reap(&self.vim, &scan.found).await
     }
 }
-
-/// The name under which a point keeps the machine's configuration (`ConfigInfo` as JSON).
-pub const CONFIG_OBJECT: &str = "config.json";

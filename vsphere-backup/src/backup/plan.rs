@@ -1,12 +1,9 @@
 //! What is backed up and how, decided from plain facts: no server, no repository is asked here.
 
 use vsphere_cbt::{ChangeId, Continuity, Growth};
-use vsphere_vim::{
-    VirtualDiskInfo,
-    device::{BackingKind, SnapshotObstacle},
-};
+use vsphere_vim::VirtualDiskInfo;
 
-use crate::repository::{DiskRecord, LeftOut};
+use crate::repository::{BackupMode, DiskRecord, LeftOut};
 
 /// How a disk will be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,29 +26,16 @@ impl Decision {
     pub(super) fn full(reason: impl Into<String>) -> Self {
         Self::Full { reason: reason.into() }
     }
-}
 
-/// Tells whether a disk can be backed up from a snapshot, and if not why.
-pub(super) fn eligible(disk: &VirtualDiskInfo) -> Result<(), String> {
-    if let Some(obstacle) = disk.snapshot_obstacle() {
-        let advice = match obstacle {
-            SnapshotObstacle::Independent => {
-                "; change its mode to dependent while the machine is off, or back it up in the guest"
+    /// Says how the disk will be read, and why.
+    pub(super) fn told(self) -> (BackupMode, String) {
+        match self {
+            Self::Full { reason } => (BackupMode::Full, reason),
+            Self::Incremental { since, .. } => {
+                (BackupMode::Incremental, format!("changes since {} are known", since.as_str()))
             }
-            _ => "; back it up in the guest or on the storage",
-        };
-        return Err(format!("{obstacle}{advice}"));
+        }
     }
-    if disk.capacity == 0 {
-        return Err("the server does not say how large it is".into());
-    }
-    if disk.backing.file_name.as_ref().is_none_or(String::is_empty) {
-        return Err("it has no file that could be opened".into());
-    }
-    if let BackingKind::Other(kind) = &disk.backing.kind {
-        return Err(format!("its backing {kind} is not known to this release"));
-    }
-    Ok(())
 }
 
 pub(super) fn left_out(disk: &VirtualDiskInfo, reason: impl Into<String>) -> LeftOut {
@@ -117,7 +101,7 @@ mod tests {
     use vsphere_vim::types::{Poly, VirtualDevice, VirtualDisk, VirtualDiskFlatVer2BackingInfo};
 
     use super::*;
-    use crate::repository::{BackupMode, TreeRoot};
+    use crate::repository::TreeRoot;
 
     fn disk(change: impl FnOnce(&mut VirtualDisk, &mut VirtualDiskFlatVer2BackingInfo)) -> VirtualDiskInfo {
         let mut backing = VirtualDiskFlatVer2BackingInfo {
@@ -200,14 +184,5 @@ mod tests {
         let grown = disk(|disk, _| disk.capacity_in_kb = 2 << 20);
         let decision = decide(&grown, Some(&base(|_| {})), false);
         assert!(matches!(decision, Decision::Incremental { warning: Some(_), .. }));
-    }
-
-    #[test]
-    fn disks_that_snapshots_leave_out_are_refused_with_advice() {
-        assert_eq!(eligible(&disk(|_, _| {})), Ok(()));
-        let independent = disk(|_, backing| backing.disk_mode = "independent_persistent".into());
-        assert!(eligible(&independent).unwrap_err().contains("dependent"));
-        let empty = disk(|disk, _| disk.capacity_in_kb = 0);
-        assert!(eligible(&empty).is_err());
     }
 }

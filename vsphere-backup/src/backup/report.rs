@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     journal::Leftover,
-    repository::{BackupMode, Consistency, DiskBytes, LeftOut, PointId, RecoveryPoint, VmId, WriterTotals},
+    repository::{BackupMode, Consistency, DiskBytes, Fallback, LeftOut, PointId, RecoveryPoint, VmId, WriterTotals},
 };
 
 /// What a backup would do, as things are now.
@@ -49,6 +49,8 @@ pub struct BackupReport {
     pub left_out: Vec<LeftOut>,
     /// In which state the guest's data is.
     pub consistency: Consistency,
+    /// The ways to quiesce the guest that were given up before that, and why.
+    pub fallbacks: Vec<Fallback>,
     /// What the repository's storage was given.
     pub stored: WriterTotals,
     /// What an earlier job had left on the server and this one undid.

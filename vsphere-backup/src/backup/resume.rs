@@ -11,16 +11,18 @@ use vsphere_vim::{VirtualDiskInfo, vm::Snapshot};
 use crate::{
     engine::Checkpoint,
     journal::{Leftover, SnapshotState, StoredDisk},
-    repository::{BackupMode, Repository, RepositoryId, VmId, now},
+    repository::{BackupMode, Fallback, Repository, RepositoryId, VmId, now},
 };
 
-use super::{Backup, Quiesce, guard::Guard, plan::Decision};
+use super::{Backup, guard::Guard, machine::Machine, plan::Decision};
 
 /// An interrupted job that goes on.
 #[derive(Clone, Debug)]
 pub(super) struct Resume {
     pub(super) leftover: Leftover,
     pub(super) snapshot: Snapshot,
+    /// The ways to quiesce the guest that the snapshot falls short of, and why.
+    pub(super) fallbacks: Vec<Fallback>,
 }
 
 /// A backup as it would be now, to be compared with the one that was interrupted.
@@ -35,7 +37,13 @@ struct Now {
 impl Backup {
     /// Returns the interrupted job that this one is to go on with, if there is one. An error here is met again, and
     /// told, when that job is undone instead.
-    pub(super) async fn resumable(&self, guard: &Guard, repository: &Repository, vm: &VmId) -> Option<Resume> {
+    pub(super) async fn resumable(
+        &self,
+        guard: &Guard,
+        machine: &Machine,
+        repository: &Repository,
+        vm: &VmId,
+    ) -> Option<Resume> {
         let leftover = guard.leftover().filter(|leftover| !leftover.is_clean())?;
         let refuse = |why: &dyn fmt::Display| {
             tracing::info!(job = leftover.job.id, %why, "an interrupted backup is not resumed");
@@ -53,10 +61,16 @@ impl Backup {
             return refuse(&"it read the changes since another point");
         }
         match guard.find_snapshot(&leftover).await {
-            Ok(Some(snapshot)) if snapshot.quiesced || self.quiesce != Quiesce::Require => {
-                Some(Resume { leftover, snapshot })
+            Ok(Some(snapshot)) => {
+                let chain = self.quiesce.chain(&machine.details);
+                match chain.accept(0, &snapshot) {
+                    Ok(short) => {
+                        let fallbacks = [chain.skipped, short].concat();
+                        Some(Resume { leftover, snapshot, fallbacks })
+                    }
+                    Err(why) => refuse(&why),
+                }
             }
-            Ok(Some(_)) => refuse(&"its snapshot is not quiesced"),
             Ok(None) => refuse(&"its snapshot is gone"),
             Err(error) => refuse(&error),
         }

@@ -33,6 +33,9 @@ pub struct Manifest {
     pub committed: u64,
     /// In which state the guest's data is.
     pub consistency: Consistency,
+    /// The ways to quiesce the guest that were given up before that, and why.
+    #[serde(default)]
+    pub fallbacks: Vec<Fallback>,
     /// The point whose indexes the incremental disks began with.
     #[serde(default)]
     pub parent: Option<PointId>,
@@ -44,6 +47,9 @@ pub struct Manifest {
     /// Small objects, by name: `config.json`, ...
     #[serde(default)]
     pub objects: BTreeMap<String, MetaId>,
+    /// Small objects that the machine has and this point has not, by name, and why.
+    #[serde(default)]
+    pub objects_left_out: BTreeMap<String, String>,
     /// The program that wrote it.
     #[serde(default)]
     pub software: String,
@@ -76,6 +82,16 @@ pub enum Consistency {
     Application,
     /// The machine was off.
     PoweredOff,
+}
+
+/// A way to quiesce the guest that was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fallback {
+    /// Its name: `vss`, `quiesce`.
+    pub way: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// One disk of a point.
@@ -179,10 +195,12 @@ impl Manifest {
             created,
             committed: created,
             consistency,
+            fallbacks: Vec::new(),
             parent: None,
             disks: Vec::new(),
             left_out: Vec::new(),
             objects: BTreeMap::new(),
+            objects_left_out: BTreeMap::new(),
             software: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).into(),
         }
     }

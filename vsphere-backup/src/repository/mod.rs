@@ -91,7 +91,7 @@ pub use self::{
     gc::{GcLimits, GcOptions, GcReport, Tally},
     hold::Hold,
     id::{ChunkId, MetaId, PackId, PageId, PointId, RecipientKey, RepositoryId, SegmentId, SlotId, VmId},
-    manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, LeftOut, Manifest, VmRecord},
+    manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, Fallback, LeftOut, Manifest, VmRecord},
     pin::Pin,
     point::{PointWriter, RecoveryPoint},
     prune::{Fate, PruneReport, PrunedPoint},

@@ -13,7 +13,7 @@ use super::{
     fence,
     id::{MetaId, PointId},
     lease::Lease,
-    manifest::{Consistency, DiskRecord, LeftOut, Manifest, VmRecord},
+    manifest::{Consistency, DiskRecord, Fallback, LeftOut, Manifest, VmRecord},
     now,
     object::is_taken,
     reader::DiskReader,
@@ -152,6 +152,11 @@ impl PointWriter {
         self.manifest.consistency = consistency;
     }
 
+    /// States which ways to quiesce the guest were given up, and why.
+    pub fn set_fallbacks(&mut self, fallbacks: Vec<Fallback>) {
+        self.manifest.fallbacks = fallbacks;
+    }
+
     /// States which point the incremental disks began with.
     pub fn set_parent(&mut self, parent: Option<PointId>) {
         self.manifest.parent = parent;
@@ -185,6 +190,11 @@ impl PointWriter {
         let id = self.writer.repository().put_meta(body).await?;
         self.manifest.objects.insert(name.into(), id);
         Ok(id)
+    }
+
+    /// Names a small object that is not in this point.
+    pub fn leave_out_object(&mut self, name: &str, reason: impl Into<String>) {
+        self.manifest.objects_left_out.insert(name.into(), reason.into());
     }
 
     /// Returns the names of the small objects so far.

@@ -144,6 +144,8 @@ steps! {
     RecordProgress: Journal;
     /// Closes a disk.
     CloseDisk: Disk;
+    /// Asks whether a template, of which there is no snapshot, is one and as it was.
+    ConfirmTemplate: Server;
     /// Makes the recovery point visible, with the change ids in it.
     Commit: Repository;
     /// Writes down that the point is visible.

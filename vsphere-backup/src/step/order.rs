@@ -27,6 +27,8 @@ pub enum State {
     SnapshotIntended,
     /// The snapshot exists and the journal names it.
     SnapshotMade,
+    /// The machine is a template: its disks are as they are, and there is no snapshot of the job.
+    Still,
     /// Disks are read.
     Reading,
     /// The point is visible.
@@ -45,6 +47,7 @@ impl State {
         Self::Settled,
         Self::SnapshotIntended,
         Self::SnapshotMade,
+        Self::Still,
         Self::Reading,
         Self::Committed,
         Self::Unlocked,
@@ -77,7 +80,7 @@ impl State {
         match self {
             Self::Idle => &[],
             Self::Begun => &[ClearJournal],
-            Self::LockIntended | Self::Placed | Self::Settled => &[Unlock, RecordUnlock, ClearJournal],
+            Self::LockIntended | Self::Placed | Self::Settled | Self::Still => &[Unlock, RecordUnlock, ClearJournal],
             Self::SnapshotIntended => ALL,
             // Its task has ended.
             Self::SnapshotMade | Self::Reading | Self::Committed => ALL.split_at(1).1,
@@ -134,6 +137,13 @@ const TABLE: &[(State, &[Step], State)] = {
         (SnapshotMade, &[FindBase, BeginPoint, RecordLock, Lock, Unlock, RecordUnlock], SnapshotMade),
         (SnapshotMade, &[Connect], Reading),
         (SnapshotMade, &[RecordRemoval], Placed),
+        // A template has no snapshot: it is asked before and after whether its disks stood still.
+        (Placed, &[ConfirmTemplate], Still),
+        (Still, &[ReadMarks, ReadConfig, StoreConfig], Still),
+        (Still, &[Connect], Reading),
+        (Still, &[Unlock], Unlocked),
+        (Still, &[ClearJournal], Idle),
+        (Reading, &[ConfirmTemplate], Reading),
         (Reading, &[OpenDisk, CheckParent, AskAllocated, AskChanges, ReadDisk, CloseDisk], Reading),
         (Reading, &[Flush, RecordProgress, FindSnapshot, RemoveSnapshot], Reading),
         (Reading, &[Unlock, RecordUnlock], Reading),

@@ -9,6 +9,7 @@ mod faults;
 mod gate;
 mod gc;
 mod keys;
+mod machine;
 mod memory;
 mod prune;
 mod reaper;

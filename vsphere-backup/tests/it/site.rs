@@ -8,7 +8,7 @@ use vsphere_backup::{
     journal::Journal,
     repository::{CreateOptions, RecoveryPoint, Repository, VmId},
 };
-use vsphere_sim::{DiskSpec, Simulator, VmSpec};
+use vsphere_sim::{DiskSpec, Simulator, SimulatorBuilder, VmSpec};
 use vsphere_vim::{Credentials, MoRef, Thumbprint, Vim, mo};
 
 use crate::world::{CHUNK, KIB, MIB, noise};
@@ -55,7 +55,12 @@ impl Site {
     /// One machine `web` with these disks, tracked.
     pub(crate) async fn with(disks: impl IntoIterator<Item = DiskSpec>) -> Self {
         let vm = disks.into_iter().fold(VmSpec::new("web"), VmSpec::disk).change_tracking(true);
-        let sim = Simulator::builder().vm(vm).start().await.unwrap();
+        Self::of(Simulator::builder().vm(vm)).await
+    }
+
+    /// Such machines; the tests are about the one that is named `web`.
+    pub(crate) async fn of(simulator: SimulatorBuilder) -> Self {
+        let sim = simulator.start().await.unwrap();
         let vim = login(&sim).connect().await;
         let folder = tempfile::tempdir().unwrap();
         let options = CreateOptions::default().chunk_size(CHUNK as u32);

@@ -1,54 +1,86 @@
 //! Making the snapshot, once.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use vsphere_vim::{CreateSnapshotOptions, MoRef, mo, vm::Snapshot, vm::SnapshotTree};
+use vsphere_vim::{MoRef, mo, vm::Snapshot, vm::SnapshotTree};
 
 use crate::{
-    error::{Error, Result, in_one_line},
+    error::{Error, Result},
     event::Event,
     journal::{Job, Leftover, Record, SnapshotState},
+    repository::Fallback,
     server::failed,
     step::Step,
 };
 
-use super::{super::Quiesce, Guard};
+use super::{
+    super::quiesce::{Chain, QuiesceStep, took_too_long},
+    Guard,
+};
 
 impl Guard {
-    /// Takes the snapshot and returns what the server says of it.
+    /// Takes the snapshot in the first way of a chain that succeeds; returns what the server says of it, and why other
+    /// ways were given up.
     ///
     /// # Errors
-    /// [`Error::Refused`] when something stays in the way, [`Error::Server`], [`Error::Cancelled`].
-    pub(in crate::backup) async fn snapshot(&self, job: &Job, quiesce: Quiesce) -> Result<Snapshot> {
-        let first = self.create(job, quiesce != Quiesce::No).await;
-        let snapshot = match first {
-            Err(error) if quiesce == Quiesce::Try && is_about_quiescing(&error) => {
-                let why = in_one_line(&error);
-                self.events.warn(format!("the guest could not be quiesced, its state is as after a power cut: {why}"));
-                // The failed one may have left something.
-                self.remove_snapshot().await?;
-                self.create(job, false).await?
+    /// [`Error::Refused`] when something stays in the way or the guest's state is not good enough, [`Error::Server`],
+    /// [`Error::Cancelled`].
+    pub(in crate::backup) async fn snapshot(&self, job: &Job, chain: Chain<'_>) -> Result<(Snapshot, Vec<Fallback>)> {
+        let refused =
+            |reason: String| Error::Refused { vm: self.name.clone(), reason, hint: Some(QUIESCE_HINT.into()) };
+        if let Some(reason) = chain.impossible() {
+            return Err(refused(reason));
+        }
+        let mut fallbacks = chain.skipped.clone();
+        for (at, step) in chain.steps.iter().enumerate() {
+            let error = match self.create(job, step).await {
+                Ok(snapshot) => {
+                    let found = self.made(&snapshot).await?;
+                    fallbacks.extend(chain.accept(at, &found).map_err(refused)?);
+                    self.tell(&fallbacks);
+                    return Ok((found, fallbacks));
+                }
+                Err(error) => error,
+            };
+            match step.gives_way(&error) {
+                Some(reason) if at + 1 < chain.steps.len() => fallbacks.push(step.given_up(reason)),
+                _ => return Err(error),
             }
-            other => other?,
-        };
+            // The failed one may have left something, or be on its way still.
+            self.remove_snapshot().await?;
+        }
+        Err(refused("no way to make a snapshot is left".into()))
+    }
+
+    /// Writes down and finds the snapshot that was made.
+    async fn made(&self, snapshot: &MoRef<mo::VirtualMachineSnapshot>) -> Result<Snapshot> {
         let id = snapshot.value().to_owned();
         self.record(Step::RecordSnapshotId, Record::SnapshotCreated { snapshot: id.clone() }).await?;
         self.events.send(Event::SnapshotCreated { snapshot: id });
         let tree = self.steps.take(Step::FindSnapshot, || self.snapshots()).await?;
-        tree.get(&snapshot).cloned().ok_or_else(|| Error::Refused {
+        tree.get(snapshot).cloned().ok_or_else(|| Error::Refused {
             vm: self.name.clone(),
             reason: format!("{snapshot} was created and is not among the machine's snapshots"),
             hint: None,
         })
     }
 
+    fn tell(&self, fallbacks: &[Fallback]) {
+        for Fallback { way, reason } in fallbacks {
+            self.events.warn(format!("the guest could not be quiesced by {way:?}: {reason}"));
+        }
+    }
+
     /// Makes one snapshot. After a failure that may have made it all the same, it is looked for before another try.
-    async fn create(&self, job: &Job, quiesce: bool) -> Result<MoRef<mo::VirtualMachineSnapshot>> {
+    async fn create(&self, job: &Job, how: &QuiesceStep) -> Result<MoRef<mo::VirtualMachineSnapshot>> {
         self.settle().await?;
         self.record(Step::RecordSnapshot, Record::SnapshotIntent).await?;
         let mut attempt = 1;
         loop {
-            let error = match self.try_create(job, quiesce).await {
+            let error = match self.try_create(job, how).await {
                 Err(error) if error.is_retryable() => error,
                 other => return other,
             };
@@ -64,14 +96,28 @@ impl Guard {
         }
     }
 
-    async fn try_create(&self, job: &Job, quiesce: bool) -> Result<MoRef<mo::VirtualMachineSnapshot>> {
+    async fn try_create(&self, job: &Job, how: &QuiesceStep) -> Result<MoRef<mo::VirtualMachineSnapshot>> {
         let wrong = || failed("the snapshot", &self.name);
-        let options = CreateSnapshotOptions::new(&job.snapshot_name).description(&job.marker).quiesce(quiesce);
+        let options = how.options(&job.snapshot_name, &job.marker);
         let begin = async { self.vim.create_snapshot_task(&self.vm, options).await.map_err(wrong()) };
         let task = self.steps.once(Step::CreateSnapshot, begin).await?;
         let done = async {
-            let done = self.vim.wait(&task).cancel_on(self.cancel.stopping()).await.map_err(wrong())?;
-            done.result().map_err(wrong())
+            let limit = how.limit_of_snapshot();
+            let late = AtomicBool::new(false);
+            let stop = async {
+                tokio::select! {
+                    () = self.cancel.stopping() => {}
+                    () = tokio::time::sleep(limit) => late.store(true, Ordering::Relaxed),
+                }
+            };
+            match self.vim.wait(&task).cancel_on(stop).await {
+                Ok(done) => done.result().map_err(wrong()),
+                // Whether or not the server confirms that: what it may make all the same is looked for and removed.
+                Err(vsphere_vim::Error::Cancelled { .. }) if late.load(Ordering::Relaxed) => {
+                    Err(took_too_long("the snapshot", &self.name, limit))
+                }
+                Err(error) => Err(wrong()(error)),
+            }
         };
         self.steps.once(Step::AwaitSnapshot, done).await
     }
@@ -97,13 +143,7 @@ pub(super) fn is_of(found: &Snapshot, leftover: &Leftover) -> bool {
     found.description.contains(&leftover.job.marker) || (known && found.name == leftover.job.snapshot_name)
 }
 
-/// Tells whether a snapshot without quiescing may succeed where this one failed: the server itself refused it, and not
-/// for something that passes.
-fn is_about_quiescing(error: &Error) -> bool {
-    let Error::Server { source, .. } = error else { return false };
-    let inner = source.inner().downcast_ref::<vsphere_vim::Error>();
-    !source.retryable && inner.is_some_and(|error| error.server_fault().is_some())
-}
-
 /// A quiesced snapshot of a busy machine may take many minutes.
 pub(super) const SNAPSHOT_LIMIT: Duration = Duration::from_secs(1800);
+
+const QUIESCE_HINT: &str = "see to VMware Tools in the guest, or allow a snapshot that is as after a power cut";

@@ -7,7 +7,7 @@ use crate::{
     event::Event,
     journal::{Journal, Leftover, Record, SnapshotState},
     server::{failed, server_name},
-    step::Step,
+    step::{State, Step},
 };
 
 use super::{
@@ -73,6 +73,10 @@ impl Guard {
     pub(super) async fn remove_snapshot(&self) -> Result<bool> {
         let Some(leftover) = self.leftover() else { return Ok(false) };
         if leftover.snapshot == SnapshotState::Absent {
+            // Of a template there never was one: reading ends here.
+            if matches!(self.steps.state(), State::Reading | State::Committed) {
+                self.record(Step::RecordRemoval, Record::SnapshotRemoved).await?;
+            }
             return Ok(false);
         }
         if leftover.snapshot == SnapshotState::Possible {
