@@ -6,7 +6,7 @@ use vsphere_vim_types::{VirtualMachineConfigInfo, VirtualMachineConfigSpec};
 
 use super::{
     devices, fields,
-    network::{NetworkRule, NetworkSource, NetworkTarget},
+    network::{self, NetworkRule, NetworkSource, NetworkTarget},
     note::{ConversionNote, Notes, Severity},
     options::{
         BootOrder, DiskNames, DiskTarget, HostDevices, Identity, MacAddresses, Options, Provisioning, RawMappings, Tpm,
@@ -116,6 +116,18 @@ impl<'a> ConfigConversion<'a> {
     pub fn start_disconnected(mut self, disconnected: bool) -> Self {
         self.options.start_disconnected = disconnected;
         self
+    }
+
+    /// Adapters that no [network rule](Self::network) is about start disconnected: what they were plugged into may not
+    /// exist here, or may be another network of the same name.
+    pub fn disconnect_unmapped(mut self, disconnect: bool) -> Self {
+        self.options.disconnect_unmapped = disconnect;
+        self
+    }
+
+    /// The adapters that no [network rule](Self::network) is about, by their keys in the old machine.
+    pub fn unmapped_adapters(&self) -> Vec<DeviceKey> {
+        network::unmapped(&self.info.hardware.device, &self.options)
     }
 
     /// What becomes of MAC addresses.

@@ -122,19 +122,32 @@ impl Vim {
     }
 }
 
-/// Plugs an adapter in where it belongs on the new machine.
-pub(super) fn adapter(device: &mut Poly<VirtualDevice>, old: DeviceKey, options: &Options, notes: &mut Notes) {
+/// The adapters that no rule is about.
+pub(super) fn unmapped(devices: &[Poly<VirtualDevice>], options: &Options) -> Vec<DeviceKey> {
+    let adapters = devices.iter().filter(|device| device.downcast_ref::<VirtualEthernetCard>().is_some());
+    let keyed = adapters.map(|device| (DeviceKey(device.key), device));
+    keyed.filter(|(key, device)| rule_for(device, *key, options).is_none()).map(|(key, _)| key).collect()
+}
+
+/// The first rule that is about an adapter.
+fn rule_for<'a>(device: &Poly<VirtualDevice>, old: DeviceKey, options: &'a Options) -> Option<&'a NetworkRule> {
     let names = device.backing.as_ref().map(names_of).unwrap_or_default();
     let matches = |from: &NetworkSource| match from {
         NetworkSource::Adapter(key) => *key == old,
         NetworkSource::Network(name) => names.contains(name),
         NetworkSource::Any => true,
     };
-    match options.networks.iter().find(|rule| matches(&rule.from)) {
+    options.networks.iter().find(|rule| matches(&rule.from))
+}
+
+/// Plugs an adapter in where it belongs on the new machine.
+pub(super) fn adapter(device: &mut Poly<VirtualDevice>, old: DeviceKey, options: &Options, notes: &mut Notes) {
+    let rule = rule_for(device, old, options);
+    match rule {
         Some(rule) => device.backing = Some(rule.to.backing()),
         None => unplug_from_server(device, notes),
     }
-    if options.start_disconnected {
+    if options.start_disconnected || (options.disconnect_unmapped && rule.is_none()) {
         // Without a word on it a server plugs an adapter in.
         let connectable = device
             .connectable

@@ -138,6 +138,7 @@ pub(super) struct Options {
     pub(super) macs: MacAddresses,
     pub(super) networks: Vec<NetworkRule>,
     pub(super) start_disconnected: bool,
+    pub(super) disconnect_unmapped: bool,
     pub(super) video_card: VideoCard,
     pub(super) tpm: Tpm,
     pub(super) host_devices: HostDevices,
