@@ -29,7 +29,8 @@ pub(super) struct FileFacts {
 pub(super) fn compose(spec: &OvfSpec, facts: &[FileFacts]) -> Result<Vec<u8>> {
     spec.check()?;
     let networks = spec.networks.iter().flat_map(|network| [&network.network, &network.adapter]);
-    let names = [&spec.name, &spec.os.1, &spec.hardware].into_iter().chain(networks);
+    let settings = spec.settings.iter().flat_map(|(key, value)| [key, value]);
+    let names = [&spec.name, &spec.os.1, &spec.hardware].into_iter().chain(networks).chain(settings);
     // Lines in notes are welcome; in attributes, they would come back as blanks.
     let texts = names.map(|name| (name, false)).chain(spec.annotation.iter().map(|text| (text, true)));
     for (text, has_lines) in texts {
@@ -184,6 +185,9 @@ impl Document {
                 ("ResourceSubType", &network.adapter),
                 ("ResourceType", &resource::ETHERNET.to_string()),
             ])?;
+        }
+        for (key, value) in &spec.settings {
+            self.empty("vmw:Config", &[("ovf:required", "false"), ("vmw:key", key), ("vmw:value", value)])?;
         }
         Ok(())
     }
