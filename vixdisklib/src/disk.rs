@@ -12,7 +12,7 @@ use crate::{
     info::DiskInfo,
     mode::TransportMode,
     open::Access,
-    transport::{DiskHandle, SharedHandle, close},
+    transport::{DiskHandle, SharedHandle, close, image::blocking_image},
 };
 
 /// An open virtual disk. All offsets and lengths are bytes.
@@ -288,6 +288,15 @@ impl Disk {
     pub async fn close(self) -> Result<()> {
         let Self { handle, .. } = self;
         close(handle).await
+    }
+
+    /// The disk as the crate `vmdk` takes images, for its exports and packages: blocking and for reading. For threads
+    /// that may block, such as those of `spawn_blocking`; never for a task. It keeps the disk open.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn image(&self) -> Arc<dyn vmdk::Image> {
+        blocking_image(self.shared_handle(), &self.path, tokio::runtime::Handle::current())
     }
 
     /// Counts something that is under way, unless somebody waits for all that is.

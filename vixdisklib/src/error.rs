@@ -242,6 +242,17 @@ pub enum Error {
         source: Box<vixdisklib_sys::load::Error>,
     },
 
+    /// A disk of the caller's own failed ([`Disk::from_backend`](crate::Disk::from_backend)).
+    #[error("{operation} {path} failed")]
+    Backend {
+        /// What was being done, in the form `reading`.
+        operation: &'static str,
+        /// The disk.
+        path: String,
+        /// Why.
+        source: crate::BackendError,
+    },
+
     /// The runtime ended while a file operation was under way.
     #[error("{operation} {path} was cut off: the runtime is shutting down or the work panicked")]
     CutOff {
@@ -320,6 +331,7 @@ impl Error {
             | Self::Unaligned { .. }
             | Self::ReadOnly { .. }
             | Self::Unfinished { .. }
+            | Self::Backend { .. }
             | Self::CutOff { .. } => false,
         }
     }
@@ -355,7 +367,9 @@ impl Error {
             Self::Serve { .. } => return None,
             #[cfg(all(feature = "vddk", unix))]
             Self::Vddk { source, .. } => return source.hint().map(str::to_owned),
-            Self::WrongPath { .. } | Self::OutOfRange { .. } | Self::CutOff { .. } => return None,
+            Self::WrongPath { .. } | Self::OutOfRange { .. } | Self::Backend { .. } | Self::CutOff { .. } => {
+                return None;
+            }
         };
         Some(text.to_owned())
     }

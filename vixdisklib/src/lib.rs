@@ -86,6 +86,7 @@
 //! - [`Connection`], [`ConnectionOptions`]: where disks come from
 //! - [`Disk`], [`DiskInfo`], [`Allocation`]: positioned reads and writes, in bytes
 //! - [`TransportMode`], [`TransportList`]: the names above
+//! - [`DiskBackend`]: something of the caller's own as a [`Disk`]
 //! - `blocking` (feature `blocking`): the same for callers without async
 //! - [`CreateSpec`], [`DiskKind`], [`clone_disk`], [`rename`]: disks as a whole
 //! - [`access`]: a VM that must not move while it is read
@@ -101,6 +102,7 @@
 pub mod access;
 mod allocation;
 mod attach;
+mod backend;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod clone;
@@ -129,6 +131,7 @@ pub use vsphere_nfc::CompressionWish;
 
 pub use self::{
     allocation::{Allocation, AllocationBasis, Holes},
+    backend::{BackendError, BackendFuture, DiskBackend},
     clone::{CloneOptions, clone_disk},
     connection::Connection,
     create::{CreateSpec, DiskKind},

@@ -21,10 +21,12 @@ pub enum TransportMode {
     San,
     /// This machine is a VM, and the disk is attached to it.
     HotAdd,
+    /// None of the transports: a disk of the caller's own ([`Disk::from_backend`](crate::Disk::from_backend)).
+    Custom,
 }
 
 impl TransportMode {
-    /// All known modes.
+    /// All modes that can stand in a list.
     pub const ALL: [Self; 6] = [Self::File, Self::Nbd, Self::NbdSsl, Self::Https, Self::San, Self::HotAdd];
 
     /// The modes that this version can use.
@@ -40,6 +42,7 @@ impl TransportMode {
             Self::Https => "https",
             Self::San => "san",
             Self::HotAdd => "hotadd",
+            Self::Custom => "custom",
         }
     }
 
@@ -47,6 +50,7 @@ impl TransportMode {
     pub(crate) fn not_offered(self) -> Option<&'static str> {
         match self {
             Self::File | Self::Nbd | Self::NbdSsl | Self::Https => None,
+            Self::Custom => Some("it is no transport"),
             Self::San | Self::HotAdd => {
                 Some("it needs VMware's own disk library: feature `vddk` and ConnectionOptions::vddk")
             }

@@ -160,7 +160,7 @@ impl BlockDevice for Disk {
     }
 
     fn zeroes_fast(&self) -> bool {
-        self.transport() == TransportMode::File
+        matches!(self.transport(), TransportMode::File | TransportMode::Custom)
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, DeviceError> {

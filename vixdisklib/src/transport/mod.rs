@@ -5,7 +5,7 @@
 
 mod file;
 pub(crate) mod https;
-mod image;
+pub(crate) mod image;
 mod nfc;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -81,7 +81,7 @@ pub(crate) fn make(
         TransportMode::NbdSsl => nfc(Channel::Tls),
         TransportMode::Nbd => nfc(Channel::Clear),
         TransportMode::Https => Ok(Box::new(HttpsTransport::new(machine()?, options.https.clone(), governor))),
-        TransportMode::San | TransportMode::HotAdd => Err("it is not offered"),
+        TransportMode::San | TransportMode::HotAdd | TransportMode::Custom => Err("it is not offered"),
     }
 }
 

@@ -136,7 +136,7 @@ impl Choice {
         match mode {
             TransportMode::San | TransportMode::HotAdd => true,
             TransportMode::File | TransportMode::Nbd | TransportMode::NbdSsl => self.used_for == VddkUse::Everything,
-            TransportMode::Https => false,
+            TransportMode::Https | TransportMode::Custom => false,
         }
     }
 }
