@@ -92,6 +92,24 @@ impl CancelToken {
         self.is_at(GRACEFUL)
     }
 
+    /// Runs work that has to undo what it did, with a token of its own: when the caller drops the future, the work is
+    /// cancelled and goes on in the background, on the runtime, until it has ended. The caller's token, which may be
+    /// shared with other jobs, stays as it is.
+    ///
+    /// # Errors
+    /// What `work` returns; [`Error::WriterStopped`] when it panicked.
+    pub(crate) async fn outlive<T, W>(&self, work: impl FnOnce(Self) -> W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
+        let token = self.child();
+        let mut caller = CancelOnDrop { token: token.clone(), armed: true };
+        let done = tokio::spawn(work(token)).await;
+        caller.armed = false;
+        done.unwrap_or_else(|error| Err(Error::WriterStopped { reason: format!("the job ended: {error}") }))
+    }
+
     /// Waits until the token is cancelled.
     ///
     /// # Cancel safety
@@ -146,6 +164,20 @@ impl CancelToken {
             biased;
             () = self.cancelled() => Err(Error::Cancelled),
             done = work => done,
+        }
+    }
+}
+
+/// Cancels work whose caller went away.
+struct CancelOnDrop {
+    token: CancelToken,
+    armed: bool,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            self.token.cancel();
         }
     }
 }

@@ -99,6 +99,20 @@ pub enum Event {
         /// The point.
         point: PointId,
     },
+    /// A new machine exists; its disks are still empty.
+    MachineCreated {
+        /// Its managed object id.
+        machine: String,
+    },
+    /// A machine that a restore began to make is destroyed again.
+    MachineDestroyed {
+        /// Its managed object id.
+        machine: String,
+    },
+    /// A machine was powered off for a restore.
+    PoweredOff,
+    /// A machine is powered on.
+    PoweredOn,
     /// The snapshot is removed.
     SnapshotRemoved,
     /// The machine may migrate again.

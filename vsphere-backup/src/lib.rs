@@ -21,7 +21,8 @@
 //! # Modules
 //! - [`Backup`]: plan, journal, lock, snapshot, read, commit, undo
 //! - [`Backup::preflight`]: what a backup would do and what not, by the table of [`Condition`]s
-//! - [`Restore`]: in place or into files; [`RecoveryPoint::verify`](repository::RecoveryPoint::verify)
+//! - [`Restore`]: in place, as a new machine, or into files; [`RecoveryPoint::verify`](repository::RecoveryPoint::verify)
+//! - [`instant`]: a disk of a recovery point as a disk at once, read-only or copy-on-write
 //! - [`repository`]: recovery points that share chunks; the format is in `FORMAT.md`. [`repository::keys`]: encryption
 //! - [`engine`]: one disk in and out, over the traits [`DiskSource`](engine::DiskSource) and
 //!   [`DiskTarget`](engine::DiskTarget)
@@ -29,6 +30,7 @@
 //! - [`reaper`]: what dead jobs left on a server, without a journal
 //! - [`store`]: stores of others, to which a vendor's own backups go
 //! - [`journal`]: what a backup does to a server, durable before it is done
+//! - [`manual::restore`]: which way to restore, every default, what is left when it ends early
 //! - [`Event`], [`CancelToken`], [`Clock`], [`Error`]
 //!
 //! # Absent on purpose
@@ -43,7 +45,9 @@ mod clock;
 pub mod engine;
 mod error;
 mod event;
+pub mod instant;
 pub mod journal;
+pub mod manual;
 pub mod reaper;
 pub mod repository;
 mod restore;
@@ -64,6 +68,9 @@ pub use crate::{
     engine::{RestoreMode, Trust},
     error::{DiskError, Error, Result},
     event::Event,
-    restore::{FileFormat, ImageTarget, Restore, RestoreReport, RestoredDiskReport},
+    restore::{
+        FileFormat, ImageTarget, NetworkChoice, NewVm, NewVmReport, PowerPolicy, Restore, RestoreReport,
+        RestoredDiskReport, UnmappedNetworks, VmIdentity,
+    },
     retry::Retries,
 };

@@ -10,7 +10,7 @@ mod flow;
 mod guard;
 mod machine;
 mod objects;
-mod plan;
+pub(crate) mod plan;
 mod preflight;
 mod quiesce;
 mod report;

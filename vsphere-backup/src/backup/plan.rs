@@ -45,7 +45,7 @@ pub(super) fn left_out(disk: &VirtualDiskInfo, reason: impl Into<String>) -> Lef
 /// Decides how a disk of a snapshot is read, given the same disk in the parent point and whether it was restored since.
 ///
 /// A disk is the same when the machine, the device key and the backing's uuid are: paths change.
-pub(super) fn decide(disk: &VirtualDiskInfo, base: Option<&DiskRecord>, restored: bool) -> Decision {
+pub(crate) fn decide(disk: &VirtualDiskInfo, base: Option<&DiskRecord>, restored: bool) -> Decision {
     let Some(base) = base else {
         return Decision::full("there is no earlier point of this disk");
     };

@@ -24,7 +24,7 @@ pub use self::{
     backup::{BackedUpDisk, DiskBackup, Parent, Trust},
     disk::{DiskSource, DiskTarget, Source, SourceExtent},
     memory::MemoryDisk,
-    restore::{Difference, DiskRestore, RestoreMode, RestoredDisk, compare_disk},
+    restore::{Difference, DiskRestore, RestoreMode, RestoredDisk, compare_areas, compare_disk},
 };
 
 pub(crate) use self::grid::{Grid, runs};

@@ -35,6 +35,9 @@ pub struct DiskRestore<'a> {
     target: &'a dyn DiskTarget,
     mode: RestoreMode,
     target_is_zero: bool,
+    areas: Vec<Range<u64>>,
+    holes: Vec<Range<u64>>,
+    compared_below: u64,
     budget: Budget,
     cancel: CancelToken,
     progress: Option<&'a (dyn Fn(Progress) + Send + Sync)>,
@@ -69,6 +72,9 @@ impl<'a> DiskRestore<'a> {
             target,
             mode: RestoreMode::default(),
             target_is_zero: false,
+            areas: std::iter::once(0..disk.capacity()).collect(),
+            holes: Vec::new(),
+            compared_below: 0,
             budget: Budget::default(),
             cancel: CancelToken::new(),
             progress: None,
@@ -84,6 +90,27 @@ impl<'a> DiskRestore<'a> {
     /// States that the target reads as zeros now, as a new file does: zeros are not written then.
     pub fn target_is_zero(mut self, yes: bool) -> Self {
         self.target_is_zero = yes;
+        self
+    }
+
+    /// Restricts the restore to areas, in bytes, ascending and not overlapping: those of which it is known that all
+    /// else is right. Chunks that an area touches count as a whole.
+    pub fn only(mut self, areas: Vec<Range<u64>>) -> Self {
+        self.areas = areas;
+        self
+    }
+
+    /// States where the target reads as zeros now, ascending and not overlapping: no zeros are written there, and none
+    /// read to compare.
+    pub fn target_holes(mut self, holes: Vec<Range<u64>>) -> Self {
+        self.holes = holes;
+        self
+    }
+
+    /// States that a restore of the same point ended early and had written up to there: what lies below is compared,
+    /// whatever the mode, and written only where it differs.
+    pub fn resume_at(mut self, position: u64) -> Self {
+        self.compared_below = position;
         self
     }
 
@@ -126,25 +153,24 @@ impl<'a> DiskRestore<'a> {
         }
         // Zeros that need no look at the target are written in long pieces.
         let zeros = match self.mode {
-            RestoreMode::Full => ZERO_RUN,
-            RestoreMode::OnlyDifferences => RUN,
+            RestoreMode::Full if self.compared_below == 0 => ZERO_RUN,
+            _ => RUN,
         };
         let (restore, cancel) = (&self, self.cancel.clone());
-        let done = pieces(self.disk, zeros)
+        // In order, so that a position means that all below it is done.
+        let done = pieces(self.disk, zeros, self.areas.clone())
             .map_ok(|piece| async move {
                 let end = piece.range.end;
                 Ok((end, restore.write(piece).await?))
             })
-            .try_buffer_unordered(IN_FLIGHT);
+            .try_buffered(IN_FLIGHT);
         let mut done = pin!(done);
         let mut total = RestoredDisk::default();
-        let mut position = 0;
-        while let Some((end, one)) = cancel.run(done.try_next()).await? {
+        while let Some((position, one)) = cancel.run(done.try_next()).await? {
             total.compared += one.compared;
             total.written += one.written;
             total.zeroed += one.zeroed;
             total.unchanged += one.unchanged;
-            position = end.max(position);
             if let Some(progress) = self.progress {
                 let (read, written) = (total.compared, total.written + total.zeroed);
                 progress(Progress { position, capacity, read, written });
@@ -157,20 +183,23 @@ impl<'a> DiskRestore<'a> {
 
     async fn write(&self, piece: Piece) -> Result<RestoredDisk> {
         let mut done = RestoredDisk::default();
-        let len = piece.range.end - piece.range.start;
-        let differing = match self.mode {
-            RestoreMode::Full => vec![piece],
-            RestoreMode::OnlyDifferences => {
-                let differing = differing(self.disk, self.target, piece, &self.budget).await?;
-                let bytes: u64 = differing.iter().map(Piece::len).sum();
-                done.compared = len;
-                done.unchanged = len - bytes;
-                differing
+        let mode = if piece.range.end <= self.compared_below { RestoreMode::OnlyDifferences } else { self.mode };
+        let mut differing = Vec::new();
+        for piece in self.outside_holes(piece, &mut done) {
+            match mode {
+                RestoreMode::Full => differing.push(piece),
+                RestoreMode::OnlyDifferences => {
+                    let len = piece.len();
+                    let found = self::differing(self.disk, self.target, piece, &self.budget).await?;
+                    done.compared += len;
+                    done.unchanged += len - found.iter().map(Piece::len).sum::<u64>();
+                    differing.extend(found);
+                }
             }
-        };
+        }
         for piece in differing {
             if let Content::Zero = piece.content {
-                if self.target_is_zero && self.mode == RestoreMode::Full {
+                if self.target_is_zero && mode == RestoreMode::Full {
                     done.unchanged += piece.len();
                 } else {
                     let zeroed = self.target.zero(piece.range.clone()).await;
@@ -183,6 +212,25 @@ impl<'a> DiskRestore<'a> {
             }
         }
         Ok(done)
+    }
+
+    /// Takes out of zeros what the target has as zeros already.
+    fn outside_holes(&self, piece: Piece, done: &mut RestoredDisk) -> Vec<Piece> {
+        let Content::Zero = piece.content else { return vec![piece] };
+        let mut left = Vec::new();
+        let mut at = piece.range.start;
+        let first = self.holes.partition_point(|hole| hole.end <= at);
+        for hole in self.holes[first..].iter().take_while(|hole| hole.start < piece.range.end) {
+            if at < hole.start {
+                left.push(Piece { range: at..hole.start, content: Content::Zero });
+            }
+            at = hole.end.min(piece.range.end);
+        }
+        if at < piece.range.end {
+            left.push(Piece { range: at..piece.range.end, content: Content::Zero });
+        }
+        done.unchanged += piece.len() - left.iter().map(Piece::len).sum::<u64>();
+        left
     }
 
     async fn write_chunks(&self, piece: &Piece) -> Result<()> {
@@ -221,6 +269,26 @@ pub async fn compare_disk(
     cancel: &CancelToken,
     progress: Option<&(dyn Fn(Progress) + Send + Sync)>,
 ) -> Result<Vec<Difference>> {
+    let whole = std::iter::once(0..disk.capacity()).collect();
+    compare_areas(disk, source, whole, budget, cancel, progress).await
+}
+
+/// The same for parts of the disk, in bytes, ascending and not overlapping. Chunks that an area touches count as a
+/// whole.
+///
+/// # Errors
+/// As [`compare_disk`].
+///
+/// # Cancel safety
+/// Changes nothing.
+pub async fn compare_areas(
+    disk: &DiskReader,
+    source: &dyn DiskSource,
+    areas: Vec<Range<u64>>,
+    budget: &Budget,
+    cancel: &CancelToken,
+    progress: Option<&(dyn Fn(Progress) + Send + Sync)>,
+) -> Result<Vec<Difference>> {
     let capacity = disk.capacity();
     if source.capacity() < capacity {
         return Err(Error::invalid(format!(
@@ -230,7 +298,7 @@ pub async fn compare_disk(
         )));
     }
     let mut found: Vec<Difference> = Vec::new();
-    let compared = pieces(disk, RUN)
+    let compared = pieces(disk, RUN, areas)
         .map_ok(|piece| async move {
             let end = piece.range.end;
             Ok((end, differing(disk, source, piece, budget).await?))
@@ -271,20 +339,20 @@ impl Piece {
     }
 }
 
-/// Cuts a stored disk into pieces of one kind: chunks in runs of up to 4 MiB, zeros in runs of up
-/// to `zeros` bytes.
-fn pieces(disk: &DiskReader, zeros: u64) -> impl Stream<Item = Result<Piece>> + Send + '_ {
+/// Cuts areas of a stored disk into pieces of one kind: chunks in runs of up to 4 MiB, zeros in runs of up to `zeros`
+/// bytes.
+fn pieces(disk: &DiskReader, zeros: u64, areas: Vec<Range<u64>>) -> impl Stream<Item = Result<Piece>> + Send + '_ {
     let shape = disk.tree().shape();
     let size = u64::from(shape.chunk_size);
     let range_of = move |from: u64, to: u64| from * size..(to * size).min(shape.capacity);
-    stream::try_unfold(0, move |from| async move {
-        if from >= shape.chunks() {
-            return Ok(None);
-        }
+    let mut areas = on_grid(areas, size, shape.chunks());
+    areas.reverse();
+    stream::try_unfold(areas, move |mut areas| async move {
+        let Some(Range { start: from, end: behind }) = areas.pop() else { return Ok(None) };
         let most = |bytes: u64| from.saturating_add((bytes / size).max(1));
         let (slot, page, end) = match disk.tree().leaf(from).await? {
-            Leaf::Uniform { slot, end } => (slot, None, end),
-            Leaf::Page { page, end } => (page.slot((from % SLOTS as u64) as usize), Some(page), end),
+            Leaf::Uniform { slot, end } => (slot, None, end.min(behind)),
+            Leaf::Page { page, end } => (page.slot((from % SLOTS as u64) as usize), Some(page), end.min(behind)),
         };
         let slot_at = |at: u64| match &page {
             Some(page) => page.slot((at % SLOTS as u64) as usize),
@@ -308,8 +376,25 @@ fn pieces(disk: &DiskReader, zeros: u64) -> impl Stream<Item = Result<Piece>> + 
             };
             (Content::Zero, to)
         };
-        Ok(Some((Piece { range: range_of(from, to), content }, to)))
+        if to < behind {
+            areas.push(to..behind);
+        }
+        Ok(Some((Piece { range: range_of(from, to), content }, areas)))
     })
+}
+
+/// The chunks that areas touch, as ranges of their numbers that neither overlap nor touch.
+fn on_grid(areas: Vec<Range<u64>>, size: u64, chunks: u64) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for area in areas.into_iter().filter(|area| !area.is_empty()) {
+        let (start, end) = (area.start / size, area.end.div_ceil(size).min(chunks));
+        match joined.last_mut() {
+            Some(last) if start <= last.end => last.end = last.end.max(end),
+            _ if start < end => joined.push(start..end),
+            _ => {}
+        }
+    }
+    joined
 }
 
 /// Reads a piece of a disk and returns those parts of it that differ from the stored one.

@@ -24,7 +24,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-pub use self::record::{Job, Leftover, Record, SnapshotState, StoredDisk};
+pub use self::record::{Job, Leftover, MachineState, Record, SnapshotState, StoredDisk};
 #[cfg(test)]
 pub(crate) use self::record::{sample_disk, sample_job};
 use crate::{

@@ -28,6 +28,20 @@ pub enum Record {
     SnapshotRemoved,
     /// A disk of the snapshot is stored up to a place, durably.
     DiskStored(StoredDisk),
+    /// A machine is about to be created, for a restore.
+    MachineIntent {
+        /// The managed object id of the folder that it is created in.
+        folder: String,
+        /// Its name.
+        name: String,
+    },
+    /// The machine exists.
+    MachineCreated {
+        /// Its managed object id, such as `vm-43`.
+        machine: String,
+    },
+    /// The machine stays, or does not exist any more: there is nothing to be undone.
+    MachineSettled,
     /// The recovery point is committed.
     Committed {
         /// The point.
@@ -82,10 +96,32 @@ pub struct Leftover {
     pub lock: bool,
     /// The snapshot.
     pub snapshot: SnapshotState,
+    /// The machine that a restore makes.
+    pub machine: MachineState,
     /// The recovery point, when it was committed before the job ended.
     pub committed: Option<PointId>,
     /// The disks of which something is stored, by device key. An interrupted job may go on with them.
     pub disks: BTreeMap<i32, StoredDisk>,
+}
+
+/// What is known of the machine that a restore makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MachineState {
+    /// There is none to be undone.
+    #[default]
+    Absent,
+    /// It may exist; to be looked for by its marker.
+    Possible {
+        /// The managed object id of the folder that it would be in.
+        folder: String,
+        /// Its name.
+        name: String,
+    },
+    /// It exists and is not whole, unless someone else removed it.
+    Exists {
+        /// Its managed object id.
+        machine: String,
+    },
 }
 
 /// What is known of a job's snapshot.
@@ -101,7 +137,14 @@ pub enum SnapshotState {
 
 impl Leftover {
     pub(crate) fn new(job: Job) -> Self {
-        Self { job, lock: false, snapshot: SnapshotState::Absent, committed: None, disks: BTreeMap::new() }
+        Self {
+            job,
+            lock: false,
+            snapshot: SnapshotState::Absent,
+            machine: MachineState::Absent,
+            committed: None,
+            disks: BTreeMap::new(),
+        }
     }
 
     /// Adds what one more record says.
@@ -123,6 +166,9 @@ impl Leftover {
                     self.disks.insert(key, disk);
                 }
             }
+            Record::MachineIntent { folder, name } => self.machine = MachineState::Possible { folder, name },
+            Record::MachineCreated { machine } => self.machine = MachineState::Exists { machine },
+            Record::MachineSettled => self.machine = MachineState::Absent,
             Record::Committed { point } => self.committed = Some(point),
         }
     }
@@ -135,14 +181,19 @@ impl Leftover {
             SnapshotState::Possible => Some(Record::SnapshotIntent),
             SnapshotState::Exists(snapshot) => Some(Record::SnapshotCreated { snapshot: snapshot.clone() }),
         };
+        let machine = match self.machine.clone() {
+            MachineState::Absent => None,
+            MachineState::Possible { folder, name } => Some(Record::MachineIntent { folder, name }),
+            MachineState::Exists { machine } => Some(Record::MachineCreated { machine }),
+        };
         let disks = self.disks.values().cloned().map(Record::DiskStored);
         let committed = self.committed.clone().map(|point| Record::Committed { point });
-        lock.into_iter().chain(snapshot).chain(disks).chain(committed).collect()
+        lock.into_iter().chain(snapshot).chain(machine).chain(disks).chain(committed).collect()
     }
 
     /// Tells whether the server was left as it was found.
     pub fn is_clean(&self) -> bool {
-        !self.lock && self.snapshot == SnapshotState::Absent
+        !self.lock && self.snapshot == SnapshotState::Absent && self.machine == MachineState::Absent
     }
 }
 

@@ -21,6 +21,8 @@ pub enum FileFormat {
     VmdkFlat,
     /// A VMDK that grows with what is written (`monolithicSparse`).
     VmdkSparse,
+    /// A compressed VMDK that is written once, from front to back: what OVF packages and HTTP uploads take.
+    VmdkStreamOptimized,
 }
 
 /// An image of the crate `vmdk`, whose blocking calls run on threads for such.
@@ -44,12 +46,16 @@ impl ImageTarget {
     /// Creates an image at `path`, of `capacity` bytes that all read as zeros.
     ///
     /// # Errors
-    /// [`Error::File`], also when a file of that name exists.
-    pub(super) async fn create(path: PathBuf, format: FileFormat, capacity: u64) -> Result<Self> {
+    /// [`Error::File`], also when a file of that name exists; [`Error::Invalid`] for a format that is not written at
+    /// random.
+    pub(crate) async fn create(path: PathBuf, format: FileFormat, capacity: u64) -> Result<Self> {
         let kind = match format {
             FileFormat::Raw => vmdk::CreateKind::Raw,
             FileFormat::VmdkFlat => vmdk::CreateKind::Flat,
             FileFormat::VmdkSparse => vmdk::CreateKind::MonolithicSparse,
+            FileFormat::VmdkStreamOptimized => {
+                return Err(Error::invalid("a streamOptimized disk is written from front to back: Restore::to_file"));
+            }
         };
         let wrong = {
             let path = path.clone();

@@ -1,24 +1,28 @@
-//! Restoring disks of a recovery point: into the machine in place, or into files.
+//! Restoring a recovery point: into the machine in place, as a new machine, or into files.
 
+mod changed;
+mod export;
+mod files;
 mod image;
+mod in_place;
+mod new_vm;
+mod power;
+mod resume;
+mod transfer;
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
+use std::{path::PathBuf, time::Duration};
+
+pub use self::{
+    image::{FileFormat, ImageTarget},
+    new_vm::{NetworkChoice, NewVm, NewVmReport, UnmappedNetworks, VmIdentity},
+    power::PowerPolicy,
 };
-
-use futures_util::{StreamExt, TryStreamExt, stream};
-use vixdisklib::{Access, Connection};
-use vsphere_vim::{MoRef, PowerState, Vim, VirtualDiskInfo, mo, vm::VmDetails};
-
-pub use self::image::{FileFormat, ImageTarget};
 use crate::{
     cancel::CancelToken,
-    engine::{Budget, DiskRestore, DiskTarget, Progress, RestoreMode, RestoredDisk, compare_disk},
+    engine::{RestoreMode, RestoredDisk},
     error::{Error, Result},
     event::{Event, Events},
-    repository::{DiskReader, DiskRecord, RecoveryPoint},
-    server::{self, RemoteDisk},
+    repository::{Pin, RecoveryPoint},
 };
 
 /// A restore of a recovery point's disks.
@@ -50,6 +54,11 @@ pub struct Restore {
     transports: String,
     parallel_disks: usize,
     memory: u64,
+    journal: Option<PathBuf>,
+    pin: bool,
+    power: PowerPolicy,
+    remove_snapshots: bool,
+    change_tracking: bool,
     events: Events,
     cancel: CancelToken,
 }
@@ -94,6 +103,11 @@ impl Restore {
             transports: "nbdssl".into(),
             parallel_disks: 4,
             memory: 64 << 20,
+            journal: None,
+            pin: true,
+            power: PowerPolicy::default(),
+            remove_snapshots: false,
+            change_tracking: false,
             events: Events::default(),
             cancel: CancelToken::new(),
         }
@@ -108,6 +122,31 @@ impl Restore {
     /// States what is written in place: [`RestoreMode::Full`] by default.
     pub fn mode(mut self, mode: RestoreMode) -> Self {
         self.mode = mode;
+        self
+    }
+
+    /// States what is done with a machine that is not off when it is restored in place: refused by default.
+    pub fn power(mut self, policy: PowerPolicy) -> Self {
+        self.power = policy;
+        self
+    }
+
+    /// States whether all snapshots of a machine that is restored in place are removed first, which merges them into its
+    /// disks: no by default, a machine with snapshots is refused. They cannot stay: what lies above a restored disk does
+    /// not fit it.
+    pub fn remove_snapshots(mut self, yes: bool) -> Self {
+        self.remove_snapshots = yes;
+        self
+    }
+
+    /// States whether change tracking is asked, for [`RestoreMode::OnlyDifferences`] in place, what changed since the
+    /// point, so that only that is read, compared and written: no by default.
+    ///
+    /// It takes a snapshot that lives for the question only, and a [`journal`](Self::journal). Where the point's change
+    /// id and the disk's do not follow each other, and where the disk was restored since, the whole disk is compared.
+    /// With it only what was written is verified: a defect of the server's tracking stays unseen.
+    pub fn change_tracking(mut self, yes: bool) -> Self {
+        self.change_tracking = yes;
         self
     }
 
@@ -141,6 +180,20 @@ impl Restore {
         self
     }
 
+    /// Names the folder of the journals, the same as for backups: needed where a restore makes something on a server
+    /// that has to be undone when it ends early, which is a new machine or a snapshot.
+    pub fn journal(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.journal = Some(folder.into());
+        self
+    }
+
+    /// States whether the point is pinned meanwhile, so that nothing it needs is collected: yes by default. A
+    /// repository that cannot be written to takes no pins.
+    pub fn pin(mut self, yes: bool) -> Self {
+        self.pin = yes;
+        self
+    }
+
     /// Tells of events. The handler is called from the task that works and must not block.
     pub fn on_event(mut self, handler: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.events = Events::new(handler);
@@ -153,249 +206,27 @@ impl Restore {
         self
     }
 
-    /// Restores in place, into the machine's own disks.
-    ///
-    /// The machine has to be off and without snapshots. A disk is found by its device key and the
-    /// backing's uuid; it may be larger than the stored one, never smaller.
-    ///
-    /// The repository notes the restore before anything is written, so that the next backup of these disks reads all
-    /// of them: whether change tracking sees a restore is up to the server. Only this repository knows: when the
-    /// machine is backed up to another one too, its next backup there has to be one
-    /// [since nothing](crate::Since::Nothing).
-    ///
-    /// # Errors
-    /// [`Error::Refused`] before anything is written when the machine or a disk does not fit;
-    /// [`Error::DamagedChunk`], [`Error::DamagedPage`], [`Error::Storage`], [`Error::Disk`],
-    /// [`Error::Server`], [`Error::Cancelled`]; [`Error::Damaged`] when a disk that was read back
-    /// is not equal.
-    ///
-    /// # Privileges
-    /// `VirtualMachine.Provisioning.DiskRandomAccess` on the machine.
-    ///
-    /// # Cancel safety
-    /// When dropped, any part of the disks may be written; run it again.
-    pub async fn to_vm(self, vim: &Vim, vm: MoRef<mo::VirtualMachine>) -> Result<RestoreReport> {
-        let begun = Instant::now();
-        let wrong = || server::failed("reading the configuration", vm.value());
-        let details = vim.vm_details(&vm).await.map_err(wrong())?;
-        let disks = self.match_disks(&details)?;
-        let connection = Connection::connect(vim, &vm, Access::ReadWrite, &self.transports);
-        let connection = connection.await.map_err(|error| Error::Server {
-            operation: "connecting to the disks",
-            vm: vm.value().to_owned(),
-            source: server::disk_error(error),
-        })?;
-        let keys = disks.iter().map(|(record, _)| record.key).collect();
-        self.point.repository().note_restore(self.point.id(), keys).await?;
-        // Again, now that the mark is there: a backup that snapshots the machine from now on reads the mark, and one
-        // that did so before is seen here.
-        let disks = self.match_disks(&vim.vm_details(&vm).await.map_err(wrong())?)?;
-        let budget = Budget::new(self.memory);
-        let (restore, connection, budget) = (&self, &connection, &budget);
-        let restored: Vec<_> = stream::iter(disks)
-            .map(|(record, path)| async move { restore.remote(connection, &record, path, budget).await })
-            .buffered(self.parallel_disks)
-            .try_collect()
-            .await?;
-        Ok(RestoreReport { disks: restored, elapsed: begun.elapsed() })
+    /// Holds what the point needs, for as long as the restore runs.
+    async fn hold(&self) -> Result<Option<Pin>> {
+        match self.pin {
+            true => self.point.pin().await.map(Some),
+            false => Ok(None),
+        }
     }
 
-    /// Restores one disk into a new file.
-    ///
-    /// # Errors
-    /// [`Error::DiskNotFound`]; [`Error::File`], also when the file exists and
-    /// [`overwrite`](Self::overwrite) does not allow to replace it; otherwise as
-    /// [`to_vm`](Self::to_vm). After an error the file is removed.
-    ///
-    /// # Cancel safety
-    /// When dropped, an incomplete file stays.
-    pub async fn to_file(self, key: i32, path: impl Into<PathBuf>, format: FileFormat) -> Result<RestoreReport> {
-        let (begun, path) = (Instant::now(), path.into());
-        let reader = self.point.disk(key).await?;
-        if self.overwrite {
-            remove(&path, format)?;
-        }
-        let target = ImageTarget::create(path.clone(), format, reader.capacity()).await?;
-        self.started(reader.record(), "into a file", "file");
-        let budget = Budget::new(self.memory);
-        let done = self.one(&reader, &target, true, &budget).await;
-        drop(target);
-        let (bytes, verified) = match done {
-            Ok(done) => done,
-            Err(error) => {
-                if let Err(left) = remove(&path, format) {
-                    self.events.warn(format!("an incomplete image stays: {left}"));
-                }
-                return Err(error);
-            }
-        };
-        let report = RestoredDiskReport {
-            key,
-            capacity: reader.capacity(),
-            bytes,
-            verified,
-            transport: "file".into(),
-            elapsed: begun.elapsed(),
-        };
-        Ok(RestoreReport { disks: vec![report], elapsed: begun.elapsed() })
-    }
-
-    /// Finds for each disk of the point the one of the machine, by nothing but facts; returns the
-    /// paths to open.
-    fn match_disks(&self, details: &VmDetails) -> Result<Vec<(DiskRecord, String)>> {
-        let refused = |reason: String, hint: Option<&str>| Error::Refused {
-            vm: details.identity.to_string(),
-            reason,
-            hint: hint.map(str::to_owned),
-        };
-        if details.power_state != PowerState::Off {
-            let reason = format!("it is {}", details.power_state);
-            return Err(refused(reason, Some("power it off first")));
-        }
-        if !details.snapshots.is_empty() {
-            let hint = "remove its snapshots first; those of a backup that crashed go when the \
-                        next one runs, or by Backup::clean_up";
-            return Err(refused("it has snapshots".into(), Some(hint)));
-        }
-        let vm = &self.point.manifest().vm.instance_uuid;
-        let same = details.identity.instance_uuid.as_ref();
-        if !same.is_some_and(|uuid| uuid.eq_ignore_ascii_case(vm.as_str())) {
-            return Err(refused(format!("it is not the machine {vm} of the point"), None));
-        }
-        let mut wanted: Vec<&DiskRecord> = Vec::new();
-        for &key in &self.disks {
-            wanted.push(self.point.record(key)?);
-        }
-        if wanted.is_empty() {
-            wanted = self.point.disks().iter().collect();
-        }
-        let find = |record: &DiskRecord| -> Result<String, String> {
-            let found = details.disks.iter().find(|disk| disk.key.0 == record.key);
-            let disk: &VirtualDiskInfo = found.ok_or_else(|| format!("it has no disk {}", record.key))?;
-            if let (Some(then), Some(now)) = (&record.backing_uuid, &disk.backing.uuid)
-                && !then.eq_ignore_ascii_case(now)
-            {
-                return Err(format!("another disk is attached as disk {}", record.key));
-            }
-            if record.backing_uuid.is_some() != disk.backing.uuid.is_some() {
-                return Err(format!("it cannot be told whether its disk {} is the one of the point", record.key));
-            }
-            if disk.capacity < record.capacity {
-                return Err(format!(
-                    "its disk {} has {} bytes, the point's {}",
-                    record.key, disk.capacity, record.capacity
-                ));
-            }
-            let path = disk.backing.file_name.clone().filter(|path| !path.is_empty());
-            path.ok_or_else(|| format!("its disk {} has no file", record.key))
-        };
-        wanted
-            .into_iter()
-            .map(|record| {
-                let path = find(record).map_err(|reason| refused(reason, None))?;
-                Ok((record.clone(), path))
-            })
-            .collect()
-    }
-
-    /// Restores one disk of a machine.
-    async fn remote(
-        &self,
-        connection: &Connection,
-        record: &DiskRecord,
-        path: String,
-        budget: &Budget,
-    ) -> Result<RestoredDiskReport> {
-        let begun = Instant::now();
-        let reader = self.point.disk(record.key).await?;
-        let failed = |operation| {
-            let disk = record.key;
-            move |error| Error::Disk { operation, disk, offset: 0, len: 0, source: server::disk_error(error) }
-        };
-        let target = RemoteDisk(connection.open(path).await.map_err(failed("opening"))?);
-        let transport = target.0.transport().to_string();
-        self.started(record, "in place", &transport);
-        let done = self.one(&reader, &target, false, budget).await;
-        let closed = target.0.close().await;
-        let (bytes, verified) = done?;
-        // Closing is what makes the last writes count.
-        closed.map_err(failed("closing"))?;
-        Ok(RestoredDiskReport {
-            key: record.key,
-            capacity: record.capacity,
-            bytes,
-            verified,
-            transport,
-            elapsed: begun.elapsed(),
-        })
-    }
-
-    async fn one(
-        &self,
-        reader: &DiskReader,
-        target: &dyn DiskTarget,
-        new: bool,
-        budget: &Budget,
-    ) -> Result<(RestoredDisk, bool)> {
-        let disk = reader.record().key;
-        let progress = |progress: Progress| {
-            self.events.send(Event::DiskProgress { disk, progress });
-        };
-        let done = DiskRestore::new(reader, target)
-            .mode(if new { RestoreMode::Full } else { self.mode })
-            .target_is_zero(new)
-            .budget(budget)
-            .cancel(&self.cancel)
-            .on_progress(&progress)
-            .run()
-            .await?;
-        self.events.send(Event::DiskFinished { disk, bytes: Default::default() });
-        if self.verify {
-            let differences = compare_disk(reader, target, budget, &self.cancel, None).await?;
-            if let Some(first) = differences.first() {
-                return Err(Error::damaged(
-                    format!("restored disk {disk}"),
-                    format!(
-                        "{} parts differ from the point, the first at bytes {}..{}",
-                        differences.len(),
-                        first.range.start,
-                        first.range.end
-                    ),
-                ));
-            }
-            self.events.send(Event::DiskVerified { disk });
-        }
-        Ok((done, self.verify))
-    }
-
-    fn started(&self, record: &DiskRecord, reason: &str, transport: &str) {
-        self.events.send(Event::DiskStarted {
-            disk: record.key,
-            label: record.label.clone(),
-            capacity: record.capacity,
-            mode: None,
+    fn refused(&self, reason: impl Into<String>, hint: Option<&str>) -> Error {
+        let vm = &self.point.manifest().vm;
+        Error::Refused {
+            vm: format!("{} ({})", vm.name, vm.instance_uuid),
             reason: reason.into(),
-            transport: transport.into(),
-        });
+            hint: hint.map(str::to_owned),
+        }
     }
 }
 
-/// Removes an image's files, if they are there.
-fn remove(path: &Path, format: FileFormat) -> Result<()> {
-    let mut files = vec![path.to_owned()];
-    if format == FileFormat::VmdkFlat {
-        let mut flat = path.file_stem().unwrap_or_default().to_owned();
-        flat.push("-flat.vmdk");
-        files.push(path.with_file_name(flat));
-    }
-    for file in files {
-        match std::fs::remove_file(&file) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(Error::File { operation: "removing an image", path: file, source: error.into() });
-            }
-        }
-    }
-    Ok(())
+/// Works on a journal, which blocks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::WriterStopped { reason: format!("work on the journal ended: {error}") }))
 }

@@ -5,12 +5,16 @@
 mod damage;
 mod encryption;
 mod engine;
+mod export;
 mod faults;
 mod gate;
 mod gc;
+mod in_place;
+mod instant;
 mod keys;
 mod machine;
 mod memory;
+mod new_vm;
 mod prune;
 mod reaper;
 mod resume;
@@ -19,6 +23,9 @@ mod site;
 mod steps;
 mod storage;
 mod store;
+// The same programs as those of `vixdisklib`'s tests.
+#[path = "../../../vixdisklib/tests/it/support.rs"]
+mod support;
 mod tracking;
 mod trust;
 mod vm;

@@ -80,9 +80,12 @@ async fn a_point_is_restored_into_files_of_each_format() {
     let site = Site::new().await;
     let content = site.content(2000);
     let point = site.backup().run(&site.repository).await.unwrap().point;
-    for (name, format) in
-        [("disk.img", FileFormat::Raw), ("flat.vmdk", FileFormat::VmdkFlat), ("sparse.vmdk", FileFormat::VmdkSparse)]
-    {
+    for (name, format) in [
+        ("disk.img", FileFormat::Raw),
+        ("flat.vmdk", FileFormat::VmdkFlat),
+        ("sparse.vmdk", FileFormat::VmdkSparse),
+        ("stream.vmdk", FileFormat::VmdkStreamOptimized),
+    ] {
         let path = site.folder.path().join(name);
         let report = Restore::of(&point).to_file(2000, &path, format).await.unwrap();
         assert!(report.disks[0].verified);

@@ -1,0 +1,3 @@
+//! The manual: pages to be read, without code of their own.
+
+pub mod restore;
