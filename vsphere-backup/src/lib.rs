@@ -58,10 +58,9 @@ pub mod store;
 
 pub use crate::{
     backup::{
-        Backup, BackupReport, CONFIG_OBJECT, ChangeTracking, Condition, DiskReport, EncryptedMachines, Estimate,
-        EstimateBasis, Finding, GiveWay, NVRAM_OBJECT, Plan, PlannedDisk, Preflight, PreflightDisk, Quiesce,
-        QuiescePolicy, QuiesceStep, QuiesceWay, RunningBackup, Severity, Since, Subject, VMX_OBJECT, VSS_OBJECT,
-        VirtualTpms,
+        Backup, BackupReport, CONFIG_OBJECT, Condition, DiskReport, EncryptedMachines, Estimate, EstimateBasis,
+        Finding, GiveWay, NVRAM_OBJECT, Plan, PlannedDisk, Preflight, PreflightDisk, Quiesce, QuiescePolicy,
+        QuiesceStep, QuiesceWay, RunningBackup, Severity, Since, Subject, VMX_OBJECT, VSS_OBJECT, VirtualTpms,
     },
     cancel::CancelToken,
     clock::{Clock, ClockHand},

@@ -105,12 +105,8 @@ conditions! {
     QuiesceFallback: "quiesce-fallback", Warning, "see to VMware Tools in the guest";
     /// The machine cannot have change tracking: every backup reads all that is allocated.
     TrackingUnsupported: "tracking-unsupported", Warning, "upgrade the virtual hardware to version 7 or newer while the machine is off";
-    /// Change tracking is off and stays off: every backup reads all that is allocated.
-    TrackingOff: "tracking-off", Warning, "let the backup enable it, or enable it while there is no snapshot";
-    /// Change tracking is off, and the backup enables it before its snapshot, with a snapshot made and removed.
-    TrackingToBeEnabled: "tracking-to-be-enabled", Note, "";
-    /// Change tracking was to be enabled, and something is in the way of that: the backup reads all that is allocated.
-    TrackingBlocked: "tracking-blocked", Warning, "remove the machine's snapshots first";
+    /// Change tracking is off: every backup reads all that is allocated.
+    TrackingOff: "tracking-off", Warning, "enable it (vsphere_cbt::enable) while the machine has no snapshot";
 
     /// The caller left the disk out.
     Excluded: "excluded", LeftOut, "";

@@ -58,24 +58,11 @@ pub enum VirtualTpms {
     Refuse,
 }
 
-/// What is done about change tracking before the snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ChangeTracking {
-    /// Nothing: disks that are not tracked are read in full.
-    #[default]
-    AsIs,
-    /// It is enabled where it is off and nothing is in the way: the machine is reconfigured, and stunned for a moment by
-    /// a snapshot that is made and removed. It stays on.
-    Enable,
-}
-
 /// What the caller said about states of machines.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policies {
     pub(crate) encrypted: EncryptedMachines,
     pub(crate) virtual_tpms: VirtualTpms,
-    pub(crate) tracking: ChangeTracking,
 }
 
 impl Machine {
@@ -152,7 +139,7 @@ impl Machine {
             add(Condition::QuiesceFallback, format!("{}: {}", fallback.way, fallback.reason));
         }
         if !details.is_template
-            && let Some((condition, detail)) = self.tracking(policies.tracking, snapshots)
+            && let Some((condition, detail)) = self.tracking()
         {
             add(condition, detail);
         }
@@ -181,7 +168,7 @@ impl Machine {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    fn tracking(&self, wanted: ChangeTracking, snapshots: usize) -> Option<(Condition, String)> {
+    fn tracking(&self) -> Option<(Condition, String)> {
         let details = &self.details;
         if details.change_tracking_enabled {
             return None;
@@ -190,11 +177,7 @@ impl Machine {
             let version = details.hardware_version.map(|version| format!("virtual hardware {version}"));
             return Some((Condition::TrackingUnsupported, version.unwrap_or_default()));
         }
-        Some(match wanted {
-            ChangeTracking::AsIs => (Condition::TrackingOff, String::new()),
-            ChangeTracking::Enable if snapshots > 0 => (Condition::TrackingBlocked, format!("{snapshots} snapshots")),
-            ChangeTracking::Enable => (Condition::TrackingToBeEnabled, String::new()),
-        })
+        Some((Condition::TrackingOff, String::new()))
     }
 }
 

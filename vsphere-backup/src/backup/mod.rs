@@ -37,7 +37,7 @@ use crate::{
 
 pub use self::{
     condition::{Condition, Finding, Severity, Subject},
-    machine::{ChangeTracking, EncryptedMachines, VirtualTpms},
+    machine::{EncryptedMachines, VirtualTpms},
     objects::{CONFIG_OBJECT, NVRAM_OBJECT, VMX_OBJECT, VSS_OBJECT},
     preflight::{Estimate, EstimateBasis, Preflight, PreflightDisk},
     quiesce::{GiveWay, Quiesce, QuiescePolicy, QuiesceStep, QuiesceWay},
@@ -171,12 +171,6 @@ impl Backup {
     /// States what is done about machines with a virtual TPM: a warning, by default.
     pub fn virtual_tpms(mut self, policy: VirtualTpms) -> Self {
         self.policies.virtual_tpms = policy;
-        self
-    }
-
-    /// States what is done about change tracking: nothing, by default.
-    pub fn change_tracking(mut self, policy: ChangeTracking) -> Self {
-        self.policies.tracking = policy;
         self
     }
 

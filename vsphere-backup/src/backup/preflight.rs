@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    Backup, ChangeTracking,
+    Backup,
     condition::{Condition, Finding, Severity, Subject},
     machine::Machine,
 };
@@ -314,9 +314,6 @@ impl Backup {
         if !machine.details.is_template {
             wanted.push(on_vm("VirtualMachine.State.CreateSnapshot", "the snapshot", true));
             wanted.push(on_vm("VirtualMachine.State.RemoveSnapshot", "the snapshot", true));
-        }
-        if self.policies.tracking == ChangeTracking::Enable {
-            wanted.push(on_vm("VirtualMachine.Config.ChangeTracking", "enabling change tracking", false));
         }
         if machine.key.is_some() || machine.details.disks.iter().any(|disk| disk.backing.encrypted) {
             wanted.push(on_vm("Cryptographer.Access", "reading encrypted disks", true));
