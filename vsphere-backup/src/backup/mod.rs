@@ -23,6 +23,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use vsphere_vim::{MoRef, Vim, mo};
 
 use self::machine::Policies;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     cancel::CancelToken,
     engine::Trust,

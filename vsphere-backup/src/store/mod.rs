@@ -1,9 +1,9 @@
 //! Stores of others: what a vendor implements to have backups go where it keeps its own.
 //!
 //! A [`Sink`] takes disks, each through a [`DiskWriter`], and makes them visible together as a
-//! point. What it gives back of a disk is a [`Source`](crate::engine::Source), the same trait that a
-//! restore reads from. Our repository is one such store: [`RepositorySink`]. A store in a plain
-//! folder is the example `own_store`, in less than a hundred lines.
+//! point. What it gives back of a disk is a [`Source`], the same trait that a
+//! restore reads from. Our repository is one such store: [`RepositorySink`].
+//! `Backup` itself writes into repositories only, so far.
 //!
 //! # The contract
 //! - **One pass**: a writer is told of ranges in ascending order that do not overlap. Each begins
