@@ -51,6 +51,7 @@
 //!     point.add_disk(DiskRecord {
 //!         key: 2000, label: String::new(), backing_uuid: None, path: String::new(), capacity: done.capacity, change_id: None,
 //!         root: done.root, mode: BackupMode::Full, reason: String::new(), bytes: done.bytes, metadata: Default::default(),
+//!         distrust: None,
 //!     })?;
 //!     points.push((point.commit().await?.0, disk.content()));
 //! }
