@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::RwLock;
 
 use crate::{
@@ -108,6 +108,26 @@ impl Disk {
         }
         let _under_way = self.under_way.read().await;
         self.handle.read_at(offset, len).await
+    }
+
+    /// Reads `len` bytes from `offset`, as [`read_at`](Self::read_at), with memory from an earlier read: fresh memory
+    /// costs the processor about as much as a copy of the bytes. Memory that is too small, or that the transport cannot
+    /// use, is dropped.
+    ///
+    /// When the result is not shared any more, [`Bytes::try_into_mut`] makes it memory for the next read.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    ///
+    /// # Cancel safety
+    /// As [`read_at`](Self::read_at); the memory is lost.
+    pub async fn read_with(&self, offset: u64, len: usize, memory: BytesMut) -> Result<Bytes> {
+        self.check("read", offset, len as u64)?;
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let _under_way = self.under_way.read().await;
+        self.handle.read_with(offset, len, memory).await
     }
 
     /// Fills `buffer` with the bytes from `offset`: [`read_at`](Self::read_at) for callers that have memory of their own.

@@ -6,17 +6,24 @@ use crate::{
 };
 
 /// How tracking is enabled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[must_use]
 pub struct EnableOptions {
     with_snapshots: bool,
+    mark: Option<String>,
 }
 
 impl EnableOptions {
     /// Enables also while the VM has snapshots. Its disks may then stay untracked until the snapshots are gone, and
     /// `*` may report whole disks for ever.
     pub fn allow_snapshots(self) -> Self {
-        Self { with_snapshots: true }
+        Self { with_snapshots: true, ..self }
+    }
+
+    /// Adds a text to the description of the snapshot that starts tracking, so that whoever asked for it finds it when
+    /// its removal was interrupted.
+    pub fn mark(self, text: impl Into<String>) -> Self {
+        Self { mark: Some(text.into()), ..self }
     }
 }
 
@@ -59,8 +66,8 @@ pub(crate) trait Machine: Sync {
     /// Sets `changeTrackingEnabled`.
     fn switch_on(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// Makes a snapshot without memory and without quiescing, with our mark.
-    fn snapshot(&self) -> impl Future<Output = Result<Self::Snapshot>> + Send;
+    /// Makes a snapshot without memory and without quiescing, with our mark and the caller's.
+    fn snapshot(&self, mark: Option<&str>) -> impl Future<Output = Result<Self::Snapshot>> + Send;
 
     /// Removes one snapshot, not its children.
     fn remove(&self, snapshot: &Self::Snapshot) -> impl Future<Output = Result<(), vsphere_vim::Error>> + Send;
@@ -88,7 +95,7 @@ pub(crate) async fn run<M: Machine>(machine: &M, options: EnableOptions) -> Resu
         }
         tracing::info!(vm = machine.name(), "change tracking is switched on");
     }
-    let snapshot = machine.snapshot().await?;
+    let snapshot = machine.snapshot(options.mark.as_deref()).await?;
     remove(machine, &snapshot).await?;
     let after = machine.preflight().await?;
     for disk in after.waiting() {
@@ -175,7 +182,7 @@ mod tests {
             Ok(())
         }
 
-        async fn snapshot(&self) -> Result<u32> {
+        async fn snapshot(&self, _mark: Option<&str>) -> Result<u32> {
             let mut state = self.state();
             state.log.push("snapshot");
             if state.now.enabled {

@@ -268,8 +268,9 @@ impl Machine for ServerMachine<'_> {
         self.vim.set_change_tracking(self.vm, true).await.map_err(self.failed("switching change tracking on"))
     }
 
-    async fn snapshot(&self) -> Result<Self::Snapshot> {
-        let options = CreateSnapshotOptions::new(SNAPSHOT_NAME).description(SNAPSHOT_MARK);
+    async fn snapshot(&self, mark: Option<&str>) -> Result<Self::Snapshot> {
+        let description = mark.map_or_else(|| SNAPSHOT_MARK.to_owned(), |mark| format!("{SNAPSHOT_MARK} {mark}"));
+        let options = CreateSnapshotOptions::new(SNAPSHOT_NAME).description(description);
         self.vim
             .create_snapshot(self.vm, options)
             .await
@@ -286,7 +287,7 @@ impl Machine for ServerMachine<'_> {
 }
 
 fn is_ours(name: &str, description: &str) -> bool {
-    name == SNAPSHOT_NAME && description == SNAPSHOT_MARK
+    name == SNAPSHOT_NAME && description.starts_with(SNAPSHOT_MARK)
 }
 
 /// Name and description together mark our snapshots.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -189,9 +190,27 @@ impl Simulator {
         self.world.touch();
     }
 
-    /// What clients have left behind.
+    /// What clients have left behind at this moment. A client that has just closed a connection may be ahead of the
+    /// server, which has yet to see it: [`Simulator::settled`] gives it time.
     pub fn leftovers(&self) -> Leftovers {
         Leftovers::of(&self.world, self.nfc.counters().connections_open())
+    }
+
+    /// What clients have left behind, asked again until there is nothing or `within` has gone by.
+    pub async fn settled(&self, within: Duration) -> Leftovers {
+        self.settled_in(within, |left| left).await
+    }
+
+    /// The same for who looks at a part of it, or forgives a part: of what is left, what `view` makes of it counts.
+    pub async fn settled_in(&self, within: Duration, view: impl Fn(Leftovers) -> Leftovers) -> Leftovers {
+        let end = tokio::time::Instant::now() + within;
+        loop {
+            let left = view(self.leftovers());
+            if left.is_clean() || tokio::time::Instant::now() >= end {
+                return left;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Ends all connections and frees the ports.

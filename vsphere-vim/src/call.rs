@@ -104,7 +104,8 @@ impl Vim {
             outcome = field::Empty,
         );
         let mut trail = Trail { span: span.clone(), started: Instant::now(), tries: 0, received: 0, outcome: None };
-        let done = self.attempt_until_done(outgoing, decode, &mut trail).instrument(span).await;
+        // On the heap: this future is kilobytes, and would be part of every future that calls a server, many levels up.
+        let done = Box::pin(self.attempt_until_done(outgoing, decode, &mut trail)).instrument(span).await;
         trail.outcome = Some(match &done {
             Ok(()) => "ok".into(),
             Err(error) => outcome_of(error),

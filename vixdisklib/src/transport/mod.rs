@@ -15,7 +15,7 @@ mod zeros;
 
 use std::{ops::Range, pin::Pin, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use vsphere_nfc::Channel;
 
 pub(crate) use self::file::{blocking, check_path};
@@ -155,6 +155,11 @@ pub(crate) trait DiskHandle: Send + Sync {
             buffer.copy_from_slice(&self.read_at(offset, buffer.len()).await?);
             Ok(())
         })
+    }
+
+    /// Reads with memory that the caller has from an earlier read, where the transport can use it.
+    fn read_with(&self, offset: u64, len: usize, _memory: BytesMut) -> BoxFuture<'_, Result<Bytes>> {
+        self.read_at(offset, len)
     }
 
     fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, Result<()>>;

@@ -222,6 +222,14 @@ impl DiskHandle for NfcHandle {
         })
     }
 
+    fn read_with(&self, offset: u64, len: usize, memory: BytesMut) -> BoxFuture<'_, Result<Bytes>> {
+        Box::pin(async move {
+            let _turn = self.turn(len as u64).await;
+            let read = self.disk.read_into(offset, len, memory).await.map_err(self.failed("reading"))?;
+            Ok(read.freeze())
+        })
+    }
+
     fn read_into<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let _turn = self.turn(buffer.len() as u64).await;

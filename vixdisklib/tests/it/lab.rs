@@ -21,13 +21,7 @@ pub(crate) fn machine(sim: &Simulator, name: &str) -> MoRef<mo::VirtualMachine> 
 /// Logs out and checks that nothing is left on the server, which notices the end of a connection a moment after it.
 pub(crate) async fn close(vim: Vim, sim: Simulator) {
     vim.logout().await.unwrap();
-    for _ in 0..300 {
-        if sim.leftovers().is_clean() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let left = sim.leftovers();
+    let left = sim.settled(Duration::from_secs(3)).await;
     assert!(left.is_clean(), "{left}");
     sim.shutdown().await;
 }

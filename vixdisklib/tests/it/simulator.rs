@@ -73,13 +73,7 @@ impl Lab {
         }
         self.vim.logout().await.unwrap();
         // The server notices the end of a connection a moment after the client.
-        for _ in 0..100 {
-            if self.sim.leftovers().is_clean() {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        let left = self.sim.leftovers();
+        let left = self.sim.settled(std::time::Duration::from_secs(1)).await;
         assert!(left.is_clean(), "{left:?}");
         self.sim.shutdown().await;
     }

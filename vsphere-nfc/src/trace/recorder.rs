@@ -112,8 +112,10 @@ impl AsyncRead for ReadTee {
 impl AsyncWrite for WriteTee {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        // Held while the bytes go out: the answer, which another thread reads, must not be heard before them.
+        let mut to = locked(&this.to);
         let written = ready!(Pin::new(&mut this.writer).poll_write(cx, bytes))?;
-        locked(&this.to).hear(Side::Client, bytes.get(..written).unwrap_or_default());
+        to.hear(Side::Client, bytes.get(..written).unwrap_or_default());
         Poll::Ready(Ok(written))
     }
 

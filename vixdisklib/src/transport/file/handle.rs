@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::{sync::RwLock, task::spawn_blocking};
 use vmdk::{ChildSpec, MapKind};
 
@@ -205,12 +205,21 @@ impl DiskHandle for FileHandle {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes>> {
+        self.read_with(offset, len, BytesMut::new())
+    }
+
+    fn read_with(&self, offset: u64, len: usize, mut memory: BytesMut) -> BoxFuture<'_, Result<Bytes>> {
         Box::pin(async move {
             self.turn(len as u64).await;
             let read = move |disk: &vmdk::Disk| {
-                let mut buffer = vec![0; len];
-                disk.read_at(offset, &mut buffer)?;
-                Ok(buffer.into())
+                if memory.capacity() < len {
+                    // Zeroed by the operating system, not here.
+                    memory = Bytes::from(vec![0; len]).into();
+                }
+                // What the last read left is overwritten: only growth needs zeros.
+                memory.resize(len, 0);
+                disk.read_at(offset, &mut memory)?;
+                Ok(memory.freeze())
             };
             self.run("reading", read).await
         })

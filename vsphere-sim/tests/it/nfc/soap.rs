@@ -99,13 +99,8 @@ async fn login(sim: &Simulator, chance: &mut Chance, issued: &Arc<AtomicU64>) ->
 
 /// Waits until the server has noticed that everyone is gone, and tickets that nobody redeemed have expired.
 async fn settle(sim: &Simulator) {
-    for _ in 0..1000 {
-        if sim.leftovers().is_clean() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{}", sim.leftovers());
+    let left = sim.settled(Duration::from_secs(10)).await;
+    assert!(left.is_clean(), "{left}");
 }
 
 /// Tickets for writing, asked for in one session.

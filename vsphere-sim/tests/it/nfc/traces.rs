@@ -1,4 +1,5 @@
-//! Traces: what a recorder keeps, and that it can be played to a client again.
+//! Traces: what a recorder keeps, and that it can be played to a client again. On one thread: a trace is one order of what
+//! may overtake each other, and the player knows no other.
 
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ async fn replaying(trace: Trace) -> Host {
     Host::start(MemoryDisk::new(MIB), true, config).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn recorded_session_holds_no_data_and_no_name_and_can_be_played_again() {
     let trace = recorded(one_buffer()).await;
     assert!(!trace.cut_short);
@@ -55,7 +56,7 @@ async fn recorded_session_holds_no_data_and_no_name_and_can_be_played_again() {
     assert_eq!((capacity, bytes), (8 * MIB, vec![0; 128 * 1024]));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn compressed_data_is_recorded_as_raw_zeros() {
     let trace = recorded(one_buffer().compression(CompressionWish::Zlib)).await;
     assert!(!trace.cut_short);
@@ -63,7 +64,7 @@ async fn compressed_data_is_recorded_as_raw_zeros() {
     assert_eq!(zeros, 128 * 1024 + 64 * 1024);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn client_that_says_something_else_than_the_trace_is_cut_off() {
     let host = replaying(recorded(one_buffer()).await).await;
     let error = session(&host, "[ab1] longer/path.vmdk", one_buffer()).await.unwrap_err();
