@@ -7,7 +7,10 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    journal::Abandoned,
+};
 
 /// A token by which a caller stops work; clones share one state.
 ///
@@ -110,12 +113,71 @@ impl CancelToken {
         done.unwrap_or_else(|error| Err(Error::WriterStopped { reason: format!("the job ended: {error}") }))
     }
 
+    /// The same for work that notes its journal: given up, it is dropped where it waits, and the journal is free.
+    ///
+    /// # Errors
+    /// [`Error::Abandoned`]; as [`outlive`](Self::outlive).
+    pub(crate) async fn outlive_journaled<T, W>(&self, work: impl FnOnce(Self, Arc<Abandoned>) -> W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.outlive(|token: Self| {
+            let journal = Arc::new(Abandoned::default());
+            let work = work(token.clone(), journal.clone());
+            async move { token.unless_abandoned(&journal, work).await }
+        })
+        .await
+    }
+
+    /// Runs work until it ends or is given up: it is dropped where it waits then, and its journal released.
+    ///
+    /// # Errors
+    /// [`Error::Abandoned`], or what `work` returns.
+    pub(crate) async fn unless_abandoned<T>(
+        &self,
+        journal: &Abandoned,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let done = tokio::select! {
+            biased;
+            () = self.abandoned() => None,
+            done = work => Some(done),
+        };
+        match done {
+            Some(done) => done,
+            None => {
+                journal.release().await;
+                Err(Error::Abandoned)
+            }
+        }
+    }
+
     /// Waits until the token is cancelled.
     ///
     /// # Cancel safety
     /// Dropping the future has no effect.
     pub async fn cancelled(&self) {
         self.reached(CANCELLED).await;
+    }
+
+    /// Cancels `other` in whatever way this one is, whenever it is: for tokens that have children of their own.
+    pub(crate) async fn pass_on(&self, other: &Self) -> std::convert::Infallible {
+        // The strongest first: who is abandoned must not begin to undo.
+        tokio::select! {
+            biased;
+            () = self.abandoned() => {}
+            () = self.cancelled() => {}
+            () = self.stopping() => other.cancel_gracefully(),
+        }
+        tokio::select! {
+            biased;
+            () = self.abandoned() => {}
+            () = self.cancelled() => other.cancel(),
+        }
+        self.abandoned().await;
+        other.abandon();
+        std::future::pending().await
     }
 
     /// Waits until the token is cancelled in any way, gracefully too.
@@ -145,6 +207,11 @@ impl CancelToken {
                 () = parent.reached(level) => {}
             },
         }
+    }
+
+    /// Returns what work ends with that was stopped before it had begun.
+    pub(crate) fn ended(&self) -> Error {
+        if self.is_at(ABANDONED) { Error::Abandoned } else { Error::Cancelled }
     }
 
     /// Returns an error when the token was cancelled.

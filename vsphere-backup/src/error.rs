@@ -1,11 +1,15 @@
 //! The crate's error.
 
+mod answers;
+
 use std::{fmt, path::PathBuf};
 
 use crate::repository::{
     ChunkId, PageId, PointId,
     storage::{StorageError, StorageErrorKind},
 };
+
+pub use self::answers::{ErrorKind, ErrorPhase};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -173,6 +177,16 @@ pub enum Error {
         source: DiskError,
     },
 
+    /// A store of somebody else failed.
+    #[error("{operation} by the store failed")]
+    Sink {
+        /// The operation.
+        operation: &'static str,
+        /// What the store said.
+        #[source]
+        source: DiskError,
+    },
+
     /// The list of areas to back up could not be had.
     #[error("asking for the areas of disk {disk} to back up failed")]
     Areas {
@@ -306,7 +320,7 @@ impl Error {
         match self {
             Self::Storage(error) => error.is_retryable(),
             Self::Disk { source, .. } | Self::Areas { source, .. } | Self::Server { source, .. } => source.retryable,
-            Self::KeyService { source, .. } => source.retryable,
+            Self::KeyService { source, .. } | Self::Sink { source, .. } => source.retryable,
             Self::JournalInUse { .. } | Self::Busy { .. } => true,
             _ => false,
         }
@@ -328,7 +342,7 @@ impl Error {
             Self::NotEncrypted { .. } => Some("open it without a key, if it is meant to be plain"),
             Self::WrongKey { .. } => Some("check which repository and which key this is; its key slots tell"),
             Self::NoKeySlot { .. } => Some("use a key of another kind, or add a slot of this kind"),
-            Self::KeyService { source, .. } => source.hint.as_deref(),
+            Self::KeyService { source, .. } | Self::Sink { source, .. } => source.hint.as_deref(),
             Self::NotARepository { .. } => Some("create the repository first, or correct the path"),
             Self::UnsupportedVersion { .. } | Self::UnsupportedFeature { .. } => {
                 Some("use a newer release of this crate")

@@ -62,6 +62,8 @@ pub enum Event {
         /// How the bytes travel.
         transport: String,
     },
+    /// Change tracking of the machine was enabled. What changes from now on is known.
+    TrackingEnabled,
     /// Blocks of a disk changed that change tracking calls unchanged. The disk is read in full, now, and compared by
     /// later backups.
     TrackingDistrusted {
@@ -144,6 +146,17 @@ pub(crate) struct Events(Option<Arc<dyn Fn(Event) + Send + Sync>>);
 impl Events {
     pub(crate) fn new(handler: impl Fn(Event) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(handler)))
+    }
+
+    /// Tells one more, after those before.
+    pub(crate) fn and(self, handler: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        match self.0 {
+            None => Self::new(handler),
+            Some(first) => Self::new(move |event| {
+                first(event.clone());
+                handler(event);
+            }),
+        }
     }
 
     pub(crate) fn send(&self, event: Event) {

@@ -21,6 +21,10 @@
 //! # Modules
 //! - [`Backup`]: plan, journal, lock, snapshot, read, commit, undo
 //! - [`Backup::preflight`]: what a backup would do and what not, by the table of [`Condition`]s
+//! - [`BackupSet`]: several machines as one consistent set, such as a vApp
+//! - [`Job`]: many machines, one report; [`schedule`]: when machines begin, for all jobs together; [`task`]: what runs,
+//!   as a tree
+//! - [`FcdBackup`]: a First Class Disk, in and out
 //! - [`Restore`]: in place, as a new machine, or into files; [`RecoveryPoint::verify`](repository::RecoveryPoint::verify)
 //! - [`instant`]: a disk of a recovery point as a disk at once, read-only or copy-on-write
 //! - [`repository`]: recovery points that share chunks; the format is in `FORMAT.md`. [`repository::keys`]: encryption
@@ -28,9 +32,10 @@
 //!   [`DiskTarget`](engine::DiskTarget)
 //! - [`step`]: the steps of a job, their order, and what is undone from where
 //! - [`reaper`]: what dead jobs left on a server, without a journal
-//! - [`store`]: stores of others, to which a vendor's own backups go
+//! - [`store`]: stores of others, to which [`Backup::run_into`] goes
 //! - [`journal`]: what a backup does to a server, durable before it is done
-//! - [`manual::restore`]: which way to restore, every default, what is left when it ends early
+//! - [`manual`]: defaults, failures, who holds what when, which way to restore
+//! - [`conformance`]: what the suites for stores and storages say
 //! - [`Event`], [`CancelToken`], [`Clock`], [`Error`]
 //!
 //! # Absent on purpose
@@ -42,31 +47,40 @@ mod backup;
 mod cancel;
 mod chance;
 mod clock;
+pub mod conformance;
 pub mod engine;
 mod error;
 mod event;
 pub mod instant;
+pub mod job;
 pub mod journal;
 pub mod manual;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod reaper;
 pub mod repository;
 mod restore;
 mod retry;
+pub mod schedule;
 mod server;
 pub mod step;
 pub mod store;
+pub mod task;
+mod thread;
 
 pub use crate::{
     backup::{
-        Backup, BackupReport, CONFIG_OBJECT, Condition, DiskReport, EncryptedMachines, Estimate, EstimateBasis,
-        Finding, GiveWay, NVRAM_OBJECT, Plan, PlannedDisk, Preflight, PreflightDisk, Quiesce, QuiescePolicy,
-        QuiesceStep, QuiesceWay, RunningBackup, Severity, Since, Subject, VMX_OBJECT, VSS_OBJECT, VirtualTpms,
+        Backup, BackupReport, BackupSet, CONFIG_OBJECT, ChangeTracking, Condition, DiskReport, EncryptedMachines,
+        Estimate, EstimateBasis, FCD_KEY, FCD_OBJECT, FcdBackup, FcdReport, Finding, GiveWay, NVRAM_OBJECT, Plan,
+        PlannedDisk, Preflight, PreflightDisk, Quiesce, QuiescePolicy, QuiesceStep, QuiesceWay, RunningBackup,
+        SetMember, SetReport, Severity, Since, SinkReport, Subject, VMX_OBJECT, VSS_OBJECT, VirtualTpms, fcd_vm_id,
     },
     cancel::CancelToken,
     clock::{Clock, ClockHand},
     engine::{RestoreMode, Trust},
-    error::{DiskError, Error, Result},
+    error::{DiskError, Error, ErrorKind, ErrorPhase, Result},
     event::Event,
+    job::Job,
     restore::{
         FileFormat, ImageTarget, NetworkChoice, NewVm, NewVmReport, PowerPolicy, Restore, RestoreReport,
         RestoredDiskReport, UnmappedNetworks, VmIdentity,

@@ -2,12 +2,13 @@
 
 use std::{fmt, ops::Range};
 
-use bytes::Bytes;
-use vsphere_vim::Vim;
+use bytes::{Bytes, BytesMut};
+use vixdisklib::{Access, Connection, ConnectionOptions};
+use vsphere_vim::{MoRef, Vim, mo};
 
 use crate::{
     engine::{DiskSource, DiskTarget},
-    error::{DiskError, Error},
+    error::{DiskError, Error, Result},
     repository::storage::BoxFuture,
 };
 
@@ -40,6 +41,24 @@ pub(crate) fn server_name(vim: &Vim) -> String {
     vim.server_uuid().map_or_else(|| vim.endpoint().to_string(), str::to_owned)
 }
 
+/// Opens the way to a machine's disks.
+///
+/// # Errors
+/// [`Error::Server`].
+pub(crate) async fn connect(
+    vim: &Vim,
+    vm: &MoRef<mo::VirtualMachine>,
+    access: Access,
+    transports: &str,
+    options: ConnectionOptions,
+) -> Result<Connection> {
+    Connection::connect_with(vim, vm, access, transports, options).await.map_err(|error| Error::Server {
+        operation: "connecting to the disks",
+        vm: vm.value().to_owned(),
+        source: disk_error(error),
+    })
+}
+
 /// A disk of `vixdisklib`.
 pub(crate) struct RemoteDisk(pub(crate) vixdisklib::Disk);
 
@@ -56,6 +75,10 @@ impl DiskSource for RemoteDisk {
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, DiskError>> {
         Box::pin(async move { self.0.read_at(offset, len).await.map_err(disk_error) })
+    }
+
+    fn read_with(&self, offset: u64, len: usize, memory: BytesMut) -> BoxFuture<'_, Result<Bytes, DiskError>> {
+        Box::pin(async move { self.0.read_with(offset, len, memory).await.map_err(disk_error) })
     }
 }
 

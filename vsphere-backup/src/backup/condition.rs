@@ -106,7 +106,11 @@ conditions! {
     /// The machine cannot have change tracking: every backup reads all that is allocated.
     TrackingUnsupported: "tracking-unsupported", Warning, "upgrade the virtual hardware to version 7 or newer while the machine is off";
     /// Change tracking is off: every backup reads all that is allocated.
-    TrackingOff: "tracking-off", Warning, "enable it (vsphere_cbt::enable) while the machine has no snapshot";
+    TrackingOff: "tracking-off", Warning, "let the backup enable it (ChangeTracking::Enable) while the machine has no snapshot";
+    /// Change tracking is off, or on without change ids, and is to be enabled: the backup does so by a snapshot that it makes and removes before its own, and reads all that is allocated once more.
+    TrackingToBeEnabled: "tracking-to-be-enabled", Note, "";
+    /// Change tracking is off and was to be enabled, which the machine's state forbids: every backup reads all that is allocated.
+    TrackingBlocked: "tracking-blocked", Warning, "remove the machine's snapshots, resume it, then run the backup again";
 
     /// The caller left the disk out.
     Excluded: "excluded", LeftOut, "";

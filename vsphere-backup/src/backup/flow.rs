@@ -1,10 +1,6 @@
 //! The order of a backup, from the first question to the last record.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use vsphere_vim::{
@@ -16,10 +12,10 @@ use crate::{
     engine::Budget,
     error::{Error, Result},
     event::Event,
-    journal::{Job, Leftover, Record, marker},
+    journal::{Abandoned, Job, Leftover, Record, marker},
     repository::{
-        self, BackupMode, Consistency, DiskRecord, Fallback, LeftOut, RecoveryPoint, Repository, VmId, VmRecord,
-        storage::BoxFuture,
+        self, BackupMode, Consistency, DiskRecord, Fallback, PointId, RecoveryPoint, Repository, SetRecord, VmId,
+        VmRecord, restored::Marked, storage::BoxFuture,
     },
     server,
     step::{Step, Steps},
@@ -28,9 +24,9 @@ use crate::{
 use super::{
     Backup, BackupReport, DiskReport, Plan, PlannedDisk, Since,
     condition::{Condition, Severity},
-    disk::{self, DiskJob},
-    guard::{Guard, JournalHandle},
-    machine::{self, Machine},
+    disk::{self, DiskJob, FrozenDisk},
+    guard::{Guard, Limits, Ward},
+    machine::Machine,
     plan,
     resume::Resume,
     tracking::{HostVersion, Tracking},
@@ -44,37 +40,30 @@ struct Start {
     begun: Instant,
 }
 
-/// The journal of a job, for whoever gives the job up.
+/// Disks that stand still.
 #[derive(Debug, Default)]
-pub(super) struct Abandoned(Mutex<Option<JournalHandle>>);
-
-impl Abandoned {
-    fn note(&self, journal: &JournalHandle) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(journal.clone());
-    }
-
-    /// Lets the next run have the machine, now that nothing works on it any more.
-    pub(super) async fn release(&self) {
-        let journal = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(journal) = journal {
-            journal.release().await;
-        }
-    }
+pub(super) struct Frozen {
+    /// `None` of a template.
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) fallbacks: Vec<Fallback>,
+    pub(super) tracking_enabled: bool,
+    /// What the point is to say of the set that it is in.
+    pub(super) set: Option<SetRecord>,
 }
 
 impl Backup {
     pub(super) async fn make_plan(&self, repository: &Repository) -> Result<Plan> {
         let machine = self.read_machine().await?;
         let vm = identity(&machine.details)?;
-        self.admit(&machine, repository)?;
+        self.admit(&machine, repository.is_encrypted())?;
         let base = self.base(repository, &vm).await?;
-        let (base, restored) = self.restored(repository, base).await?;
         let newest = repository.latest(&vm).await?;
+        let (base, marked) = self.marked(repository, base, newest.as_ref()).await?;
         let left_out = self.left_out(&machine);
         let stays = |key: i32| left_out.iter().all(|left| left.key != key);
         let planned = |disk: &VirtualDiskInfo| {
             let points = (base.as_ref(), newest.as_ref());
-            let (mode, reason) = self.decision(&machine, disk, points, restored.contains(&disk.key.0)).told();
+            let (mode, reason) = self.decision(&machine, disk, points, &marked).told();
             PlannedDisk { key: disk.key.0, label: disk.label.clone(), capacity: disk.capacity, mode, reason }
         };
         let disks = machine.details.disks.iter().filter(|disk| stays(disk.key.0)).map(planned).collect();
@@ -96,7 +85,7 @@ impl Backup {
         machine: &Machine,
         disk: &VirtualDiskInfo,
         (base, newest): (Option<&RecoveryPoint>, Option<&RecoveryPoint>),
-        restored: bool,
+        marked: &Marked,
     ) -> plan::Decision {
         if machine.details.is_template {
             return plan::Decision::full("a template has no snapshot by which changes could be asked for");
@@ -104,12 +93,23 @@ impl Backup {
         let key = disk.key.0;
         let base = base.and_then(|base| base.record(key).ok());
         let newest = newest.and_then(|newest| newest.record(key).ok());
-        Tracking { host: machine.host, base, newest, restored, trust: self.trust }.choose(disk).decision
+        let enabled_now = machine.enables_tracking(self.policies.tracking);
+        let tracking = Tracking {
+            host: machine.host,
+            base,
+            newest,
+            restored: marked.restored.contains(&key),
+            found_wrong: marked.distrusted.get(&key).map(String::as_str),
+            enabled_now,
+            trust: self.trust,
+        };
+        tracking.choose(disk).decision
     }
 
-    /// Refuses a machine that is in no state to be backed up, and warns of what a point will lack.
-    fn admit(&self, machine: &Machine, repository: &Repository) -> Result<()> {
-        let findings = machine.findings(&self.policies, &self.quiesce, repository.is_encrypted());
+    /// Refuses a machine that is in no state to be backed up, and warns of what a point will lack. `encrypts` is whether
+    /// what it goes to encrypts.
+    pub(super) fn admit(&self, machine: &Machine, encrypts: bool) -> Result<()> {
+        let findings = machine.findings(&self.policies, &self.quiesce, encrypts);
         for finding in &findings {
             match finding.severity {
                 Severity::Refused => {
@@ -130,12 +130,22 @@ impl Backup {
     pub(super) async fn open(&self) -> Result<(Machine, VmId, Guard)> {
         let folder = self
             .journal
-            .clone()
+            .as_deref()
             .ok_or_else(|| Error::invalid("a backup needs a folder for its journal: Backup::journal"))?;
         let steps = Steps::new(self.vm.value(), &self.hook, self.retries, &self.events, &self.cancel);
         let machine = steps.take(Step::ReadMachine, || self.read_machine()).await?;
         let vm = identity(&machine.details)?;
-        let guard = Guard::open(self, &vm, folder, &steps).await?;
+        let ward = Ward {
+            vim: &self.vim,
+            vm: &self.vm,
+            id: &vm,
+            journals: folder,
+            events: &self.events,
+            cancel: &self.cancel,
+            steps: &steps,
+            limits: Limits { settle: self.settle_within },
+        };
+        let guard = Guard::open(ward).await?;
         Ok((machine, vm, guard))
     }
 
@@ -148,7 +158,11 @@ impl Backup {
             Some(_) => None,
             None => guard.recover().await?,
         };
-        let done = self.guarded(&guard, &machine, &vm, repository, Start { resume, recovered, begun }).await;
+        let start = Start { resume, recovered, begun };
+        let done = Box::pin(self.guarded(&guard, &machine, &vm, repository, start)).await;
+        if let (Some(seat), Err(error)) = (&self.seat, &done) {
+            seat.leave(error);
+        }
         let leftovers = guard.undo().await;
         done.map(|report| BackupReport { leftovers, elapsed: begun.elapsed(), ..report })
     }
@@ -164,15 +178,11 @@ impl Backup {
     ) -> Result<BackupReport> {
         let steps = guard.steps();
         let details = &machine.details;
-        self.admit(machine, repository)?;
-        let mut left_out = self.left_out(machine);
-        if details.disks.len() == left_out.len() {
-            return Err(refused(details, "none of its disks can be backed up", None));
-        }
+        self.admit(machine, repository.is_encrypted())?;
+        let mut left_out = self.left_out_of_some(machine)?;
         let base = self.find_base(steps, repository, vm).await?;
         let newest = match &self.since {
-            // The base is it.
-            Since::Latest => None,
+            Since::Latest => base.clone(),
             _ => steps.once(Step::FindBase, async { repository.latest(vm).await }).await?,
         };
         let record = VmRecord {
@@ -180,48 +190,53 @@ impl Backup {
             mo_ref: self.vm.value().to_owned(),
             name: details.identity.name.clone(),
         };
-        let begin = repository.begin(record, Consistency::Crash, self.writer);
+        let resume = start.resume;
+        let job = match &resume {
+            Some(resume) => resume.leftover.job.clone(),
+            None => self.job(vm, repository.id().to_string(), base.as_ref().map(|base| base.id().clone()))?,
+        };
+        let begin = repository.begin_for(Some(&job.id), record, Consistency::Crash, self.writer);
         let mut point = steps.once(Step::BeginPoint, begin).await?;
 
-        let resume = start.resume;
-        let (snapshot, fallbacks) = match &resume {
+        let Frozen { snapshot, fallbacks, tracking_enabled, set } = match &resume {
             Some(resume) => {
                 self.events.send(Event::Resumed { leftover: resume.leftover.clone() });
-                guard.lock(&resume.leftover.job).await?;
-                (Some(resume.snapshot.clone()), resume.fallbacks.clone())
+                guard.lock(&job).await?;
+                let (snapshot, fallbacks) = (Some(resume.snapshot.clone()), resume.fallbacks.clone());
+                Frozen { snapshot, fallbacks, ..Frozen::default() }
             }
             None => {
-                let job = self.job(vm, repository, base.as_ref())?;
                 guard.begin(job.clone()).await?;
                 guard.lock(&job).await?;
-                self.freeze(guard, &job, machine).await?
+                Box::pin(self.freeze(guard, &job, machine, point.id())).await?
             }
         };
         let snapshot = snapshot.as_ref();
         // Asked now and not before: while there is a snapshot no restore begins, so no mark is missed.
-        let (base, restored) = steps.once(Step::ReadMarks, self.restored(repository, base)).await?;
-        let consistency = snapshot.map_or(Consistency::PoweredOff, |snapshot| consistency(snapshot, details));
+        let (base, marked) = steps.once(Step::ReadMarks, self.marked(repository, base, newest.as_ref())).await?;
+        let consistency = consistency(snapshot, details);
         point.set_consistency(consistency);
         point.set_fallbacks(fallbacks.clone());
+        if let Some(set) = set {
+            point.set_set(set);
+        }
         self.store_objects(steps, &mut point, machine, snapshot).await?;
-        let disks = match snapshot {
-            Some(snapshot) => self.disks(steps, details, snapshot, &mut left_out).await?,
-            None => template_disks(details, &left_out),
-        };
+        let disks = self.disks(steps, details, snapshot, &mut left_out).await?;
 
-        let budget = Budget::new(self.memory);
+        let reading = match &self.seat {
+            Some(seat) => Some(steps.unless_cancelled(seat.reading()).await?),
+            None => None,
+        };
+        let budget = self.budget();
         let connection = steps.take(Step::Connect, || disk::connect(self)).await?;
-        let job_of = |disk| DiskJob {
-            backup: self,
-            guard,
+        let job_of = |info| DiskJob {
+            frozen: FrozenDisk::new(self, guard, &connection, snapshot, info),
             resume: resume.as_ref(),
-            connection: &connection,
-            snapshot: snapshot.map(|snapshot| &snapshot.snapshot),
-            disk,
             base: base.as_ref(),
             newest: newest.as_ref(),
             host: machine.host,
-            restored: &restored,
+            marked: &marked,
+            tracking_enabled,
             point: point.id(),
             writer: point.writer().clone(),
             budget: budget.clone(),
@@ -237,6 +252,7 @@ impl Backup {
             return Err(Error::Cancelled);
         }
         let done = done?;
+        drop(reading);
 
         let mut reports = Vec::new();
         let incremental = done.iter().any(|(_, report)| report.mode == BackupMode::Incremental);
@@ -254,19 +270,22 @@ impl Backup {
         if snapshot.is_none() {
             self.confirm_template(steps, machine).await?;
         }
-        let (point, stored) = steps.once(Step::Commit, point.commit()).await?;
-        // The point is there, whatever becomes of the journal.
-        let record = Record::Committed { point: point.id().clone() };
-        if let Err(error) = guard.record(Step::RecordCommit, record).await {
-            self.events.warn(format!("{}: {}", point.id(), crate::error::in_one_line(&error)));
+        if let Some(seat) = self.seat.as_ref().filter(|seat| seat.is_all_or_nothing()) {
+            steps.once(Step::Flush, point.writer().finish()).await?;
+            steps.unless_cancelled(seat.stored()).await?;
         }
-        self.events.send(Event::Committed { point: point.id().clone() });
+        let (point, stored) = steps.once(Step::Commit, point.commit()).await?;
+        if let Some(seat) = &self.seat {
+            seat.committed().await;
+        }
+        self.note_commit(guard, point.id()).await;
         Ok(BackupReport {
             point,
             disks: reports,
             left_out,
             consistency,
             fallbacks,
+            tracking_enabled,
             stored,
             recovered: start.recovered,
             resumed: resume.is_some(),
@@ -275,18 +294,50 @@ impl Backup {
         })
     }
 
-    /// Sees to it that the disks stand still: by a snapshot, or because the machine is a template.
-    async fn freeze(&self, guard: &Guard, job: &Job, machine: &Machine) -> Result<(Option<Snapshot>, Vec<Fallback>)> {
-        if machine.details.is_template {
-            self.confirm_template(guard.steps(), machine).await?;
-            return Ok((None, Vec::new()));
+    /// Writes down that a point is visible, and tells of it. The point is there, whatever becomes of the journal.
+    pub(super) async fn note_commit(&self, guard: &Guard, point: &PointId) {
+        let record = Record::Committed { point: point.clone() };
+        if let Err(error) = guard.record(Step::RecordCommit, record).await {
+            self.events.warn(format!("{point}: {}", crate::error::in_one_line(&error)));
         }
-        let (snapshot, fallbacks) = guard.snapshot(job, self.quiesce.chain(&machine.details)).await?;
-        Ok((Some(snapshot), fallbacks))
+        self.events.send(Event::Committed { point: point.clone() });
+    }
+
+    pub(super) fn budget(&self) -> Budget {
+        self.shared.as_ref().map_or_else(|| Budget::new(self.memory), |shared| shared.budget().clone())
+    }
+
+    /// Sees to it that the disks stand still: by a snapshot, or because the machine is a template.
+    pub(super) async fn freeze(&self, guard: &Guard, job: &Job, machine: &Machine, point: &PointId) -> Result<Frozen> {
+        let (is_template, steps) = (machine.details.is_template, guard.steps());
+        let tracking_enabled = match !is_template && machine.enables_tracking(self.policies.tracking) {
+            true => guard.enable_tracking(job).await?,
+            false => false,
+        };
+        if let Some(seat) = &self.seat {
+            if !is_template {
+                // What takes long comes before the others are met.
+                guard.settle().await?;
+            }
+            steps.unless_cancelled(seat.ready(point)).await?;
+        }
+        let begun = Instant::now();
+        let mut frozen = Frozen { tracking_enabled, ..Frozen::default() };
+        if is_template {
+            self.confirm_template(steps, machine).await?;
+        } else {
+            let (snapshot, fallbacks) = Box::pin(guard.snapshot(job, self.quiesce.chain(&machine.details))).await?;
+            (frozen.snapshot, frozen.fallbacks) = (Some(snapshot), fallbacks);
+        }
+        if let Some(seat) = &self.seat {
+            let made = frozen.snapshot.is_some().then(|| (begun, Instant::now()));
+            frozen.set = Some(steps.unless_cancelled(seat.still(made)).await?);
+        }
+        Ok(frozen)
     }
 
     /// Checks that a template is one still and was not changed.
-    async fn confirm_template(&self, steps: &Steps, machine: &Machine) -> Result<()> {
+    pub(super) async fn confirm_template(&self, steps: &Steps, machine: &Machine) -> Result<()> {
         let now = steps.take(Step::ConfirmTemplate, || self.read_machine()).await?;
         if now.details.is_template && now.change_version == machine.change_version {
             return Ok(());
@@ -295,9 +346,9 @@ impl Backup {
         Err(refused(&machine.details, "it was changed or converted while it was read as a template", Some(hint)))
     }
 
-    fn job(&self, vm: &VmId, repository: &Repository, base: Option<&RecoveryPoint>) -> Result<Job> {
-        let id: [u8; 8] = crate::repository::random()?;
-        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    /// Who works on what. No job goes on that names no repository.
+    pub(super) fn job(&self, vm: &VmId, repository: String, base: Option<PointId>) -> Result<Job> {
+        let id = crate::repository::random_name()?;
         Ok(Job {
             server: server::server_name(&self.vim),
             vm: vm.to_string(),
@@ -305,98 +356,10 @@ impl Backup {
             snapshot_name: self.snapshot_name.clone(),
             marker: marker::of(&id),
             created: repository::now(),
-            repository: repository.id().to_string(),
-            base: base.map(|base| base.id().clone()),
+            repository,
+            base,
             id,
         })
-    }
-
-    /// Returns the disks that are known before the snapshot to stay out of it, and tells of them.
-    fn left_out(&self, machine: &Machine) -> Vec<LeftOut> {
-        let left_out = self.left_out_of(machine);
-        for LeftOut { key, label, reason } in &left_out {
-            self.events.send(Event::DiskLeftOut { disk: *key, label: label.clone(), reason: reason.clone() });
-        }
-        left_out
-    }
-
-    pub(super) fn left_out_of(&self, machine: &Machine) -> Vec<LeftOut> {
-        let why = |disk: &VirtualDiskInfo| match self.excluded.contains(&disk.key.0) {
-            true => Some(Condition::Excluded.what().trim_end_matches('.').to_owned()),
-            false => machine::obstacle(disk).map(|obstacle| obstacle.text()),
-        };
-        machine.details.disks.iter().filter_map(|disk| Some(plan::left_out(disk, why(disk)?))).collect()
-    }
-
-    pub(super) async fn find_base(
-        &self,
-        steps: &Steps,
-        repository: &Repository,
-        vm: &VmId,
-    ) -> Result<Option<RecoveryPoint>> {
-        steps.once(Step::FindBase, self.base(repository, vm)).await
-    }
-
-    /// Returns the point that incremental disks begin with.
-    pub(super) async fn base(&self, repository: &Repository, vm: &VmId) -> Result<Option<RecoveryPoint>> {
-        match &self.since {
-            Since::Nothing => Ok(None),
-            Since::Latest => repository.latest(vm).await,
-            Since::Full => repository.latest_full(vm).await,
-            Since::Point(point) => {
-                let manifest = point.manifest();
-                if point.repository().id() != repository.id() || manifest.vm.instance_uuid != *vm {
-                    let what = format!("{} is not a point of {vm} in this repository", point.id());
-                    return Err(Error::invalid(what));
-                }
-                // Opened again: the caller's may be of a copy elsewhere, whose pages and chunks need not be here.
-                repository.point(point.id()).await.map(Some)
-            }
-        }
-    }
-
-    /// Returns the disks that were restored since the base; without the base when that cannot be told.
-    pub(super) async fn restored(
-        &self,
-        repository: &Repository,
-        base: Option<RecoveryPoint>,
-    ) -> Result<(Option<RecoveryPoint>, BTreeSet<i32>)> {
-        let Some(point) = base else { return Ok((None, BTreeSet::new())) };
-        match repository.restored_since(point.id()).await {
-            Ok(restored) => Ok((Some(point), restored)),
-            Err(error) if error.is_damage() => {
-                self.events.warn(format!("every disk is read in full, a mark of a restore is damaged: {error}"));
-                Ok((None, BTreeSet::new()))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Returns the snapshot's disks that are to be read.
-    async fn disks(
-        &self,
-        steps: &Steps,
-        details: &VmDetails,
-        snapshot: &Snapshot,
-        left_out: &mut Vec<LeftOut>,
-    ) -> Result<Vec<VirtualDiskInfo>> {
-        let wrong = || server::failed("reading the snapshot's disks", self.vm.value());
-        let read = || async { self.vim.snapshot_disks(&snapshot.snapshot).await.map_err(wrong()) };
-        let mut disks = steps.take(Step::ReadDisks, read).await?;
-        disks.retain(|disk| left_out.iter().all(|left| left.key != disk.key.0));
-        for disk in &details.disks {
-            let held = disks.iter().any(|held| held.key == disk.key);
-            if !held && left_out.iter().all(|left| left.key != disk.key.0) {
-                let reason = "the snapshot does not hold it";
-                self.events.send(Event::DiskLeftOut {
-                    disk: disk.key.0,
-                    label: disk.label.clone(),
-                    reason: reason.into(),
-                });
-                left_out.push(plan::left_out(disk, reason));
-            }
-        }
-        Ok(disks)
     }
 }
 
@@ -408,21 +371,13 @@ fn identity(details: &VmDetails) -> Result<VmId> {
     }
 }
 
-/// Returns a template's disks that are to be read. There is no snapshot of which changes could be asked.
-fn template_disks(details: &VmDetails, left_out: &[LeftOut]) -> Vec<VirtualDiskInfo> {
-    let mut disks = details.disks.clone();
-    disks.retain(|disk| left_out.iter().all(|left| left.key != disk.key.0));
-    for disk in &mut disks {
-        disk.backing.change_id = None;
-    }
-    disks
-}
-
-fn refused(details: &VmDetails, reason: &str, hint: Option<&str>) -> Error {
+pub(super) fn refused(details: &VmDetails, reason: &str, hint: Option<&str>) -> Error {
     Error::Refused { vm: details.identity.to_string(), reason: reason.into(), hint: hint.map(str::to_owned) }
 }
 
-fn consistency(snapshot: &Snapshot, details: &VmDetails) -> Consistency {
+/// Says in which state the guest's data is; of a template there is no snapshot.
+pub(super) fn consistency(snapshot: Option<&Snapshot>, details: &VmDetails) -> Consistency {
+    let Some(snapshot) = snapshot else { return Consistency::PoweredOff };
     if snapshot.power_state == PowerState::Off && details.power_state == PowerState::Off {
         Consistency::PoweredOff
     } else if snapshot.quiesced && snapshot.backup_manifest.is_some() {

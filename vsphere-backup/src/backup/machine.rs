@@ -1,11 +1,14 @@
 //! What is so about a machine and its disks, decided from plain facts.
 
+use vsphere_cbt::DiskTracking;
 use vsphere_vim::{
     PowerState, VirtualDiskInfo,
     device::{BackingKind, SnapshotObstacle},
     types::{CryptoKeyId, VirtualMachineConfigInfo, VirtualPCIPassthrough, VirtualTPM},
-    vm::VmDetails,
+    vm::{Snapshot, VmDetails},
 };
+
+use crate::journal::marker;
 
 use super::{
     condition::{Condition, Finding, Subject},
@@ -58,9 +61,22 @@ pub enum VirtualTpms {
     Refuse,
 }
 
+/// What is done about a machine whose change tracking is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChangeTracking {
+    /// It stays off: every backup reads all that is allocated.
+    #[default]
+    AsIs,
+    /// It is enabled, when the machine has no snapshots and is not suspended: the next backup reads what changed.
+    #[doc(alias = "changeTrackingEnabled")]
+    Enable,
+}
+
 /// What the caller said about states of machines.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policies {
+    pub(crate) tracking: ChangeTracking,
     pub(crate) encrypted: EncryptedMachines,
     pub(crate) virtual_tpms: VirtualTpms,
 }
@@ -106,7 +122,10 @@ impl Machine {
         }
         match &details.power_state {
             PowerState::Off if !details.is_template => add(Condition::PoweredOff, String::new()),
-            PowerState::Suspended if quiesce.allows_crash() => add(Condition::Suspended, String::new()),
+            PowerState::Suspended if quiesce.allows_crash() => {
+                add(Condition::Suspended, String::new());
+                add(Condition::FileLeftOut, "vmss, the memory of the suspended machine".into());
+            }
             PowerState::Suspended => add(Condition::SuspendedNeedsGuest, String::new()),
             _ => {}
         }
@@ -139,7 +158,7 @@ impl Machine {
             add(Condition::QuiesceFallback, format!("{}: {}", fallback.way, fallback.reason));
         }
         if !details.is_template
-            && let Some((condition, detail)) = self.tracking()
+            && let Some((condition, detail)) = self.tracking(policies.tracking)
         {
             add(condition, detail);
         }
@@ -168,16 +187,34 @@ impl Machine {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    fn tracking(&self) -> Option<(Condition, String)> {
+    /// Tells whether a backup enables change tracking.
+    pub(super) fn enables_tracking(&self, wish: ChangeTracking) -> bool {
+        matches!(self.tracking(wish), Some((Condition::TrackingToBeEnabled, _)))
+    }
+
+    /// Returns what is to be said of change tracking, unless all is well.
+    fn tracking(&self, wish: ChangeTracking) -> Option<(Condition, String)> {
         let details = &self.details;
+        // Those of our jobs are removed before.
+        let foreign = |found: &&Snapshot| marker::job_in(&found.description).is_none();
+        let snapshots = details.snapshots.iter().filter(foreign).count();
         if details.change_tracking_enabled {
-            return None;
+            let waits = wish == ChangeTracking::Enable && snapshots == 0 && details.disks.iter().any(waits_for_id);
+            return waits.then(|| (Condition::TrackingToBeEnabled, "it is on and disks have no change id".into()));
         }
-        if !details.change_tracking_supported {
+        let too_old = details.hardware_version.is_some_and(|version| version < TRACKING_HARDWARE);
+        if !details.change_tracking_supported || too_old {
             let version = details.hardware_version.map(|version| format!("virtual hardware {version}"));
             return Some((Condition::TrackingUnsupported, version.unwrap_or_default()));
         }
-        Some((Condition::TrackingOff, String::new()))
+        Some(match wish {
+            ChangeTracking::AsIs => (Condition::TrackingOff, String::new()),
+            ChangeTracking::Enable if snapshots > 0 => (Condition::TrackingBlocked, format!("{snapshots} snapshots")),
+            ChangeTracking::Enable if details.power_state == PowerState::Suspended => {
+                (Condition::TrackingBlocked, "it is suspended".into())
+            }
+            ChangeTracking::Enable => (Condition::TrackingToBeEnabled, String::new()),
+        })
     }
 }
 
@@ -205,6 +242,11 @@ pub(crate) fn obstacle(disk: &VirtualDiskInfo) -> Option<Finding> {
         BackingKind::LocalPMem => at(Condition::PersistentMemory, ""),
         _ => None,
     }
+}
+
+/// Tells whether a disk could be tracked and has no change id.
+fn waits_for_id(disk: &VirtualDiskInfo) -> bool {
+    DiskTracking::of(disk).is_ok_and(|disk| disk.untrackable.is_none() && disk.change_id.is_none())
 }
 
 fn disk_findings(disk: &VirtualDiskInfo, machine: &VmDetails) -> Vec<Finding> {
@@ -235,3 +277,6 @@ fn key_name(key: &CryptoKeyId) -> String {
         None => key.key_id.clone(),
     }
 }
+
+/// The first virtual hardware that can track changes.
+const TRACKING_HARDWARE: u32 = 7;

@@ -4,10 +4,16 @@
 //! lock against migration; wait until nothing is in the way of a snapshot; snapshot; read the disks, several at once;
 //! commit the recovery point; remove the snapshot; unlock; clear the journal. [`step`](crate::step) has it in full.
 
+mod base;
 mod condition;
+#[cfg(test)]
+mod condition_rows;
 mod disk;
+pub(crate) mod fcd;
 mod flow;
-mod guard;
+pub(crate) mod guard;
+mod included;
+mod into;
 mod machine;
 mod objects;
 pub(crate) mod plan;
@@ -16,13 +22,15 @@ mod quiesce;
 mod report;
 mod resume;
 mod running;
-mod tracking;
+mod set;
+mod surroundings;
+pub(crate) mod tracking;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use vsphere_vim::{MoRef, Vim, mo};
 
-use self::machine::Policies;
+use self::{machine::Policies, set::Seat};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::{
@@ -34,17 +42,22 @@ use crate::{
     reaper::{Reaped, Reaper},
     repository::{RecoveryPoint, Repository, WriterOptions},
     retry::Retries,
+    schedule::{Admission, Scheduler},
     step::{Hook, StepHook},
 };
 
+pub(crate) use self::set::machines_of_vapp;
 pub use self::{
     condition::{Condition, Finding, Severity, Subject},
-    machine::{EncryptedMachines, VirtualTpms},
+    fcd::{FCD_KEY, FCD_OBJECT, FcdBackup, FcdReport, fcd_vm_id},
+    into::SinkReport,
+    machine::{ChangeTracking, EncryptedMachines, VirtualTpms},
     objects::{CONFIG_OBJECT, NVRAM_OBJECT, VMX_OBJECT, VSS_OBJECT},
     preflight::{Estimate, EstimateBasis, Preflight, PreflightDisk},
     quiesce::{GiveWay, Quiesce, QuiescePolicy, QuiesceStep, QuiesceWay},
     report::{BackupReport, DiskReport, Plan, PlannedDisk},
     running::RunningBackup,
+    set::{BackupSet, SetMember, SetReport},
 };
 
 /// A backup of one virtual machine.
@@ -82,11 +95,17 @@ pub struct Backup {
     excluded: Vec<i32>,
     parallel_disks: usize,
     memory: u64,
+    /// With whom connections and memory are shared.
+    shared: Option<Scheduler>,
+    /// Its place among the machines of all jobs, given back when the server is as it was.
+    admission: Option<Arc<Admission>>,
     writer: WriterOptions,
     retries: Retries,
     settle_within: Duration,
     resume_within: Duration,
     checkpoint_every: Duration,
+    /// The machine's place in a set.
+    seat: Option<Seat>,
     hook: Hook,
     events: Events,
     cancel: CancelToken,
@@ -123,11 +142,14 @@ impl Backup {
             excluded: Vec::new(),
             parallel_disks: 4,
             memory: 32 << 20,
+            shared: None,
+            admission: None,
             writer: WriterOptions::default(),
             retries: Retries::default(),
             settle_within: Duration::from_secs(600),
             resume_within: Duration::from_secs(4 * 3600),
             checkpoint_every: Duration::from_secs(60),
+            seat: None,
             hook: Hook::default(),
             events: Events::default(),
             cancel: CancelToken::new(),
@@ -151,7 +173,8 @@ impl Backup {
     ///
     /// When a block changed that it calls unchanged, [`Event::TrackingDistrusted`] tells so, the disk is read in full by
     /// this backup, and every later one reads and compares all of it ([`Trust::VerifyAll`]) until one finds no
-    /// difference. What is not believed is kept in the disk's record.
+    /// difference. What is not believed is kept in the disk's record; before that in a mark in the repository, which
+    /// makes the next backup a full one should this one fail, and every one that builds on an older point.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self
@@ -173,6 +196,18 @@ impl Backup {
     /// States what is done about machines with a virtual TPM: a warning, by default.
     pub fn virtual_tpms(mut self, policy: VirtualTpms) -> Self {
         self.policies.virtual_tpms = policy;
+        self
+    }
+
+    /// States what is done about a machine whose change tracking is off: nothing, by default.
+    ///
+    /// Enabling it makes a snapshot and removes it, before the one that is read. What stands in the way of it is a
+    /// warning; every disk is read in full then.
+    ///
+    /// # Privileges
+    /// `VirtualMachine.Config.ChangeTracking` on the machine, to enable it.
+    pub fn change_tracking(mut self, wish: ChangeTracking) -> Self {
+        self.policies.tracking = wish;
         self
     }
 
@@ -207,6 +242,13 @@ impl Backup {
         self
     }
 
+    /// Shares connections, bandwidth and memory with everything else that a scheduler is given to; it then counts
+    /// instead of [`memory`](Self::memory). Jobs do this by themselves.
+    pub fn share(mut self, scheduler: &Scheduler) -> Self {
+        self.shared = Some(scheduler.clone());
+        self
+    }
+
     /// Sets how the repository is written.
     pub fn writer_options(mut self, options: WriterOptions) -> Self {
         self.writer = options;
@@ -216,6 +258,18 @@ impl Backup {
     /// Tells of events. The handler is called from the task that works and must not block.
     pub fn on_event(mut self, handler: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.events = Events::new(handler);
+        self
+    }
+
+    /// Keeps a place in a scheduler until the backup has ended, also in the background.
+    pub(crate) fn admitted(mut self, admission: Arc<Admission>) -> Self {
+        self.admission = Some(admission);
+        self
+    }
+
+    /// Tells one more of events.
+    pub(crate) fn also_on_event(mut self, handler: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.events = self.events.and(handler);
         self
     }
 
@@ -294,7 +348,10 @@ impl Backup {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(self, repository: &Repository) -> RunningBackup {
-        RunningBackup::start(self, repository.clone())
+        let repository = repository.clone();
+        RunningBackup::start(self, |backup, abandoned| {
+            Box::pin(async move { backup.work(&repository, &abandoned).await })
+        })
     }
 
     /// Tells what the backup would do, without changing anything.

@@ -14,19 +14,38 @@ use vsphere_vim::{
 
 use crate::{
     error::{Error, Result, in_one_line},
-    repository::PointWriter,
+    repository::{PointWriter, storage::BoxFuture},
     server,
     step::{Step, Steps},
 };
 
 use super::{Backup, machine::Machine};
 
+/// A point that takes small files.
+pub(super) trait Objects: Send {
+    /// Takes one.
+    fn put<'a>(&'a mut self, name: &'a str, content: Vec<u8>) -> BoxFuture<'a, Result<()>>;
+
+    /// Notes that one is not in the point, and why.
+    fn leave_out(&mut self, name: &str, reason: &str);
+}
+
+impl Objects for PointWriter {
+    fn put<'a>(&'a mut self, name: &'a str, content: Vec<u8>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.put_object(name, content.into()).await.map(drop) })
+    }
+
+    fn leave_out(&mut self, name: &str, reason: &str) {
+        self.leave_out_object(name, reason);
+    }
+}
+
 impl Backup {
     /// Stores the machine's configuration as of the snapshot, or as it is, and its small files.
     pub(super) async fn store_objects(
         &self,
         steps: &Steps,
-        point: &mut PointWriter,
+        point: &mut dyn Objects,
         machine: &Machine,
         snapshot: Option<&Snapshot>,
     ) -> Result<()> {
@@ -41,7 +60,7 @@ impl Backup {
         let config = steps.take(Step::ReadConfig, read).await?;
         let json = serde_json::to_vec_pretty(&config)
             .map_err(|error| Error::invalid(format!("the configuration cannot be kept: {error}")))?;
-        steps.once(Step::StoreConfig, point.put_object(CONFIG_OBJECT, json.into())).await?;
+        steps.once(Step::StoreConfig, point.put(CONFIG_OBJECT, json)).await?;
 
         if let Some(vmx) = machine.files.vmx.clone() {
             self.store(steps, point, VMX_OBJECT, self.file(&vmx)).await?;
@@ -53,7 +72,7 @@ impl Backup {
             self.store(steps, point, VSS_OBJECT, self.vss(snapshot)).await?;
         }
         if machine.details.power_state == PowerState::Suspended {
-            point.leave_out_object(MEMORY_OBJECT, "the memory of a suspended machine is not stored");
+            point.leave_out(MEMORY_OBJECT, "the memory of a suspended machine is not stored");
         }
         Ok(())
     }
@@ -62,7 +81,7 @@ impl Backup {
     async fn store(
         &self,
         steps: &Steps,
-        point: &mut PointWriter,
+        point: &mut dyn Objects,
         name: &str,
         read: impl Future<Output = Result<Vec<u8>, String>>,
     ) -> Result<()> {
@@ -71,10 +90,10 @@ impl Backup {
             Ok(tokio::time::timeout(READ_LIMIT, read).await.unwrap_or_else(late))
         };
         match steps.once(Step::ReadConfig, bounded).await? {
-            Ok(content) => steps.once(Step::StoreConfig, point.put_object(name, content.into())).await.map(drop),
+            Ok(content) => steps.once(Step::StoreConfig, point.put(name, content)).await,
             Err(reason) => {
                 self.events.warn(format!("{name} is not stored: {reason}"));
-                point.leave_out_object(name, reason);
+                point.leave_out(name, &reason);
                 Ok(())
             }
         }

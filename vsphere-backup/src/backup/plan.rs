@@ -3,7 +3,10 @@
 use vsphere_cbt::{ChangeId, Continuity, Growth};
 use vsphere_vim::VirtualDiskInfo;
 
+use super::condition::Condition;
 use crate::repository::{BackupMode, DiskRecord, LeftOut};
+
+use super::tracking::HostVersion;
 
 /// How a disk will be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,29 +41,61 @@ impl Decision {
     }
 }
 
+/// Why a disk stays out that the caller left out.
+pub(crate) fn excluded() -> &'static str {
+    Condition::Excluded.what().trim_end_matches('.')
+}
+
 pub(super) fn left_out(disk: &VirtualDiskInfo, reason: impl Into<String>) -> LeftOut {
     LeftOut { key: disk.key.0, label: disk.label.clone(), reason: reason.into() }
 }
 
 /// Decides how a disk of a snapshot is read, given the same disk in the parent point and whether it was restored since.
 ///
-/// A disk is the same when the machine, the device key and the backing's uuid are: paths change.
-pub(crate) fn decide(disk: &VirtualDiskInfo, base: Option<&DiskRecord>, restored: bool) -> Decision {
+/// A disk is the same when the machine, the device key and the backing's uuid are: paths change. `host` is whose change
+/// tracking it is; one that is not known may have any defect that the disk itself shows.
+pub(crate) fn decide(
+    disk: &VirtualDiskInfo,
+    base: Option<&DiskRecord>,
+    restored: bool,
+    host: Option<HostVersion>,
+) -> Decision {
+    let (uuid, change_id) = (disk.backing.uuid.as_deref(), disk.backing.change_id.as_deref());
+    decide_tracked(Tracked { key: disk.key.0, uuid, change_id, capacity: disk.capacity }, base, restored, host)
+}
+
+/// A disk of a snapshot, of a machine's or of its own, as far as reading its changes goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tracked<'a> {
+    pub(super) key: i32,
+    pub(super) uuid: Option<&'a str>,
+    pub(super) change_id: Option<&'a str>,
+    /// In bytes.
+    pub(super) capacity: u64,
+}
+
+/// As [`decide`], of any disk.
+pub(super) fn decide_tracked(
+    disk: Tracked<'_>,
+    base: Option<&DiskRecord>,
+    restored: bool,
+    host: Option<HostVersion>,
+) -> Decision {
     let Some(base) = base else {
         return Decision::full("there is no earlier point of this disk");
     };
     if restored {
         return Decision::full("it was restored since the last backup, which change tracking may not have seen");
     }
-    if let (Some(then), Some(now)) = (&base.backing_uuid, &disk.backing.uuid)
+    if let (Some(then), Some(now)) = (&base.backing_uuid, disk.uuid)
         && !then.eq_ignore_ascii_case(now)
     {
         return Decision::full("another disk was attached at its place");
     }
-    if base.backing_uuid.is_some() != disk.backing.uuid.is_some() {
+    if base.backing_uuid.is_some() != disk.uuid.is_some() {
         return Decision::full("it cannot be told whether it is the same disk");
     }
-    let Some(now) = &disk.backing.change_id else {
+    let Some(now) = disk.change_id else {
         return Decision::full("its changes are not tracked");
     };
     let Some(since) = &base.change_id else {
@@ -81,15 +116,15 @@ pub(crate) fn decide(disk: &VirtualDiskInfo, base: Option<&DiskRecord>, restored
     }
     let warning = match Growth::between(base.capacity, disk.capacity) {
         Growth::Same => None,
-        Growth::Grown { crosses_128_gib: true, .. } => {
+        Growth::Grown { crosses_128_gib: true, .. } if host.is_none_or(HostVersion::errs_after_growth) => {
             return Decision::full(
-                "it grew across a multiple of 128 GiB, after which old servers report wrong areas \
+                "it grew across a multiple of 128 GiB, after which hosts before ESXi 6.0 report wrong areas \
                  (VMware KB 2090639)",
             );
         }
         Growth::Grown { .. } => Some(format!(
             "disk {} grew from {} to {} bytes; its new part is read whole",
-            disk.key.0, base.capacity, disk.capacity
+            disk.key, base.capacity, disk.capacity
         )),
         _ => return Decision::full("it is smaller than at the last backup"),
     };
@@ -139,7 +174,7 @@ mod tests {
     }
 
     fn reason(disk: &VirtualDiskInfo, base: Option<&DiskRecord>) -> String {
-        match decide(disk, base, false) {
+        match decide(disk, base, false, None) {
             Decision::Full { reason } => reason,
             other => panic!("{other:?}"),
         }
@@ -147,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_moved_is_still_the_same() {
-        let decision = decide(&disk(|_, _| {}), Some(&base(|_| {})), false);
+        let decision = decide(&disk(|_, _| {}), Some(&base(|_| {})), false, None);
         let since = "52 de ad/7".parse().unwrap();
         assert_eq!(decision, Decision::Incremental { since, warning: None });
     }
@@ -157,7 +192,7 @@ mod tests {
         let plain = disk(|_, _| {});
         assert!(reason(&plain, None).contains("no earlier point"));
         assert!(
-            matches!(decide(&plain, Some(&base(|_| {})), true), Decision::Full { reason } if reason.contains("restored"))
+            matches!(decide(&plain, Some(&base(|_| {})), true, None), Decision::Full { reason } if reason.contains("restored"))
         );
         let other = base(|base| base.backing_uuid = Some("6000c29b".into()));
         assert!(reason(&plain, Some(&other)).contains("another disk"));
@@ -176,13 +211,25 @@ mod tests {
         let larger = base(|base| base.capacity = 2 << 30);
         assert!(reason(&plain, Some(&larger)).contains("smaller"));
         let grown = disk(|disk, _| disk.capacity_in_kb = 200 << 20);
-        assert!(reason(&grown, Some(&base(|_| {}))).contains("128 GiB"));
+        assert!(reason(&grown, Some(&base(|_| {}))).contains("128 GiB"), "nobody knows the host");
+    }
+
+    #[test]
+    fn growth_across_a_border_is_believed_of_hosts_without_the_defect_only() {
+        let grown = disk(|disk, _| disk.capacity_in_kb = 200 << 20);
+        let on = |major, minor| decide(&grown, Some(&base(|_| {})), false, Some(HostVersion { major, minor }));
+        for (major, minor) in [(4, 1), (5, 0), (5, 5)] {
+            assert!(matches!(on(major, minor), Decision::Full { reason } if reason.contains("2090639")));
+        }
+        for (major, minor) in [(6, 0), (6, 7), (8, 0)] {
+            assert!(matches!(on(major, minor), Decision::Incremental { warning: Some(_), .. }));
+        }
     }
 
     #[test]
     fn growth_within_a_border_is_incremental_with_a_warning() {
         let grown = disk(|disk, _| disk.capacity_in_kb = 2 << 20);
-        let decision = decide(&grown, Some(&base(|_| {})), false);
+        let decision = decide(&grown, Some(&base(|_| {})), false, None);
         assert!(matches!(decision, Decision::Incremental { warning: Some(_), .. }));
     }
 }

@@ -19,6 +19,7 @@ use super::{
     Backup,
     condition::{Condition, Finding, Severity, Subject},
     machine::Machine,
+    surroundings::defects,
 };
 
 /// What a backup would do as things are now, what it would not, and why.
@@ -129,11 +130,11 @@ impl Backup {
             Some(vm) => self.base(repository, vm).await?,
             None => None,
         };
-        let (base, restored) = self.restored(repository, base).await?;
         let newest = match &vm {
             Some(vm) => repository.latest(vm).await?,
             None => None,
         };
+        let (base, marked) = self.marked(repository, base, newest.as_ref()).await?;
         let left_out = self.left_out_of(&machine);
         let stays: Vec<&VirtualDiskInfo> =
             details.disks.iter().filter(|disk| left_out.iter().all(|left| left.key != disk.key.0)).collect();
@@ -144,7 +145,7 @@ impl Backup {
         let disks = stays.iter().map(|disk| {
             let record = base.as_ref().and_then(|base| base.record(disk.key.0).ok());
             let points = (base.as_ref(), newest.as_ref());
-            let decision = self.decision(&machine, disk, points, restored.contains(&disk.key.0));
+            let decision = self.decision(&machine, disk, points, &marked);
             let (mode, reason) = decision.told();
             let last =
                 record.filter(|record| record.mode == BackupMode::Incremental).map(|record| record.bytes.changed);
@@ -156,7 +157,7 @@ impl Backup {
         let host_version = self.host_version(&machine).await;
         findings.extend(defects(host_version.as_deref().unwrap_or(&self.vim.content().about.version)));
         findings.extend(self.leftovers(&machine, vm.as_ref()));
-        findings.extend(self.storage(&stays).await);
+        findings.extend(self.datastores(&stays).await);
         findings.extend(self.privileges(&machine).await);
         findings.sort_by_key(|finding| finding.condition);
         Ok(Preflight {
@@ -227,42 +228,6 @@ impl Backup {
         found
     }
 
-    /// Looks at the datastores of the disks that would be backed up.
-    async fn storage(&self, disks: &[&VirtualDiskInfo]) -> Vec<Finding> {
-        let stores: BTreeSet<&str> =
-            disks.iter().filter_map(|disk| disk.backing.datastore.as_ref()).map(|store| store.value()).collect();
-        let mut found = Vec::new();
-        for id in stores {
-            let store: MoRef<mo::Datastore> = MoRef::new(id);
-            let summary = match self.vim.get(&store, mo::Datastore::SUMMARY).await {
-                Ok(summary) => summary,
-                Err(error) => {
-                    tracing::debug!(%error, "a datastore cannot be read");
-                    continue;
-                }
-            };
-            let at =
-                |condition, detail: String| Finding::new(condition, Subject::Datastore(summary.name.clone()), detail);
-            let here = disks.iter().filter(|disk| disk.backing.datastore.as_ref().is_some_and(|own| own.value() == id));
-            if !summary.accessible {
-                found.push(at(Condition::DatastoreInaccessible, String::new()));
-            }
-            let total: u64 = here.clone().map(|disk| disk.capacity).sum();
-            let free = u64::try_from(summary.free_space).unwrap_or(0);
-            if free < total / SNAPSHOT_SHARE {
-                found.push(at(Condition::LittleSpace, format!("{free} bytes free for disks of {total} bytes")));
-            }
-            if OBJECT_STORES.iter().any(|kind| summary.type_.eq_ignore_ascii_case(kind)) {
-                let kind = summary.type_.clone();
-                let of = |disk: &&VirtualDiskInfo| {
-                    Finding::new(Condition::ObjectStorage, Subject::Disk(disk.key.0), kind.as_str())
-                };
-                found.extend(here.map(of));
-            }
-        }
-        found
-    }
-
     /// Asks which privileges the session has.
     async fn privileges(&self, machine: &Machine) -> Vec<Finding> {
         let asked = async {
@@ -315,6 +280,9 @@ impl Backup {
             wanted.push(on_vm("VirtualMachine.State.CreateSnapshot", "the snapshot", true));
             wanted.push(on_vm("VirtualMachine.State.RemoveSnapshot", "the snapshot", true));
         }
+        if machine.enables_tracking(self.policies.tracking) {
+            wanted.push(on_vm("VirtualMachine.Config.ChangeTracking", "enabling change tracking", false));
+        }
         if machine.key.is_some() || machine.details.disks.iter().any(|disk| disk.backing.encrypted) {
             wanted.push(on_vm("Cryptographer.Access", "reading encrypted disks", true));
         }
@@ -366,39 +334,6 @@ fn sizes(layout: &VirtualMachineFileLayoutEx) -> BTreeMap<i32, u64> {
     layout.disk.iter().filter_map(|disk| Some((disk.key, of_disk(disk)?))).collect()
 }
 
-/// Returns the known defects of a host's version.
-fn defects(version: &str) -> Vec<Finding> {
-    let major = version.split('.').next().unwrap_or_default();
-    let condition = match major {
-        "4" | "5" => Condition::DefectKb2090639,
-        "6" if version.starts_with("6.0") => Condition::DefectKb2136854,
-        _ => return Vec::new(),
-    };
-    vec![Finding::new(condition, Subject::Server, format!("version {version}"))]
-}
-
-/// A snapshot may grow up to the size of its disks while they are read; a tenth of it is what to worry below.
-const SNAPSHOT_SHARE: u64 = 10;
-
-/// Datastores whose disks have no flat file.
-const OBJECT_STORES: &[&str] = &["vsan", "vvol", "vsanD"];
-
 /// Methods that a backup calls, or locks itself.
 const NEEDED: &[&str] =
     &["CreateSnapshot_Task", "CreateSnapshotEx_Task", "RemoveSnapshot_Task", "RelocateVM_Task", "ReconfigVM_Task"];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn defects_are_told_by_the_host_s_version() {
-        let codes = |version: &str| defects(version).iter().map(|finding| finding.condition.code()).collect::<Vec<_>>();
-        assert_eq!(codes("5.5.0"), ["kb-2090639"]);
-        assert_eq!(codes("4.1"), ["kb-2090639"]);
-        assert_eq!(codes("6.0.0"), ["kb-2136854"]);
-        for sound in ["6.5.0", "6.7.0", "8.0.3", "60.0", "", "x"] {
-            assert_eq!(codes(sound), [""; 0], "{sound:?}");
-        }
-    }
-}

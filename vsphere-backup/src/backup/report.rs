@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     journal::Leftover,
     repository::{BackupMode, Consistency, DiskBytes, Fallback, LeftOut, PointId, RecoveryPoint, VmId, WriterTotals},
@@ -51,6 +53,8 @@ pub struct BackupReport {
     pub consistency: Consistency,
     /// The ways to quiesce the guest that were given up before that, and why.
     pub fallbacks: Vec<Fallback>,
+    /// Whether the backup enabled change tracking.
+    pub tracking_enabled: bool,
     /// What the repository's storage was given.
     pub stored: WriterTotals,
     /// What an earlier job had left on the server and this one undid.
@@ -66,21 +70,13 @@ pub struct BackupReport {
 impl BackupReport {
     /// Returns the figures of all disks together.
     pub fn bytes(&self) -> DiskBytes {
-        let mut sum = DiskBytes::default();
-        for DiskReport { bytes, .. } in &self.disks {
-            sum.changed += bytes.changed;
-            sum.read += bytes.read;
-            sum.zero += bytes.zero;
-            sum.new += bytes.new;
-            sum.stored += bytes.stored;
-            sum.index += bytes.index;
-        }
-        sum
+        self.disks.iter().fold(DiskBytes::default(), |sum, disk| sum.plus(&disk.bytes))
     }
 }
 
 /// How one disk was backed up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct DiskReport {
     /// The device key.

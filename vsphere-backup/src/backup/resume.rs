@@ -9,12 +9,13 @@ use std::{fmt, time::Duration};
 use vsphere_vim::{VirtualDiskInfo, vm::Snapshot};
 
 use crate::{
-    engine::Checkpoint,
+    engine::{Checkpoint, Trust},
+    error::Result,
     journal::{Leftover, SnapshotState, StoredDisk},
-    repository::{BackupMode, Fallback, Repository, RepositoryId, VmId, now},
+    repository::{BackupMode, Fallback, Repository, VmId, now},
 };
 
-use super::{Backup, guard::Guard, machine::Machine, plan::Decision};
+use super::{Backup, guard::Guard, machine::Machine, plan::Decision, tracking::Choice};
 
 /// An interrupted job that goes on.
 #[derive(Clone, Debug)]
@@ -27,11 +28,12 @@ pub(super) struct Resume {
 
 /// A backup as it would be now, to be compared with the one that was interrupted.
 #[derive(Clone, Copy, Debug)]
-struct Now {
+struct Now<'a> {
     /// Seconds since 1970, UTC.
     time: u64,
     within: Duration,
-    repository: RepositoryId,
+    /// As [`Job::repository`](crate::journal::Job::repository) has it.
+    repository: &'a str,
 }
 
 impl Backup {
@@ -44,21 +46,35 @@ impl Backup {
         repository: &Repository,
         vm: &VmId,
     ) -> Option<Resume> {
+        let same_base = async |leftover: &Leftover| {
+            let base = self.find_base(guard.steps(), repository, vm).await?;
+            let same = leftover.job.base.as_ref() == base.as_ref().map(|base| base.id());
+            Ok(if same { Ok(()) } else { Err("it read the changes since another point") })
+        };
+        self.resumable_where(guard, machine, &repository.id().to_string(), same_base).await
+    }
+
+    /// The same for any place to write to, given what else must be as it was there.
+    pub(super) async fn resumable_where(
+        &self,
+        guard: &Guard,
+        machine: &Machine,
+        place: &str,
+        fits: impl AsyncFnOnce(&Leftover) -> Result<Result<(), &'static str>>,
+    ) -> Option<Resume> {
         let leftover = guard.leftover().filter(|leftover| !leftover.is_clean())?;
         let refuse = |why: &dyn fmt::Display| {
             tracing::info!(job = leftover.job.id, %why, "an interrupted backup is not resumed");
             None
         };
-        let then = Now { time: now(), within: self.resume_within, repository: repository.id() };
+        let then = Now { time: now(), within: self.resume_within, repository: place };
         if let Err(why) = may_resume(&leftover, then) {
             return refuse(&why);
         }
-        let base = match self.find_base(guard.steps(), repository, vm).await {
-            Ok(base) => base,
+        match fits(&leftover).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return refuse(&why),
             Err(error) => return refuse(&error),
-        };
-        if leftover.job.base.as_ref() != base.as_ref().map(|base| base.id()) {
-            return refuse(&"it read the changes since another point");
         }
         match guard.find_snapshot(&leftover).await {
             Ok(Some(snapshot)) => {
@@ -92,18 +108,28 @@ impl Resume {
 
 /// Returns where the reading of a disk goes on; `None` when all of it is stored.
 pub(super) fn checkpoint(stored: &StoredDisk) -> Option<Checkpoint> {
-    let StoredDisk { position, record } = stored;
+    let StoredDisk { position, record, .. } = stored;
     position.map(|position| Checkpoint { position, root: record.root, bytes: record.bytes })
 }
 
 /// Tells whether a disk that was read in a way may be gone on with, given how it would be read now: one that was read
-/// in full had its reason, whatever is known now; changes must be readable still.
-pub(super) fn fits(stored: &StoredDisk, decision: &Decision) -> bool {
-    stored.record.mode == BackupMode::Full || matches!(decision, Decision::Incremental { .. })
+/// in full had its reason, whatever is known now; changes must be readable still, and compared with all else where
+/// nothing is believed.
+pub(super) fn fits(stored: &StoredDisk, choice: &Choice) -> bool {
+    let StoredDisk { position, record, .. } = stored;
+    match (record.mode, &choice.decision) {
+        (BackupMode::Full, _) => true,
+        (_, Decision::Full { .. }) => false,
+        (_, Decision::Incremental { .. }) if choice.trust == Trust::VerifyAll => {
+            let bytes = record.bytes;
+            bytes.read + bytes.audited + bytes.unallocated >= position.unwrap_or(record.capacity)
+        }
+        (_, Decision::Incremental { .. }) => true,
+    }
 }
 
 /// Tells whether a job may go on, as far as that can be told from its journal, or why not.
-fn may_resume(leftover: &Leftover, now: Now) -> Result<(), &'static str> {
+fn may_resume(leftover: &Leftover, now: Now<'_>) -> Result<(), &'static str> {
     let job = &leftover.job;
     if now.within.is_zero() {
         return Err("that is switched off");
@@ -122,7 +148,7 @@ fn may_resume(leftover: &Leftover, now: Now) -> Result<(), &'static str> {
     if age.is_none_or(|age| age > now.within.as_secs()) {
         return Err("it is too old");
     }
-    if job.repository != now.repository.to_string() {
+    if job.repository != now.repository {
         return Err("it wrote to another repository");
     }
     Ok(())
@@ -150,14 +176,15 @@ mod tests {
 
     #[test]
     fn a_job_goes_on_only_when_nothing_that_matters_is_another() {
-        let repository = RepositoryId::parse(&sample_job().repository).unwrap();
+        let job = sample_job();
+        let repository = &*job.repository;
         let created = sample_job().created;
         let now = Now { time: created + 60, within: Duration::from_secs(3600), repository };
         let good = leftover([made(), stored()]);
         assert_eq!(may_resume(&good, now), Ok(()));
 
         let point = PointId::parse("5029c440/20261122T120000.000000Z-0123456789abcdef").unwrap();
-        let other = RepositoryId::parse("ff112233445566778899aabbccddeeff").unwrap();
+        let other = "ff112233445566778899aabbccddeeff";
         let cases = [
             (good.clone(), Now { within: Duration::ZERO, ..now }, "switched off"),
             (good.clone(), Now { time: created + 3601, ..now }, "old"),
@@ -176,11 +203,19 @@ mod tests {
     #[test]
     fn what_was_read_as_changes_is_gone_on_with_only_as_changes() {
         let mut disk = sample_disk();
-        let incremental = Decision::Incremental { since: "52 de/7".parse().unwrap(), warning: None };
-        let full = Decision::full("a reason");
+        let choice = |decision, trust| Choice { decision, trust, distrust: None };
+        let since = "52 de/7".parse().unwrap();
+        let incremental = choice(Decision::Incremental { since, warning: None }, Trust::Trust);
+        let full = choice(Decision::full("a reason"), Trust::Trust);
         assert!(fits(&disk, &full) && fits(&disk, &incremental));
         disk.record.mode = BackupMode::Incremental;
         assert!(fits(&disk, &incremental) && !fits(&disk, &full));
+        // What is not believed at all was compared from the first byte on, or is.
+        let wary = Choice { trust: Trust::VerifyAll, ..incremental };
+        (disk.record.bytes.read, disk.record.bytes.audited) = (1 << 19, (1 << 19) - 1);
+        assert!(!fits(&disk, &wary));
+        disk.record.bytes.audited += 1;
+        assert!(fits(&disk, &wary));
         assert_eq!(checkpoint(&disk).unwrap().position, 1 << 20);
         disk.position = None;
         assert!(checkpoint(&disk).is_none(), "there is nothing more to read");

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::{
     cancel::CancelToken,
     error::{Error, Result},
-    repository::Repository,
+    journal::Abandoned,
+    repository::storage::BoxFuture,
 };
 
-use super::{Backup, BackupReport, flow::Abandoned};
+use super::{Backup, BackupReport};
 
-/// A backup that runs, from [`Backup::start`].
+/// A backup that runs, from [`Backup::start`] or [`Backup::start_into`], and what it will report.
 ///
 /// ```no_run
 /// # async fn example(backup: vsphere_backup::Backup, repository: vsphere_backup::repository::Repository) {
@@ -26,32 +28,29 @@ use super::{Backup, BackupReport, flow::Abandoned};
 /// [`abandon`](Self::abandon) leaves that to the next run.
 #[derive(Debug)]
 #[must_use = "dropping it cancels the backup"]
-pub struct RunningBackup {
-    task: JoinHandle<Result<BackupReport>>,
+pub struct RunningBackup<R = BackupReport> {
+    task: JoinHandle<Result<R>>,
     /// Of this job alone: the caller's may be shared with others.
     cancel: CancelToken,
 }
 
-impl RunningBackup {
-    pub(super) fn start(backup: Backup, repository: Repository) -> Self {
+impl<R: Send + 'static> RunningBackup<R> {
+    pub(super) fn start(
+        backup: Backup,
+        work: impl FnOnce(Arc<Backup>, Arc<Abandoned>) -> BoxFuture<'static, Result<R>>,
+    ) -> Self {
         let cancel = backup.cancel.child();
         let job = Arc::new(Backup { cancel: cancel.clone(), ..backup });
-        let task = tokio::spawn(async move {
-            let abandoned = Abandoned::default();
-            let done = tokio::select! {
-                biased;
-                () = job.cancel.abandoned() => None,
-                done = job.work(&repository, &abandoned) => Some(done),
-            };
-            match done {
-                Some(done) => done,
-                // The work was dropped where it waited.
-                None => {
-                    abandoned.release().await;
-                    Err(Error::Abandoned)
-                }
-            }
-        });
+        let span = tracing::info_span!("backup", vm = %job.vm);
+        let abandoned = Arc::new(Abandoned::default());
+        let work = work(job.clone(), abandoned.clone());
+        let work = async move {
+            let done = job.cancel.unless_abandoned(&abandoned, work).await;
+            // The journal is let go before the job is: who sees the end of the job may begin the next one.
+            drop(abandoned);
+            done
+        };
+        let task = tokio::spawn(work.instrument(span));
         Self { task, cancel }
     }
 
@@ -82,13 +81,13 @@ impl RunningBackup {
     ///
     /// # Cancel safety
     /// When dropped, the backup is cancelled and goes on in the background until the server is as it was.
-    pub async fn finish(mut self) -> Result<BackupReport> {
+    pub async fn finish(mut self) -> Result<R> {
         let done = (&mut self.task).await;
         done.unwrap_or_else(|error| Err(Error::WriterStopped { reason: format!("the job ended: {error}") }))
     }
 }
 
-impl Drop for RunningBackup {
+impl<R> Drop for RunningBackup<R> {
     fn drop(&mut self) {
         // Without effect on one that has ended.
         self.cancel.cancel();

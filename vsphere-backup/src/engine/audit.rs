@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::{
     error::{Error, Result},
     repository::{ChunkId, DiskReader, Slot, is_zero, random},
+    thread,
 };
 
 use super::{Budget, DiskSource};
@@ -31,14 +32,14 @@ pub(super) async fn compare(
     let slots = parent.slots(first..range.end.div_ceil(size as u64)).await?;
     let len = range.end - range.start;
     let hold = budget.take(len).await;
-    let failed = |source| Error::Disk { operation: "reading", disk, offset: range.start, len, source };
+    let failed = |source| super::failed("reading", disk, range, source);
     let data = source.read_at(range.start, len as usize).await.map_err(failed)?;
     if data.len() as u64 != len {
         return Err(failed(super::disk_error(format!("the disk gave {} bytes", data.len()))));
     }
     let repository = parent.repository().clone();
     let start = range.start;
-    let work = tokio::task::spawn_blocking(move || {
+    let differs = thread::run("comparing", move || {
         let differs = data.chunks(size).zip(&slots).position(|(bytes, slot)| match slot {
             Slot::Ref(id) => repository.chunk_id(bytes) != ChunkId(*id),
             Slot::Zero | Slot::Unallocated => !is_zero(bytes),
@@ -46,9 +47,8 @@ pub(super) async fn compare(
         drop((data, hold));
         differs
     });
-    match work.await {
-        Ok(None) => Ok(()),
-        Ok(Some(at)) => Err(Error::MissedChange { disk, offset: start + (at * size) as u64 }),
-        Err(_) => Err(Error::WriterStopped { reason: "a worker panicked".into() }),
+    match differs.await? {
+        None => Ok(()),
+        Some(at) => Err(Error::MissedChange { disk, offset: start + (at * size) as u64 }),
     }
 }

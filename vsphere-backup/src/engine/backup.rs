@@ -17,8 +17,8 @@ use crate::{
 };
 
 use super::{
-    Budget, DiskSource, IN_FLIGHT, Progress, RUN, audit, grid,
-    piece::{self, Audit, Piece, Rules, Task},
+    Budget, DiskSource, IN_FLIGHT, Progress, audit, grid,
+    piece::{self, Audit, Piece, Rules, Task, longest_run},
 };
 
 /// The disk of an earlier recovery point that an incremental backup begins with.
@@ -211,7 +211,7 @@ impl<'a> DiskBackup<'a> {
             Some(parent) if parent.disk.capacity() < capacity => parent.disk.capacity() / size * size,
             _ => capacity,
         };
-        let grid = grid::Grid { disk: self.key, capacity, chunk_size: size, run: RUN.max(size) };
+        let grid = grid::Grid { disk: self.key, capacity, chunk_size: size, run: longest_run(size) };
         let from = self.resume.map_or(0, |from| from.position);
         let areas = behind(from, with_tail(areas, grown_from, capacity));
         let rules = self.rules(size, from, grown_from)?;
@@ -284,18 +284,12 @@ impl<'a> DiskBackup<'a> {
 
     /// Tells what becomes of each part of the disk.
     fn rules(&self, chunk_size: u64, from: u64, until: u64) -> Result<Rules> {
-        if let Some(areas) = &self.allocated
-            && (areas.iter().any(Range::is_empty) || areas.windows(2).any(|two| two[0].end >= two[1].start))
-        {
-            return Err(Error::invalid(format!("the allocated areas of disk {} are out of order", self.key)));
-        }
         let audit = match (self.trust, &self.parent) {
             (Trust::Trust, _) | (_, None) => Audit::Nothing,
             (Trust::Sample(share), Some(_)) => Audit::share(share, audit::seed()?),
             (Trust::VerifyAll, Some(_)) => Audit::Everything,
         };
-        let allocated = self.allocated.clone();
-        Ok(Rules { chunk_size, run: RUN.max(chunk_size), from, until, allocated, audit })
+        Ok(Rules { from, until, audit, ..Rules::new(self.key, chunk_size, self.allocated.clone())? })
     }
 
     /// Compares a part that the areas say is unchanged with the parent.
@@ -307,19 +301,19 @@ impl<'a> DiskBackup<'a> {
     /// Reads one run and stores it.
     async fn store(&self, run: Range<u64>) -> Result<Run> {
         let len = run.end - run.start;
-        let hold = self.budget.take(len).await;
-        let failed = |source| Error::Disk { operation: "reading", disk: self.key, offset: run.start, len, source };
-        let data = self.source.read_at(run.start, len as usize).await.map_err(failed)?;
+        let mut room = self.budget.room(len).await;
+        let failed = |source| super::failed("reading", self.key, &run, source);
+        let data = self.source.read_with(run.start, len as usize, room.memory()).await.map_err(failed)?;
         if data.len() as u64 != len {
             let short = format!("the disk gave {} bytes", data.len());
             return Err(failed(super::disk_error(short)));
         }
-        self.writer.put_run(data, hold).await
+        self.writer.put_run(room.hold(data), ()).await
     }
 }
 
 /// Leaves out what lies before `from`.
-fn behind(
+pub(crate) fn behind(
     from: u64,
     areas: impl Stream<Item = Result<Range<u64>, DiskError>> + Send,
 ) -> impl Stream<Item = Result<Range<u64>, DiskError>> + Send {
@@ -352,7 +346,7 @@ fn count(bytes: &mut DiskBytes, piece: &Piece, stored: Option<&Run>) {
 }
 
 /// Cuts areas at `from` and adds the area from there to the end of the disk.
-fn with_tail(
+pub(crate) fn with_tail(
     areas: impl Stream<Item = Result<Range<u64>, DiskError>> + Send,
     from: u64,
     capacity: u64,

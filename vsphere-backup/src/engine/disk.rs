@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
 
 use crate::{
     error::DiskError,
@@ -24,6 +25,16 @@ pub trait DiskSource: Send + Sync {
     /// # Cancel safety
     /// Changes nothing when dropped.
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, DiskError>>;
+
+    /// Reads as [`read_at`](Self::read_at), into memory of an earlier read where the source can: its length and content
+    /// do not matter, its capacity may be too small. Fresh memory costs the processor about as much as a copy.
+    ///
+    /// # Cancel safety
+    /// As [`read_at`](Self::read_at); the memory is lost.
+    fn read_with(&self, offset: u64, len: usize, memory: BytesMut) -> BoxFuture<'_, Result<Bytes, DiskError>> {
+        drop(memory);
+        self.read_at(offset, len)
+    }
 }
 
 /// A disk that is restored to.
@@ -53,8 +64,13 @@ pub type SourceExtent = Result<(Range<u64>, ExtentKind), DiskError>;
 /// A disk together with what is known of its content: what a vendor's own store offers to be
 /// restored from. [`DiskReader`] is one.
 pub trait Source: DiskSource {
-    /// Returns what lies in a range, in order and without gaps.
-    fn extents(&self, range: Range<u64>) -> BoxStream<'_, SourceExtent>;
+    /// Returns what lies in a range, in order and without gaps. A store that does not keep what holds zeros says that
+    /// all is data, as this method does where it is not implemented.
+    fn extents(&self, range: Range<u64>) -> BoxStream<'_, SourceExtent> {
+        let range = range.start..range.end.min(self.capacity());
+        let all = (!range.is_empty()).then_some(Ok((range, ExtentKind::Data)));
+        Box::pin(stream::iter(all))
+    }
 }
 
 impl DiskSource for DiskReader {

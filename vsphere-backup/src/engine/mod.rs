@@ -5,59 +5,39 @@
 
 mod audit;
 mod backup;
+mod budget;
+mod compare;
 mod disk;
 mod grid;
 #[cfg(test)]
 mod huge;
+mod live;
 mod memory;
+#[cfg(test)]
+mod model;
 mod piece;
 mod restore;
+mod stored;
 
-use std::sync::Arc;
+use std::ops::Range;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use crate::error::{DiskError, Error};
 
-use crate::error::DiskError;
-
-pub(crate) use self::backup::Checkpoint;
 pub use self::{
     backup::{BackedUpDisk, DiskBackup, Parent, Trust},
+    budget::Budget,
+    compare::{Difference, compare_areas, compare_disk},
     disk::{DiskSource, DiskTarget, Source, SourceExtent},
+    live::{LiveCheck, LiveReport, check_live},
     memory::MemoryDisk,
-    restore::{Difference, DiskRestore, RestoreMode, RestoredDisk, compare_areas, compare_disk},
+    restore::{DiskRestore, RestoreMode, RestoredDisk},
 };
 
-pub(crate) use self::grid::{Grid, runs};
-
-/// How many bytes of disks may be in memory at once. Clones share the budget.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    permits: Arc<Semaphore>,
-    total: u32,
-}
-
-impl Default for Budget {
-    /// 32 MiB.
-    fn default() -> Self {
-        Self::new(32 << 20)
-    }
-}
-
-impl Budget {
-    /// Makes a budget of `bytes`, at least 8 MiB.
-    pub fn new(bytes: u64) -> Self {
-        let total = u32::try_from(bytes.max(8 << 20) / UNIT).unwrap_or(u32::MAX >> 3);
-        let total = total.min(u32::MAX >> 3);
-        Self { permits: Arc::new(Semaphore::new(total as usize)), total }
-    }
-
-    /// Waits until `bytes` may be held.
-    pub(crate) async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total);
-        let permit = self.permits.clone().acquire_many_owned(units).await;
-        permit.expect("the semaphore is never closed")
-    }
-}
+pub(crate) use self::{
+    backup::{Checkpoint, behind, with_tail},
+    grid::{Grid, runs},
+    piece::{Rules, Task, longest_run, pieces},
+};
 
 /// How far one disk's transfer is. All figures in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,8 +57,30 @@ pub(crate) fn disk_error(what: impl Into<String>) -> DiskError {
     DiskError::new(what.into())
 }
 
-const UNIT: u64 = 4096;
+/// Says what failed of a disk. Where its job was stopped, that is the answer.
+fn failed(operation: &'static str, disk: i32, range: &Range<u64>, source: DiskError) -> Error {
+    match source.inner().downcast_ref() {
+        Some(Error::Cancelled) => Error::Cancelled,
+        Some(Error::Abandoned) => Error::Abandoned,
+        _ => Error::Disk { operation, disk, offset: range.start, len: range.end - range.start, source },
+    }
+}
+
 /// The longest read of a source and write of a target, in bytes.
 pub(crate) const RUN: u64 = 4 << 20;
 /// Runs of one disk in flight at once; the budget may allow fewer.
 pub(crate) const IN_FLIGHT: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_job_is_no_failed_disk() {
+        let told = |error| failed("reading", 2000, &(0..512), DiskError::from_error(error));
+        assert!(matches!(told(Error::Cancelled), Error::Cancelled));
+        assert!(matches!(told(Error::Abandoned), Error::Abandoned));
+        assert!(matches!(told(Error::invalid("no")), Error::Disk { offset: 0, len: 512, .. }));
+        assert!(matches!(failed("reading", 2000, &(0..512), disk_error("no")), Error::Disk { .. }));
+    }
+}

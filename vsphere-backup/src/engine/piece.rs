@@ -9,19 +9,25 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 
-use crate::{chance::Chance, error::Result, repository::storage::BoxStream};
+use crate::{
+    chance::Chance,
+    error::{Error, Result},
+    repository::storage::BoxStream,
+};
+
+use super::RUN;
 
 /// A part of a disk, on the chunk grid and no longer than a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) range: Range<u64>,
-    pub(super) task: Task,
+pub(crate) struct Piece {
+    pub(crate) range: Range<u64>,
+    pub(crate) task: Task,
     /// Bytes of the areas that led to it and to pieces before it.
-    pub(super) areas: u64,
+    pub(crate) areas: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Task {
+pub(crate) enum Task {
     /// Read and stored.
     Store,
     /// Not read: nothing is allocated there.
@@ -32,7 +38,7 @@ pub(super) enum Task {
 
 /// What pieces are made by.
 #[derive(Clone, Debug)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     pub(super) chunk_size: u64,
     /// The longest piece in bytes, a multiple of the chunk size.
     pub(super) run: u64,
@@ -45,9 +51,24 @@ pub(super) struct Rules {
     pub(super) audit: Audit,
 }
 
+impl Rules {
+    /// Of a disk of which nothing is compared yet.
+    ///
+    /// # Errors
+    /// When the allocated areas are out of order.
+    pub(crate) fn new(disk: i32, chunk_size: u64, allocated: Option<Arc<Vec<Range<u64>>>>) -> Result<Self> {
+        if let Some(areas) = &allocated
+            && (areas.iter().any(Range::is_empty) || areas.windows(2).any(|two| two[0].end >= two[1].start))
+        {
+            return Err(Error::invalid(format!("the allocated areas of disk {disk} are out of order")));
+        }
+        Ok(Self { chunk_size, run: longest_run(chunk_size), from: 0, until: 0, allocated, audit: Audit::Nothing })
+    }
+}
+
 /// Which of the unchanged chunks are compared.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Audit {
+pub(crate) enum Audit {
     Nothing,
     /// Of as many chunks one, chosen by chance.
     OneIn(f64, Chance),
@@ -68,7 +89,7 @@ impl Audit {
 }
 
 /// Turns runs, each with the bytes of its areas, into pieces.
-pub(super) fn pieces<'a>(
+pub(crate) fn pieces<'a>(
     rules: Rules,
     runs: impl Stream<Item = Result<(Range<u64>, u64)>> + Send + 'a,
 ) -> impl Stream<Item = Result<Piece>> + Send + 'a {
@@ -191,6 +212,11 @@ impl State<'_> {
             start = end;
         }
     }
+}
+
+/// The longest run of whole chunks that is read at once.
+pub(crate) fn longest_run(chunk_size: u64) -> u64 {
+    RUN.max(chunk_size) / chunk_size * chunk_size
 }
 
 #[cfg(test)]

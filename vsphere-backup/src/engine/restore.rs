@@ -1,18 +1,21 @@
-//! One disk out of the repository, and comparing a disk with a stored one.
+//! One disk out of the repository.
 
 use std::{ops::Range, pin::pin};
 
 use bytes::{Bytes, BytesMut};
-use futures_core::Stream;
-use futures_util::{TryStreamExt, stream};
+use futures_util::TryStreamExt;
 
 use crate::{
     cancel::CancelToken,
-    error::{DiskError, Error, Result},
-    repository::{ChunkId, DiskReader, Leaf, SLOTS, Slot, is_zero},
+    error::{Error, Result},
+    repository::DiskReader,
 };
 
-use super::{Budget, DiskSource, DiskTarget, IN_FLIGHT, Progress, RUN};
+use super::{
+    Budget, DiskTarget, IN_FLIGHT, Progress, RUN,
+    compare::differing,
+    stored::{Content, Piece, failed, pieces},
+};
 
 /// What a restore writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,13 +58,6 @@ pub struct RestoredDisk {
     pub zeroed: u64,
     /// Found to be right already.
     pub unchanged: u64,
-}
-
-/// A part of a disk that differs from the stored one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// In bytes, on the chunk grid.
-    pub range: Range<u64>,
 }
 
 impl<'a> DiskRestore<'a> {
@@ -252,203 +248,5 @@ impl<'a> DiskRestore<'a> {
     }
 }
 
-/// Reads a disk and returns where it differs from a stored one: the proof of a restore.
-///
-/// At most 10 000 differences are returned, which is enough to say that it went wrong.
-///
-/// # Errors
-/// [`Error::Disk`] when `source` fails, [`Error::DamagedPage`], [`Error::Storage`],
-/// [`Error::Cancelled`]; [`Error::Invalid`] when `source` is too small.
-///
-/// # Cancel safety
-/// Changes nothing.
-pub async fn compare_disk(
-    disk: &DiskReader,
-    source: &dyn DiskSource,
-    budget: &Budget,
-    cancel: &CancelToken,
-    progress: Option<&(dyn Fn(Progress) + Send + Sync)>,
-) -> Result<Vec<Difference>> {
-    let whole = std::iter::once(0..disk.capacity()).collect();
-    compare_areas(disk, source, whole, budget, cancel, progress).await
-}
-
-/// The same for parts of the disk, in bytes, ascending and not overlapping. Chunks that an area touches count as a
-/// whole.
-///
-/// # Errors
-/// As [`compare_disk`].
-///
-/// # Cancel safety
-/// Changes nothing.
-pub async fn compare_areas(
-    disk: &DiskReader,
-    source: &dyn DiskSource,
-    areas: Vec<Range<u64>>,
-    budget: &Budget,
-    cancel: &CancelToken,
-    progress: Option<&(dyn Fn(Progress) + Send + Sync)>,
-) -> Result<Vec<Difference>> {
-    let capacity = disk.capacity();
-    if source.capacity() < capacity {
-        return Err(Error::invalid(format!(
-            "a disk of {} bytes cannot equal disk {} of {capacity} bytes",
-            source.capacity(),
-            disk.record().key
-        )));
-    }
-    let mut found: Vec<Difference> = Vec::new();
-    let compared = pieces(disk, RUN, areas)
-        .map_ok(|piece| async move {
-            let end = piece.range.end;
-            Ok((end, differing(disk, source, piece, budget).await?))
-        })
-        .try_buffered(IN_FLIGHT);
-    let mut compared = pin!(compared);
-    while let Some((position, pieces)) = cancel.run(compared.try_next()).await? {
-        found.extend(pieces.into_iter().map(|piece| Difference { range: piece.range }));
-        if found.len() >= MAX_DIFFERENCES {
-            found.truncate(MAX_DIFFERENCES);
-            break;
-        }
-        if let Some(progress) = progress {
-            progress(Progress { position, capacity, read: position, written: 0 });
-        }
-    }
-    Ok(found)
-}
-
-/// A part of a stored disk that is treated as one.
-#[derive(Debug)]
-struct Piece {
-    range: Range<u64>,
-    content: Content,
-}
-
-#[derive(Debug)]
-enum Content {
-    /// Zero or unallocated.
-    Zero,
-    /// Chunks, each with its number on the disk.
-    Chunks(Vec<(u64, ChunkId)>),
-}
-
-impl Piece {
-    fn len(&self) -> u64 {
-        self.range.end - self.range.start
-    }
-}
-
-/// Cuts areas of a stored disk into pieces of one kind: chunks in runs of up to 4 MiB, zeros in runs of up to `zeros`
-/// bytes.
-fn pieces(disk: &DiskReader, zeros: u64, areas: Vec<Range<u64>>) -> impl Stream<Item = Result<Piece>> + Send + '_ {
-    let shape = disk.tree().shape();
-    let size = u64::from(shape.chunk_size);
-    let range_of = move |from: u64, to: u64| from * size..(to * size).min(shape.capacity);
-    let mut areas = on_grid(areas, size, shape.chunks());
-    areas.reverse();
-    stream::try_unfold(areas, move |mut areas| async move {
-        let Some(Range { start: from, end: behind }) = areas.pop() else { return Ok(None) };
-        let most = |bytes: u64| from.saturating_add((bytes / size).max(1));
-        let (slot, page, end) = match disk.tree().leaf(from).await? {
-            Leaf::Uniform { slot, end } => (slot, None, end.min(behind)),
-            Leaf::Page { page, end } => (page.slot((from % SLOTS as u64) as usize), Some(page), end.min(behind)),
-        };
-        let slot_at = |at: u64| match &page {
-            Some(page) => page.slot((at % SLOTS as u64) as usize),
-            None => slot,
-        };
-        let (content, to) = if let Slot::Ref(_) = slot {
-            let mut chunks = Vec::new();
-            let mut to = from;
-            while to < end.min(most(RUN))
-                && let Slot::Ref(id) = slot_at(to)
-            {
-                chunks.push((to, ChunkId(id)));
-                to += 1;
-            }
-            (Content::Chunks(chunks), to)
-        } else {
-            let limit = end.min(most(zeros));
-            let to = match &page {
-                None => limit,
-                Some(_) => (from..limit).find(|&at| matches!(slot_at(at), Slot::Ref(_))).unwrap_or(limit),
-            };
-            (Content::Zero, to)
-        };
-        if to < behind {
-            areas.push(to..behind);
-        }
-        Ok(Some((Piece { range: range_of(from, to), content }, areas)))
-    })
-}
-
-/// The chunks that areas touch, as ranges of their numbers that neither overlap nor touch.
-fn on_grid(areas: Vec<Range<u64>>, size: u64, chunks: u64) -> Vec<Range<u64>> {
-    let mut joined: Vec<Range<u64>> = Vec::new();
-    for area in areas.into_iter().filter(|area| !area.is_empty()) {
-        let (start, end) = (area.start / size, area.end.div_ceil(size).min(chunks));
-        match joined.last_mut() {
-            Some(last) if start <= last.end => last.end = last.end.max(end),
-            _ if start < end => joined.push(start..end),
-            _ => {}
-        }
-    }
-    joined
-}
-
-/// Reads a piece of a disk and returns those parts of it that differ from the stored one.
-async fn differing(
-    disk: &DiskReader,
-    other: &(impl DiskSource + ?Sized),
-    piece: Piece,
-    budget: &Budget,
-) -> Result<Vec<Piece>> {
-    let hold = budget.take(piece.len()).await;
-    let (start, len) = (piece.range.start, piece.len() as usize);
-    let wrong = |error| failed(disk, "reading", &piece.range, error);
-    let data = other.read_at(start, len).await.map_err(wrong)?;
-    if data.len() != len {
-        let short = format!("the disk gave {} bytes", data.len());
-        return Err(wrong(super::disk_error(short)));
-    }
-    let repository = disk.repository().clone();
-    let size = disk.tree().shape().chunk_size as usize;
-    let work = tokio::task::spawn_blocking(move || {
-        let mut found: Vec<Piece> = Vec::new();
-        for (at, bytes) in data.chunks(size).enumerate() {
-            let from = start + (at * size) as u64;
-            let range = from..from + bytes.len() as u64;
-            let (same, wanted) = match &piece.content {
-                Content::Zero => (is_zero(bytes), None),
-                Content::Chunks(chunks) => (repository.chunk_id(bytes) == chunks[at].1, Some(chunks[at])),
-            };
-            if same {
-                continue;
-            }
-            match (found.last_mut(), wanted) {
-                (Some(last), _) if last.range.end == range.start => {
-                    last.range.end = range.end;
-                    if let Content::Chunks(chunks) = &mut last.content {
-                        chunks.extend(wanted);
-                    }
-                }
-                (_, Some(chunk)) => {
-                    found.push(Piece { range, content: Content::Chunks(vec![chunk]) });
-                }
-                (_, None) => found.push(Piece { range, content: Content::Zero }),
-            }
-        }
-        drop((data, hold));
-        found
-    });
-    work.await.map_err(|_| Error::WriterStopped { reason: "a worker panicked".into() })
-}
-
-fn failed(disk: &DiskReader, operation: &'static str, range: &Range<u64>, source: DiskError) -> Error {
-    Error::Disk { operation, disk: disk.record().key, offset: range.start, len: range.end - range.start, source }
-}
-
 /// The longest range that is zeroed in one go, in bytes: keeps progress and cancelling alive.
 const ZERO_RUN: u64 = 256 << 20;
-const MAX_DIFFERENCES: usize = 10_000;

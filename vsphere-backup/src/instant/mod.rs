@@ -34,7 +34,7 @@ use crate::{
     engine::DiskTarget,
     error::{DiskError, Error, Result},
     repository::RecoveryPoint,
-    restore::{FileFormat, ImageTarget},
+    restore::{FileFormat, NewImage},
 };
 
 /// How a disk of a recovery point is opened.
@@ -162,16 +162,24 @@ impl InstantDisk {
 
     /// Writes the disk as it is now, point and changes, into a new file.
     ///
-    /// Writes meanwhile may or may not be in it.
+    /// Writes meanwhile may or may not be in it. It is made in a folder beside it, its name with `.restoring`, and moved
+    /// out when it is whole and durable: no half file ever has its name.
     ///
     /// # Errors
-    /// [`Error::File`], also when the file exists; [`Error::Disk`]. After an error the file is incomplete, and stays.
+    /// [`Error::File`], also when the file exists, and when somebody else makes it; [`Error::Disk`]; [`Error::Invalid`] for
+    /// [`FileFormat::VmdkStreamOptimized`]. After an error nothing is left.
     ///
     /// # Cancel safety
-    /// When dropped, an incomplete file stays.
+    /// When dropped, the folder stays; the next export to that name begins again in it.
     pub async fn export(&self, path: impl Into<PathBuf>, format: FileFormat) -> Result<()> {
+        let image = NewImage::create(&path.into(), format, self.disk.capacity()).await?;
+        let made = self.copy_to(image.target()).await;
+        image.end(made).await
+    }
+
+    /// Copies what is not a hole, and flushes.
+    async fn copy_to(&self, target: &dyn DiskTarget) -> Result<()> {
         let capacity = self.disk.capacity();
-        let target = ImageTarget::create(path.into(), format, capacity).await?;
         let areas = self.disk.allocated(0..capacity).await;
         let areas = areas.map_err(|error| self.failed("mapping", 0..capacity, crate::server::disk_error(error)))?.areas;
         for area in areas {

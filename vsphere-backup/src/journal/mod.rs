@@ -9,24 +9,32 @@
 //! An interrupted backup may go on where it was: the journal names the disks of its snapshot that are stored, and up to
 //! where ([`StoredDisk`]). A file that grew long by that is written anew with what still counts.
 //!
-//! The file is an eight-byte magic, then records: length (4 bytes, little endian), CRC-32 of
-//! length and payload (4 bytes), payload (JSON). A record counts once it was synced. A torn tail,
-//! which a power cut leaves, is cut off; nothing behind a bad record is believed.
+//! What a job may have left in a store of others is no matter of the server: it hinders no other job, and it stays written
+//! down, in a file that names nothing else, until a backup into that store has discarded it ([`Leftover::stores`]).
 
+mod file;
+mod handle;
+mod lock;
 pub(crate) mod marker;
 mod record;
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
-
-pub use self::record::{Job, Leftover, MachineState, Record, SnapshotState, StoredDisk};
+pub use self::record::{InStore, Job, Leftover, MachineState, Record, SnapshotState, StoredDisk};
 #[cfg(test)]
 pub(crate) use self::record::{sample_disk, sample_job};
+use self::{
+    file::{encode, read, scan, set_aside, sync_folder, write_anew},
+    lock::Lock,
+};
+pub(crate) use self::{
+    handle::{Abandoned, JournalHandle},
+    record::FCD_PREFIX,
+};
 use crate::{
     error::{Error, Result},
     repository::VmId,
@@ -41,7 +49,7 @@ pub struct Journal {
     file: Option<File>,
     leftover: Option<Leftover>,
     /// Keeps the lock until it is dropped; `None` once it was given back.
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 impl Journal {
@@ -50,7 +58,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::JournalInUse`] when another process, or another backup of this one, works on the
-    /// machine; [`Error::Journal`].
+    /// machine; [`Error::Journal`], also when another version wrote it.
     pub fn open(folder: &Path, vm: &VmId) -> Result<Self> {
         let path = folder.join(format!("{vm}.journal"));
         let wrong = |operation| {
@@ -65,14 +73,13 @@ impl Journal {
             .write(true)
             .open(&lock_path)
             .map_err(wrong("opening the lock"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(Error::JournalInUse { path: lock_path });
-            }
-            Err(error) => return Err(wrong("locking")(error.into())),
-        }
+        let Some(lock) = Lock::take(lock).map_err(wrong("locking"))? else {
+            return Err(Error::JournalInUse { path: lock_path });
+        };
         let leftover = read(&path).map_err(wrong("reading"))?;
+        if leftover.is_none() {
+            set_aside(&path).map_err(wrong("setting aside what is no journal"))?;
+        }
         Ok(Self { path, file: None, leftover, lock: Some(lock) })
     }
 
@@ -113,11 +120,7 @@ impl Journal {
         if self.leftover.as_ref().is_some_and(|leftover| !leftover.is_clean()) {
             return Err(Error::invalid("the leftovers of an earlier job are to be undone first"));
         }
-        let leftover = Leftover::new(job);
-        let file = write_anew(&self.path, &leftover).map_err(|source| self.error("beginning", source))?;
-        self.file = Some(file);
-        self.leftover = Some(leftover);
-        Ok(())
+        self.replace(job).map_err(|source| self.error("beginning", source))
     }
 
     /// Adds a record. Durable when it returns.
@@ -136,7 +139,7 @@ impl Journal {
             let mut file = match file {
                 Some(file) => file,
                 None => {
-                    let good = sound_len(&std::fs::read(path)?);
+                    let good = scan(&std::fs::read(path)?, drop)?;
                     let file = OpenOptions::new().append(true).open(path)?;
                     file.set_len(good as u64)?;
                     file
@@ -167,7 +170,8 @@ impl Journal {
         }
     }
 
-    /// Removes the file of a job that left nothing behind. Durable when it returns.
+    /// Removes the file of a job that left nothing behind; what stores of others may hold stays written down. Durable
+    /// when it returns.
     ///
     /// # Errors
     /// [`Error::Invalid`] when something is left to be undone; [`Error::Journal`].
@@ -175,6 +179,10 @@ impl Journal {
         self.check_held()?;
         if self.leftover.as_ref().is_some_and(|leftover| !leftover.is_clean()) {
             return Err(Error::invalid("what a journal names is to be undone before it is cleared"));
+        }
+        if let Some(leftover) = self.leftover.as_ref().filter(|leftover| !leftover.stores.is_empty()) {
+            let job = leftover.job.clone();
+            return self.replace(job).map_err(|source| self.error("clearing", source));
         }
         self.file = None;
         self.leftover = None;
@@ -192,6 +200,15 @@ impl Journal {
         self.lock = None;
     }
 
+    /// Writes the file anew for a job that has done nothing yet; what stores of others may hold is not forgotten.
+    fn replace(&mut self, job: Job) -> io::Result<()> {
+        let stores = self.leftover.as_ref().map(|leftover| leftover.stores.clone()).unwrap_or_default();
+        let leftover = Leftover { stores, ..Leftover::new(job) };
+        self.file = Some(write_anew(&self.path, &leftover)?);
+        self.leftover = Some(leftover);
+        Ok(())
+    }
+
     fn check_held(&self) -> Result<()> {
         match self.lock {
             Some(_) => Ok(()),
@@ -204,101 +221,8 @@ impl Journal {
     }
 }
 
-/// Writes a journal's file beside and renames it, so that no crash leaves one without its first record.
-fn write_anew(path: &Path, leftover: &Leftover) -> io::Result<File> {
-    let fresh = path.with_extension("journal.tmp");
-    let mut file = File::create(&fresh)?;
-    file.write_all(MAGIC)?;
-    file.write_all(&encode(&Record::Begin(leftover.job.clone()))?)?;
-    for record in leftover.records() {
-        file.write_all(&encode(&record)?)?;
-    }
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
-    sync_folder(path)?;
-    Ok(file)
-}
-
-/// Reads a journal's file; `None` when there is none, or none with a first record.
-fn read(path: &Path) -> io::Result<Option<Leftover>> {
-    let mut bytes = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(MAX_FILE).read_to_end(&mut bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut state: Option<Leftover> = None;
-    for record in records(&bytes) {
-        match (&mut state, record) {
-            (None, Record::Begin(job)) => state = Some(Leftover::new(job)),
-            (None, _) => {}
-            (Some(state), record) => state.apply(record),
-        }
-    }
-    Ok(state)
-}
-
-/// Decodes records up to the first that is not whole.
-fn records(bytes: &[u8]) -> impl Iterator<Item = Record> + '_ {
-    let mut rest = bytes.strip_prefix(MAGIC).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let (payload, after) = next(rest)?;
-        let record = serde_json::from_slice(payload).ok()?;
-        rest = after;
-        Some(record)
-    })
-}
-
-/// Returns the length of the part of a file that is sound.
-fn sound_len(bytes: &[u8]) -> usize {
-    let Some(mut rest) = bytes.strip_prefix(MAGIC) else { return 0 };
-    while let Some((payload, after)) = next(rest) {
-        if serde_json::from_slice::<Record>(payload).is_err() {
-            break;
-        }
-        rest = after;
-    }
-    bytes.len() - rest.len()
-}
-
-fn next(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (head, rest) = bytes.split_at_checked(8)?;
-    let len = u32::from_le_bytes(head[..4].try_into().expect("4 bytes"));
-    let sum = u32::from_le_bytes(head[4..].try_into().expect("4 bytes"));
-    let (payload, after) = rest.split_at_checked(len as usize)?;
-    (checksum(len, payload) == sum).then_some((payload, after))
-}
-
-fn encode(record: &Record) -> io::Result<Vec<u8>> {
-    let payload = serde_json::to_vec(record)?;
-    let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
-    let mut bytes = len.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&checksum(len, &payload).to_le_bytes());
-    bytes.extend_from_slice(&payload);
-    Ok(bytes)
-}
-
-fn checksum(len: u32, payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&len.to_le_bytes());
-    hasher.update(payload);
-    hasher.finalize()
-}
-
-/// Makes the names in the folder of `path` durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-const MAGIC: &[u8; 8] = b"VSBKJRN1";
 /// A longer file is written anew after each record.
 const LONG_FILE: u64 = 1 << 20;
-/// No more than this is read: what is to be undone stands at the beginning.
-const MAX_FILE: u64 = 64 << 20;
-
 #[cfg(test)]
 mod tests {
     use super::{record::sample_job, *};
@@ -339,6 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_store_of_others_may_hold_hinders_no_job_and_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let intent = |job: &str| Record::StoreIntent { job: job.into(), store: "store".into() };
+        let mut journal = Journal::open(folder.path(), &vm()).unwrap();
+        journal.begin(sample_job()).unwrap();
+        journal.append(intent("1")).unwrap();
+        journal.clear().unwrap();
+        drop(journal);
+        assert_eq!(Journal::leftovers(folder.path()).unwrap(), [], "nothing is left on the server");
+        let mut journal = Journal::open(folder.path(), &vm()).unwrap();
+        journal.begin(sample_job()).unwrap();
+        journal.append(intent("2")).unwrap();
+        journal.append(Record::StoreDiscarded { job: "2".into() }).unwrap();
+        drop(journal);
+        let mut journal = Journal::open(folder.path(), &vm()).unwrap();
+        let left = journal.leftover().unwrap();
+        assert!(left.is_clean() && left.stores == [("1".to_owned(), "store".to_owned())].into(), "{left:?}");
+        journal.append(Record::StoreDiscarded { job: "1".into() }).unwrap();
+        journal.clear().unwrap();
+        assert!(!folder.path().join("5029c440.journal").exists());
+    }
+
+    #[test]
     fn two_runs_cannot_hold_one_machine() {
         let folder = tempfile::tempdir().unwrap();
         let first = Journal::open(folder.path(), &vm()).unwrap();
@@ -348,36 +295,6 @@ mod tests {
         Journal::open(folder.path(), &other).unwrap();
         drop(first);
         Journal::open(folder.path(), &vm()).unwrap();
-    }
-
-    #[test]
-    fn a_torn_tail_is_cut_off_wherever_it_is_torn() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(folder.path(), &vm()).unwrap();
-        journal.begin(sample_job()).unwrap();
-        journal.append(Record::SnapshotIntent).unwrap();
-        let path = folder.path().join("5029c440.journal");
-        let good = std::fs::read(&path).unwrap();
-        journal.append(Record::SnapshotCreated { snapshot: "snapshot-1".into() }).unwrap();
-        drop(journal);
-        let whole = std::fs::read(&path).unwrap();
-        for len in good.len()..whole.len() {
-            std::fs::write(&path, &whole[..len]).unwrap();
-            let mut journal = Journal::open(folder.path(), &vm()).unwrap();
-            assert_eq!(journal.leftover().unwrap().snapshot, SnapshotState::Possible);
-            journal.append(Record::SnapshotRemoved).unwrap();
-            drop(journal);
-            let journal = Journal::open(folder.path(), &vm()).unwrap();
-            assert_eq!(journal.leftover().unwrap().snapshot, SnapshotState::Absent);
-        }
-        // A flipped bit hides what is behind it, never what is before it.
-        for at in good.len()..whole.len() {
-            let mut bad = whole.clone();
-            bad[at] ^= 1;
-            std::fs::write(&path, bad).unwrap();
-            let journal = Journal::open(folder.path(), &vm()).unwrap();
-            assert_eq!(journal.leftover().unwrap().snapshot, SnapshotState::Possible);
-        }
     }
 
     #[test]
@@ -415,18 +332,5 @@ mod tests {
         assert!(matches!(journal.append(Record::LockIntent), Err(Error::Abandoned)));
         assert!(matches!(journal.clear(), Err(Error::Abandoned)));
         assert!(Journal::open(folder.path(), &vm()).unwrap().leftover().is_some());
-    }
-
-    #[test]
-    fn a_file_that_is_not_a_journal_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("5029c440.journal");
-        for bytes in [&b""[..], b"VSBK", b"VSBKJRN1", b"something else entirely"] {
-            std::fs::write(&path, bytes).unwrap();
-            let mut journal = Journal::open(folder.path(), &vm()).unwrap();
-            assert_eq!(journal.leftover(), None);
-            journal.begin(sample_job()).unwrap();
-            journal.clear().unwrap();
-        }
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::repository::{DiskRecord, PointId};
+use crate::{
+    repository::{DiskRecord, PointId},
+    store::{DiskRef, Token},
+};
 
 /// One step of a backup, written before it is taken ("intent") or after it succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,18 @@ pub enum Record {
     },
     /// The machine stays, or does not exist any more: there is nothing to be undone.
     MachineSettled,
+    /// A job is about to write into a store of others.
+    StoreIntent {
+        /// The job.
+        job: String,
+        /// The store, as [`Sink::id`](crate::store::Sink::id) names it.
+        store: String,
+    },
+    /// Nothing of a job is in its store but in points.
+    StoreDiscarded {
+        /// The job.
+        job: String,
+    },
     /// The recovery point is committed.
     Committed {
         /// The point.
@@ -57,9 +72,9 @@ pub struct Job {
     pub id: String,
     /// The server that the machine is on, as its own instance uuid or address.
     pub server: String,
-    /// The machine's `instanceUuid`.
+    /// The machine's `instanceUuid`; of a First Class Disk, [`fcd_vm_id`](crate::fcd_vm_id).
     pub vm: String,
-    /// Its managed object id, such as `vm-42`.
+    /// Its managed object id, such as `vm-42`; of a First Class Disk, the disk's id.
     pub vm_ref: String,
     /// The snapshot's name.
     pub snapshot_name: String,
@@ -68,13 +83,23 @@ pub struct Job {
     /// When it began, in seconds since 1970, UTC.
     #[serde(default)]
     pub created: u64,
-    /// The repository that it writes to, in hex.
+    /// The repository that it writes to, in hex; or the store of others, as it names itself, behind a word.
     #[serde(default)]
     pub repository: String,
     /// The point whose changes it reads.
     #[serde(default)]
     pub base: Option<PointId>,
 }
+
+impl Job {
+    /// Tells whether the job is that of a First Class Disk, which has an identity of its own.
+    pub fn is_of_first_class_disk(&self) -> bool {
+        self.vm.starts_with(FCD_PREFIX)
+    }
+}
+
+/// What the identities of First Class Disks begin with, and those of machines never.
+pub(crate) const FCD_PREFIX: &str = "fcd-";
 
 /// How far a disk of a job is stored. Chunks and pages are durable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +109,19 @@ pub struct StoredDisk {
     pub position: Option<u64>,
     /// The disk as it would stand in the point, were this all of it.
     pub record: DiskRecord,
+    /// Where it is stored, when that is a store of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<InStore>,
+}
+
+/// How far a disk is stored in a store of others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InStore {
+    /// The store's word of it.
+    pub token: Token,
+    /// The disk that it was begun with.
+    pub parent: Option<DiskRef>,
 }
 
 /// What an earlier job left to be undone.
@@ -102,10 +140,13 @@ pub struct Leftover {
     pub committed: Option<PointId>,
     /// The disks of which something is stored, by device key. An interrupted job may go on with them.
     pub disks: BTreeMap<i32, StoredDisk>,
+    /// Jobs, this one or earlier ones, and the stores of others in which something of them may be that is in no point. It
+    /// is nothing that the server has, and kept until it is discarded.
+    pub stores: BTreeMap<String, String>,
 }
 
 /// What is known of the machine that a restore makes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MachineState {
     /// There is none to be undone.
     #[default]
@@ -144,6 +185,7 @@ impl Leftover {
             machine: MachineState::Absent,
             committed: None,
             disks: BTreeMap::new(),
+            stores: BTreeMap::new(),
         }
     }
 
@@ -169,6 +211,8 @@ impl Leftover {
             Record::MachineIntent { folder, name } => self.machine = MachineState::Possible { folder, name },
             Record::MachineCreated { machine } => self.machine = MachineState::Exists { machine },
             Record::MachineSettled => self.machine = MachineState::Absent,
+            Record::StoreIntent { job, store } => drop(self.stores.insert(job, store)),
+            Record::StoreDiscarded { job } => drop(self.stores.remove(&job)),
             Record::Committed { point } => self.committed = Some(point),
         }
     }
@@ -188,7 +232,10 @@ impl Leftover {
         };
         let disks = self.disks.values().cloned().map(Record::DiskStored);
         let committed = self.committed.clone().map(|point| Record::Committed { point });
-        lock.into_iter().chain(snapshot).chain(machine).chain(disks).chain(committed).collect()
+        let of_store =
+            |(job, store): (&String, &String)| Record::StoreIntent { job: job.clone(), store: store.clone() };
+        let stores = self.stores.iter().map(of_store);
+        lock.into_iter().chain(snapshot).chain(machine).chain(stores).chain(disks).chain(committed).collect()
     }
 
     /// Tells whether the server was left as it was found.
@@ -229,7 +276,7 @@ pub(crate) fn sample_disk() -> StoredDisk {
         distrust: None,
         metadata: Default::default(),
     };
-    StoredDisk { position: Some(1 << 20), record }
+    StoredDisk { position: Some(1 << 20), record, store: None }
 }
 
 #[cfg(test)]

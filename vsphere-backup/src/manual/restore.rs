@@ -87,8 +87,15 @@
 //! | in place | disks in part, machine off if it was powered off for it; positions beside the journal | the same; run it again |
 //! | its change tracking snapshot | removed, or in the machine's journal | in the machine's journal: [`Backup::clean_up`] or the next backup |
 //! | new machine | destroyed, or in its journal | in its journal: [`Restore::clean_up`] |
-//! | file, OVA | removed | stays, incomplete |
+//! | raw file, flat or sparse VMDK | `<name>.restoring/` with the file and how far it is; run it again | the same |
+//! | streamOptimized VMDK, OVA | nothing | `<name>.restoring/`, in which the next run begins again |
 //! | instant access | the overlay is gone | the overlay is gone: its file has no name |
+//!
+//! No half file has the name that was asked for. What is written at random is gone on with: a record in the folder says
+//! below which byte everything was durable; that part is compared by hashes and mended, the rest is written, and where
+//! the file has holes no zeros are. The record counts only for the same point, disk, size and format. What is packed
+//! from front to back begins again: whether half a stream is right is known only by unpacking it and, in a package, by
+//! taking its digests anew, which costs what packing it does.
 //!
 //! Restoring in place marks the machine's disks in the repository before the first write, so that the next backup reads
 //! them whole: change tracking may not see what a restore writes.

@@ -11,12 +11,7 @@ use vsphere_vim::{
     vm::SnapshotTree,
 };
 
-use crate::{
-    error::{Result, in_one_line},
-    journal::marker,
-    repository::VmId,
-    server::failed,
-};
+use crate::{error::Result, journal::marker, repository::VmId, server::failed};
 
 use super::{Left, Machine, NO_JOB};
 
@@ -74,37 +69,33 @@ pub(super) fn snapshots(vm: &Seen, now: i64) -> Vec<(Left, String, Duration)> {
 }
 
 /// Returns the lock of a machine, when its holder is one of our jobs.
-pub(super) async fn lock(vim: &Vim, vm: &Machine, unseen: &mut Vec<String>) -> Option<(Left, String)> {
+pub(super) async fn lock(vim: &Vim, vm: &Machine) -> Result<Option<(Left, String)>> {
     // With a marker of its own: should this process die between taking and releasing it, it is found.
     let probe = MethodLock::against_migration(&vm.moref, marker::of(NO_JOB));
-    match vim.lock_methods(&probe).await {
-        Ok(LockOutcome::AlreadyLocked { by: Some(source) }) => {
-            let job = job_of(&source)?.to_owned();
-            Some((Left::Lock { vm: vm.clone(), source }, job))
+    let wrong = || failed("asking who holds the lock", &vm.name);
+    match vim.lock_methods(&probe).await.map_err(wrong())? {
+        LockOutcome::AlreadyLocked { by: Some(source) } => {
+            let job = job_of(&source).map(str::to_owned);
+            Ok(job.map(|job| (Left::Lock { vm: vm.clone(), source }, job)))
         }
-        Ok(LockOutcome::Taken) => {
-            if let Err(error) = vim.unlock_methods(&probe).await {
-                unseen.push(format!("a lock that was free on {} could not be given back: {error}", vm.name));
-            }
-            None
+        LockOutcome::Taken => {
+            // Free by now, and given back.
+            vim.unlock_methods(&probe).await.map_err(wrong())?;
+            Ok(None)
         }
-        Ok(_) => None,
-        Err(error) => {
-            unseen.push(format!("the lock of {}: {error}", vm.name));
-            None
-        }
+        _ => Ok(None),
     }
 }
 
-/// Returns the snapshots of First Class Disks with a marker, their jobs and ages.
-pub(super) async fn disk_snapshots(vim: &Vim, now: i64, unseen: &mut Vec<String>) -> Vec<(Left, String, Duration)> {
-    let mut found = Vec::new();
+/// Returns the snapshots of First Class Disks with a marker, their jobs and ages; and what could not be looked at.
+pub(super) async fn disk_snapshots(vim: &Vim, now: i64) -> Result<(Vec<(Left, String, Duration)>, Vec<String>)> {
+    let (mut found, mut unseen) = (Vec::new(), Vec::new());
     // Servers without such disks have nothing to be looked at.
-    let Ok(disks) = vim.first_class_disks() else { return found };
-    if let Err(error) = all_disk_snapshots(&disks, now, &mut found, unseen).await {
-        unseen.push(format!("first class disks: {}", in_one_line(&error)));
+    if let Ok(disks) = vim.first_class_disks() {
+        let wrong = failed("looking for their snapshots", "first class disks");
+        all_disk_snapshots(&disks, now, &mut found, &mut unseen).await.map_err(wrong)?;
     }
-    found
+    Ok((found, unseen))
 }
 
 async fn all_disk_snapshots(

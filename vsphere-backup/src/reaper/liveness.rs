@@ -1,11 +1,12 @@
 //! Who may still be at work: what a reaper asks before it touches anything.
 
-use std::{any::Any, fmt, path::PathBuf, time::Duration};
+use std::{any::Any, fmt, io::ErrorKind, path::PathBuf, time::Duration};
 
 use crate::{
     error::{Error, Result},
     journal::Journal,
     repository::{VmId, now, storage::BoxFuture},
+    thread::on_journal,
 };
 
 /// Knows which jobs are alive.
@@ -72,19 +73,26 @@ impl Journals {
     /// Blocks for as long as reading a few files takes.
     fn ask(&self, job: &str, vm: Option<&VmId>) -> Result<Fenced> {
         let folder = self.folder.display();
+        // What it says of the job is not known, and one journal is no reason to look at nothing.
+        let foreign = |path: PathBuf| Ok(Fenced::Live(format!("{}, which another version wrote", path.display())));
         let Some(vm) = vm else {
-            let named = Journal::leftovers(&self.folder)?.iter().any(|left| left.job.id == job);
-            return Ok(if named {
-                Fenced::Live(format!("a journal in {folder}"))
-            } else {
-                Fenced::Dead(Fence::none())
-            });
+            return match Journal::leftovers(&self.folder) {
+                Ok(left) if left.iter().any(|left| left.job.id == job) => {
+                    Ok(Fenced::Live(format!("a journal in {folder}")))
+                }
+                Ok(_) => Ok(Fenced::Dead(Fence::none())),
+                Err(Error::Journal { path, source, .. }) if source.kind() == ErrorKind::InvalidData => foreign(path),
+                Err(error) => Err(error),
+            };
         };
         // Held by whoever reaps, so that no backup of the machine begins meanwhile or goes on.
         let journal = match Journal::open(&self.folder, vm) {
             Ok(journal) => journal,
             Err(Error::JournalInUse { path }) => {
                 return Ok(Fenced::Live(format!("a process that holds {}", path.display())));
+            }
+            Err(Error::Journal { path, source, .. }) if source.kind() == ErrorKind::InvalidData => {
+                return foreign(path);
             }
             Err(error) => return Err(error),
         };
@@ -103,12 +111,7 @@ impl Journals {
 impl Liveness for Journals {
     fn fence<'a>(&'a self, job: &'a str, vm: Option<&'a VmId>) -> BoxFuture<'a, Result<Fenced>> {
         let (journals, job, vm) = (self.clone(), job.to_owned(), vm.cloned());
-        let asked = tokio::task::spawn_blocking(move || journals.ask(&job, vm.as_ref()));
-        Box::pin(async move {
-            asked.await.unwrap_or_else(|error| {
-                Err(Error::WriterStopped { reason: format!("work on the journals ended: {error}") })
-            })
-        })
+        Box::pin(on_journal(move || journals.ask(&job, vm.as_ref())))
     }
 }
 
@@ -140,6 +143,12 @@ mod tests {
             "while the fence is held"
         );
         drop(fence);
+        let foreign = folder.path().join("other.journal");
+        std::fs::write(&foreign, b"VSBKJRN2").unwrap();
+        let other = VmId::parse("other").unwrap();
+        assert!(matches!(old.ask("fedcba9876543210", Some(&other)), Ok(Fenced::Live(_))), "nobody knows what it says");
+        assert!(matches!(old.ask("fedcba9876543210", None), Ok(Fenced::Live(_))));
+        std::fs::remove_file(foreign).unwrap();
         Journal::open(folder.path(), &vm).unwrap();
         assert!(
             matches!(old.ask(&job, None), Ok(Fenced::Live(_))),

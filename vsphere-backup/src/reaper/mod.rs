@@ -2,10 +2,10 @@
 //! deleted. It is found by the marker that everything carries which a job made.
 //!
 //! ```no_run
-//! # async fn example(vim: vsphere_vim::Vim) -> vsphere_backup::Result<()> {
-//! use vsphere_backup::reaper::{Journals, Reaper};
+//! # async fn example(vim: vsphere_vim::Vim, repository: vsphere_backup::repository::Repository) -> vsphere_backup::Result<()> {
+//! use vsphere_backup::reaper::{Journals, Leases, Reaper};
 //!
-//! let reaper = Reaper::new(Journals::in_folder("/var/lib/backup"));
+//! let reaper = Reaper::new(Journals::in_folder("/var/lib/backup")).and(Leases::of(&repository));
 //! let scan = reaper.scan(&vim).await?;
 //! for found in &scan.found {
 //!     println!("{} of job {}: {:?}", found.what, found.job, found.verdict);
@@ -20,6 +20,7 @@
 //! [`Reaper::remove_all_snapshots`].
 
 mod find;
+mod leases;
 mod liveness;
 
 use std::{
@@ -37,13 +38,20 @@ use vsphere_vim::{
 };
 
 use crate::{
+    backup::{fcd::remove_disk_snapshot, fcd_vm_id},
+    cancel::CancelToken,
     error::{Error, Result, in_one_line},
     event::{Event, Events},
     repository::VmId,
+    retry::Retries,
     server::failed,
+    step::{Hook, State, Step, StepHook, Steps},
 };
 
-pub use self::liveness::{Fence, Fenced, Journals, Liveness};
+pub use self::{
+    leases::Leases,
+    liveness::{Fence, Fenced, Journals, Liveness},
+};
 
 /// Finds and removes what dead jobs left on a server.
 #[derive(Clone)]
@@ -53,6 +61,8 @@ pub struct Reaper {
     liveness: Vec<Arc<dyn Liveness>>,
     vms: Vec<MoRef<mo::VirtualMachine>>,
     first_class_disks: bool,
+    retries: Retries,
+    hook: Hook,
     events: Events,
     /// When locks were first seen, by the server's clock in seconds: a lock does not say when it was taken.
     locks_seen: Arc<Mutex<LocksSeen>>,
@@ -176,6 +186,8 @@ impl Reaper {
             liveness: vec![Arc::new(liveness)],
             vms: Vec::new(),
             first_class_disks: true,
+            retries: Retries::default(),
+            hook: Hook::default(),
             events: Events::default(),
             locks_seen: Arc::default(),
         }
@@ -207,6 +219,18 @@ impl Reaper {
         self
     }
 
+    /// States how often a step is tried whose failure passes by itself: four times by default.
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Puts a hook before and after every step, for tests.
+    pub fn step_hook(mut self, hook: Arc<dyn StepHook>) -> Self {
+        self.hook = Hook::new(hook);
+        self
+    }
+
     /// Tells of events.
     pub fn on_event(mut self, handler: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.events = Events::new(handler);
@@ -227,14 +251,18 @@ impl Reaper {
     /// # Cancel safety
     /// When dropped, a lock of the scan's own may be left, which the next scan finds.
     pub async fn scan(&self, vim: &Vim) -> Result<Scan> {
-        let now = find::server_time(vim).await?;
+        let steps = self.steps();
+        let now = steps.take(Step::AskTime, || find::server_time(vim)).await?;
         let mut scan = Scan::default();
-        for vm in find::machines(vim, &self.vms).await? {
+        for vm in steps.take(Step::FindMarked, || find::machines(vim, &self.vms)).await? {
             let snapshots = find::snapshots(&vm, now);
-            let lock = match vm.is_locked {
-                true => find::lock(vim, &vm.machine, &mut scan.unseen).await,
-                false => None,
-            };
+            let mut lock = None;
+            if vm.is_locked {
+                match steps.take(Step::ProbeLock, || find::lock(vim, &vm.machine)).await {
+                    Ok(found) => lock = found,
+                    Err(error) => scan.unseen.push(in_one_line(&error)),
+                }
+            }
             for (what, job, age) in snapshots.iter().cloned() {
                 self.add(&mut scan, what, job, age).await?;
             }
@@ -245,7 +273,13 @@ impl Reaper {
             }
         }
         if self.first_class_disks {
-            for (what, job, age) in find::disk_snapshots(vim, now, &mut scan.unseen).await {
+            let look = || find::disk_snapshots(vim, now);
+            let (found, unseen) = steps
+                .take(Step::FindMarked, look)
+                .await
+                .unwrap_or_else(|error| (Vec::new(), vec![format!("first class disks: {}", in_one_line(&error))]));
+            scan.unseen.extend(unseen);
+            for (what, job, age) in found {
                 self.add(&mut scan, what, job, age).await?;
             }
         }
@@ -264,9 +298,9 @@ impl Reaper {
     /// # Cancel safety
     /// When dropped, scan and reap again.
     pub async fn reap(&self, vim: &Vim, found: &[Found]) -> Result<Vec<Reaped>> {
-        let mut reaped = Vec::new();
+        let (steps, mut reaped) = (self.steps(), Vec::new());
         for found in found.iter().filter(|found| found.verdict == Verdict::Stale) {
-            let outcome = self.reap_one(vim, found).await?;
+            let outcome = self.reap_one(&steps, vim, found).await?;
             let what = found.what.clone();
             match &outcome {
                 Outcome::Gone => self.events.send(Event::Reaped { what: what.to_string(), job: found.job.clone() }),
@@ -297,7 +331,8 @@ impl Reaper {
         which: RemoveAll,
     ) -> Result<()> {
         let RemoveAll::EverybodysSnapshots = which;
-        let machines = find::machines(vim, std::slice::from_ref(vm)).await?;
+        let steps = self.steps();
+        let machines = steps.take(Step::FindMarked, || find::machines(vim, std::slice::from_ref(vm))).await?;
         let id = machines.first().and_then(|found| found.machine.id.clone());
         let refused = |by: String| {
             let reason = format!("its snapshots stay, a backup is alive: {by}");
@@ -308,14 +343,16 @@ impl Reaper {
         }
         // Held until they are gone: a backup may be about to make its own.
         let _fences = self.fence(NO_JOB, id.as_ref()).await?.map_err(refused)?;
-        vim.remove_all_snapshots(vm, true).await.map_err(failed("removing all snapshots", vm.value()))
+        let wrong = || failed("removing all snapshots", vm.value());
+        let remove = || async { vim.remove_all_snapshots(vm, true).await.map_err(wrong()) };
+        steps.take(Step::RemoveAllSnapshots, remove).await
     }
 
     async fn add(&self, scan: &mut Scan, what: Left, job: String, age: Duration) -> Result<()> {
         let verdict = if age < self.older_than {
             Verdict::TooYoung
         } else {
-            match self.fence(&job, what.vm_id()).await? {
+            match self.fence(&job, what.vm_id().as_ref()).await? {
                 Ok(_) => Verdict::Stale,
                 Err(by) => Verdict::Live(by),
             }
@@ -336,23 +373,25 @@ impl Reaper {
         Ok(Ok(fences))
     }
 
-    async fn reap_one(&self, vim: &Vim, found: &Found) -> Result<Outcome> {
-        let _fences = match self.fence(&found.job, found.what.vm_id()).await? {
+    async fn reap_one(&self, steps: &Steps, vim: &Vim, found: &Found) -> Result<Outcome> {
+        let _fences = match self.fence(&found.job, found.what.vm_id().as_ref()).await? {
             Ok(fences) => fences,
             Err(by) => return Ok(Outcome::Kept(Verdict::Live(by))),
         };
         let done = match &found.what {
-            Left::Snapshot { vm, snapshot, .. } => self.remove_snapshot(vim, vm, snapshot, &found.job).await,
+            Left::Snapshot { vm, snapshot, .. } => remove_snapshot(steps, vim, vm, snapshot, &found.job).await,
             Left::Lock { vm, source } => {
                 let lock = MethodLock::against_migration(&vm.moref, source);
-                vim.unlock_methods(&lock).await.map_err(failed("unlocking", &vm.name))
+                let unlock = || async { vim.unlock_methods(&lock).await.map_err(failed("unlocking", &vm.name)) };
+                steps.take(Step::Unlock, unlock).await
             }
             Left::DiskSnapshot { disk, snapshot } => {
                 let wrong = || failed("removing a snapshot", disk.id.as_str());
-                match vim.first_class_disks() {
-                    Ok(disks) => disks.delete_snapshot(disk, snapshot).await.map_err(wrong()),
-                    Err(error) => Err(wrong()(error)),
-                }
+                let remove = || async {
+                    let disks = vim.first_class_disks().map_err(wrong())?;
+                    remove_disk_snapshot(&disks, disk, snapshot).await.map_err(wrong()).map(drop)
+                };
+                steps.take(Step::RemoveDiskSnapshot, remove).await
             }
         };
         Ok(match done {
@@ -361,24 +400,10 @@ impl Reaper {
         })
     }
 
-    async fn remove_snapshot(
-        &self,
-        vim: &Vim,
-        vm: &Machine,
-        snapshot: &MoRef<mo::VirtualMachineSnapshot>,
-        job: &str,
-    ) -> Result<()> {
-        let wrong = || failed("removing the snapshot", &vm.name);
-        let tree = vim.snapshots(&vm.moref).await.map_err(wrong())?;
-        // References are given again when a server is restored: the marker decides, now as in the scan.
-        let same = tree.get(snapshot).is_some_and(|found| find::job_of(&found.description) == Some(job));
-        if !same {
-            return Ok(());
-        }
-        match vim.remove_snapshot(snapshot, RemoveSnapshotOptions::default()).await {
-            Err(error) if !error.is_fault("ManagedObjectNotFound") => Err(wrong()(error)),
-            _ => Ok(()),
-        }
+    fn steps(&self) -> Steps {
+        let steps = Steps::new("the server", &self.hook, self.retries, &self.events, &CancelToken::new());
+        steps.begin_at(State::Reaping);
+        steps.undoing()
     }
 
     /// Returns for how long a lock was seen by this reaper.
@@ -390,11 +415,36 @@ impl Reaper {
     }
 }
 
+async fn remove_snapshot(
+    steps: &Steps,
+    vim: &Vim,
+    vm: &Machine,
+    snapshot: &MoRef<mo::VirtualMachineSnapshot>,
+    job: &str,
+) -> Result<()> {
+    let wrong = || failed("removing the snapshot", &vm.name);
+    let look = || async { vim.snapshots(&vm.moref).await.map_err(wrong()) };
+    let tree = steps.take(Step::FindSnapshot, look).await?;
+    // References are given again when a server is restored: the marker decides, now as in the scan.
+    let same = tree.get(snapshot).is_some_and(|found| find::job_of(&found.description) == Some(job));
+    if !same {
+        return Ok(());
+    }
+    let remove = || async {
+        match vim.remove_snapshot(snapshot, RemoveSnapshotOptions::default()).await {
+            Err(error) if !error.is_fault("ManagedObjectNotFound") => Err(wrong()(error)),
+            _ => Ok(()),
+        }
+    };
+    steps.take(Step::RemoveSnapshot, remove).await
+}
+
 impl Left {
-    fn vm_id(&self) -> Option<&VmId> {
+    /// Under which identity a journal has the job.
+    fn vm_id(&self) -> Option<VmId> {
         match self {
-            Self::Snapshot { vm, .. } | Self::Lock { vm, .. } => vm.id.as_ref(),
-            Self::DiskSnapshot { .. } => None,
+            Self::Snapshot { vm, .. } | Self::Lock { vm, .. } => vm.id.clone(),
+            Self::DiskSnapshot { disk, .. } => fcd_vm_id(&disk.id).ok(),
         }
     }
 }

@@ -93,7 +93,7 @@ pub(crate) const WRAPPED: usize = SecretKey::LEN + TAG;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::hex::hex, *};
 
     #[test]
     fn keys_are_derived_as_the_vector_of_the_format_says() {
@@ -101,7 +101,7 @@ mod tests {
             (std::array::from_fn(|at| at as u8), std::array::from_fn(|at| at as u8 + 32));
         for (name, stated) in [("envelope", "the key of an envelope is"), ("pack", "and that of a pack")] {
             let context = format!("vsphere-backup 2026-11-22 format 1 {name}");
-            let derived: String = derive(&context, &key, &[&salt]).iter().map(|byte| format!("{byte:02x}")).collect();
+            let derived = hex(&*derive(&context, &key, &[&salt]));
             let (_, vector) = include_str!("../../FORMAT.md").split_once(stated).unwrap();
             assert!(vector.trim_start().starts_with(&derived), "{name}: {derived}");
         }

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 
 use super::{
     envelope::{self, Kind},
-    id::{IdKeys, RepositoryId, parse_hex, random},
+    hex::{hex, parse_hex},
+    id::{IdKeys, RepositoryId, random},
     keys::{KeyHolder, KeySource, Scope, SecretKey},
     storage::{Key, Storage, StorageError, StorageErrorKind},
 };
@@ -74,7 +75,7 @@ impl Config {
             created: super::now(),
             chunk_size: options.chunk_size,
             page_entries: PAGE_ENTRIES,
-            id_key: secret.map(|secret| secret.expose().iter().map(|byte| format!("{byte:02x}")).collect()),
+            id_key: secret.map(|secret| hex(&secret.expose()[..])),
             incompatible_features: Vec::new(),
             compatible_features: Vec::new(),
             encryption: (!options.sources.is_empty()).then(|| serde_json::json!({ "cipher": CIPHER })),
@@ -89,8 +90,11 @@ impl Config {
             Ok(()) => {}
             Err(StorageError { kind: StorageErrorKind::AlreadyExists, .. }) => {
                 // A storage that tries again may have met its own object.
-                let found = envelope::read_plain(storage, Kind::Config, &key()).await;
-                if found.is_ok_and(|found| found != bytes) {
+                let found = match envelope::read_plain(storage, Kind::Config, &key()).await {
+                    Err(error) if !error.is_damage() => return Err(error),
+                    found => found,
+                };
+                if found.is_err() || found.is_ok_and(|found| found != bytes) {
                     if let Some((_, number)) = keys {
                         KeyHolder::withdraw(storage, number).await;
                     }
@@ -227,8 +231,13 @@ pub(crate) const PAGE_ENTRIES: u32 = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
-    use crate::repository::storage::MemoryStorage;
+    use crate::repository::storage::{
+        BoxFuture, MemoryStorage,
+        around::{Answer, Around, Operation, decorate},
+    };
 
     #[tokio::test]
     async fn is_created_once_and_read_back() {
@@ -243,6 +252,43 @@ mod tests {
         let odd = Config::create(&storage, CreateOptions::default().chunk_size(100_000)).await;
         assert!(matches!(odd, Err(Error::Invalid { .. })));
     }
+
+    #[tokio::test]
+    async fn what_another_one_created_meanwhile_is_never_taken_for_ones_own() {
+        let storage = Late { inner: MemoryStorage::new(), gets: AtomicU32::new(0) };
+        Config::create(&storage.inner, CreateOptions::default()).await.unwrap();
+        let error = Config::create(&storage, CreateOptions::default()).await.err().unwrap();
+        assert!(matches!(error, Error::Storage(StorageError { kind: StorageErrorKind::Unavailable, .. })), "{error}");
+    }
+
+    /// Has what another one creates between the first look and the creation, and fails when it is looked at again.
+    #[derive(Debug)]
+    struct Late {
+        inner: MemoryStorage,
+        gets: AtomicU32,
+    }
+
+    impl Around for Late {
+        fn inner(&self) -> &dyn Storage {
+            &self.inner
+        }
+
+        async fn around<'a, T: Answer>(
+            &'a self,
+            operation: Operation<'a>,
+            mut attempt: impl FnMut() -> BoxFuture<'a, Result<T, StorageError>> + Send + 'a,
+        ) -> Result<T, StorageError> {
+            if operation.name == "get" {
+                return Err(operation.failed(match self.gets.fetch_add(1, Ordering::Relaxed) {
+                    0 => StorageErrorKind::NotFound,
+                    _ => StorageErrorKind::Unavailable,
+                }));
+            }
+            attempt().await
+        }
+    }
+
+    decorate!(Late);
 
     #[tokio::test]
     async fn unknown_features_are_refused_by_name() {

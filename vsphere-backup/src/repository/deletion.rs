@@ -55,6 +55,7 @@ impl RecoveryPoint {
 impl Repository {
     /// Deletes a point unless it is held.
     pub(super) async fn delete_point(&self, point: &PointId, roots: Roots, clock: &Clock) -> Result<()> {
+        self.may_delete(&point.key())?;
         let key = key(point);
         let body = serde_json::to_vec(&Deletion { point: point.clone(), roots });
         let body = Bytes::from(body.expect("a struct of plain fields is valid JSON"));

@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Waits,
     Hold,
     Deleted,
+    Set,
+    Damage,
     Keys,
 }
 
@@ -49,6 +51,8 @@ impl Kind {
             Self::Waits => b"WAIT",
             Self::Hold => b"HOLD",
             Self::Deleted => b"DELE",
+            Self::Set => b"VSET",
+            Self::Damage => b"DMGE",
             Self::Keys => b"KEYS",
         }
     }
@@ -65,12 +69,12 @@ impl Kind {
             Self::Fence => 0,
             Self::Seen => 1 << 10,
             Self::Config | Self::Restored | Self::Hold => 1 << 16,
-            Self::Lease | Self::Deleted | Self::Waits => 1 << 20,
+            Self::Lease | Self::Deleted | Self::Waits | Self::Set => 1 << 20,
             Self::Keys => 1 << 22,
             Self::Page => 1 << 18,
             Self::Index => 1 << 27,
             Self::Meta => (1 << 24) + super::META_SALT as u64,
-            Self::Point | Self::Tomb => 1 << 24,
+            Self::Point | Self::Tomb | Self::Damage => 1 << 24,
         }
     }
 }

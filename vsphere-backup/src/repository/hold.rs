@@ -8,13 +8,7 @@ use crate::{
     error::{Error, Result},
 };
 
-use super::{
-    Repository,
-    envelope::Kind,
-    id::{PointId, random},
-    point::RecoveryPoint,
-    storage::Key,
-};
+use super::{Repository, envelope::Kind, hex::random_name, id::PointId, point::RecoveryPoint, storage::Key};
 
 /// A hold on a recovery point: it is not deleted before the hold is released or its time has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,9 +49,7 @@ impl RecoveryPoint {
     /// When dropped, the hold exists or not.
     pub async fn hold(&self, reason: impl Into<String>, until: Option<u64>) -> Result<Hold> {
         let (repository, point) = (self.repository(), self.id().clone());
-        let id: [u8; 8] = random()?;
-        let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let hold = Hold { point, id, reason: reason.into(), until, created: super::now() };
+        let hold = Hold { point, id: random_name()?, reason: reason.into(), until, created: super::now() };
         let body = serde_json::to_vec(&hold).expect("a struct of plain fields is valid JSON");
         repository.objects().create(Kind::Hold, &hold.key(), body.into()).await?;
         // Who deletes writes a record first and looks for holds then; a hold is made first and looks for records then:

@@ -8,7 +8,52 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-use super::storage::Key;
+use super::{
+    calendar::{TIME_LEN, compact_utc, days_from_civil},
+    hex::{hex, parse_hex, random_name},
+    storage::Key,
+};
+
+/// Writes and reads an array of `$len` bytes as hex digits in lower case.
+macro_rules! hex_text {
+    ($name:ident, $len:literal) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self> {
+                let mut bytes = [0; $len];
+                parse_hex(text, &mut bytes)
+                    .ok_or_else(|| Error::invalid(format!("{text:?} is not {} hex digits", $len * 2)))?;
+                Ok(Self(bytes))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
 
 /// Defines an identity of `$len` bytes that is written in hex.
 macro_rules! hex_id {
@@ -26,10 +71,7 @@ macro_rules! hex_id {
             /// # Errors
             /// [`Error::Invalid`] when the length or a digit is wrong.
             pub fn parse(text: &str) -> Result<Self> {
-                let mut bytes = [0; $len];
-                parse_hex(text, &mut bytes)
-                    .ok_or_else(|| Error::invalid(format!("{text:?} is not {} hex digits", $len * 2)))?;
-                Ok(Self(bytes))
+                text.parse()
             }
 
             /// Returns the bytes.
@@ -38,38 +80,7 @@ macro_rules! hex_id {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, f)
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<Self> {
-                Self::parse(text)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                Self::parse(&text).map_err(serde::de::Error::custom)
-            }
-        }
+        hex_text!($name, $len);
     };
 }
 
@@ -103,6 +114,11 @@ hex_id! {
     /// The identity of a key slot, random.
     SlotId, 8
 }
+hex_text!(LeaseId, 8);
+
+/// The name of a lease, random.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LeaseId(pub(crate) [u8; 8]);
 hex_id! {
     /// The public key (X25519) of a recipient: who holds the secret can open the repository.
     RecipientKey, 32
@@ -169,9 +185,7 @@ impl PointId {
     /// # Errors
     /// [`Error::Invalid`] when the operating system has no random numbers.
     pub(crate) fn new(vm: VmId, micros: u64) -> Result<Self> {
-        let tail: [u8; 8] = random()?;
-        let tail: String = tail.iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("{}-{tail}", compact_utc(micros));
+        let name = format!("{}-{}", compact_utc(micros), random_name()?);
         Ok(Self { vm, name: name.into() })
     }
 
@@ -294,57 +308,6 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Parses exactly `out.len() * 2` hex digits in lower case.
-pub(crate) fn parse_hex(text: &str, out: &mut [u8]) -> Option<()> {
-    let digits = text.as_bytes();
-    if digits.len() != out.len() * 2 {
-        return None;
-    }
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = value(pair[0])? << 4 | value(pair[1])?;
-    }
-    Some(())
-}
-
-/// Formats microseconds since 1970 as `YYYYMMDDThhmmss.ffffffZ`, which sorts as text.
-fn compact_utc(micros: u64) -> String {
-    // Years above 9999 would need five digits.
-    let (seconds, micros) = ((micros / 1_000_000).min(253_402_300_799), micros % 1_000_000);
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_from_days(days);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{micros:06}Z")
-}
-
-/// Converts days since 1970-01-01 to a date (<https://howardhinnant.github.io/date_algorithms.html>).
-pub(crate) fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + u64::from(month <= 2), month, day)
-}
-
-/// Converts a date to days since 1970-01-01; 0 for earlier ones.
-fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
-    let (month, day) = (month.clamp(1, 12), day.clamp(1, 31));
-    let year = year.max(1) - u64::from(month <= 2);
-    let (era, yoe) = (year / 400, year % 400);
-    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
-    (era * 146_097 + doe).saturating_sub(719_468)
-}
-
-/// `YYYYMMDDThhmmss.ffffffZ`.
-const TIME_LEN: usize = 23;
 /// The time, `-` and 16 hex digits.
 const NAME_LEN: usize = TIME_LEN + 17;
 
@@ -380,14 +343,6 @@ mod tests {
         ] {
             assert!(PointId::parse(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn times_are_written_in_utc() {
-        assert_eq!(compact_utc(0), "19700101T000000.000000Z");
-        assert_eq!(compact_utc(951_827_696_000_042), "20000229T123456.000042Z");
-        assert_eq!(compact_utc(1_795_318_511_999_999), "20261122T033511.999999Z");
-        assert_eq!(compact_utc(u64::MAX).len(), TIME_LEN);
     }
 
     #[test]

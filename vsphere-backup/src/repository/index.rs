@@ -3,28 +3,25 @@
 //! Stored as segments, each of which names some packs and what they hold; a segment is written
 //! after its packs. In memory a chunk takes 44 bytes once it is sorted in, about 90 before: some
 //! 190 MB for each TiB of unique data in chunks of 256 KiB.
-//!
-//! Byte layout of segments: `FORMAT.md`, "Index segments".
+
+mod load;
+mod segment;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     mem,
     ops::Range,
-    str::FromStr,
 };
 
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
-
-use crate::error::{Error, Result};
-
+pub(crate) use self::{
+    load::load,
+    segment::{ENOUGH, by_len, key, len_of, named, read_segment, write_segment, write_segments},
+};
 use super::{
-    envelope::Kind,
-    frame::{self, PackEntry},
+    damage, frame,
     gc::Condemned,
-    id::{ChunkId, PackId, SegmentId, random},
-    object::{Objects, is_absent},
-    pack::{self, PackEntries, PackSeal},
+    id::{ChunkId, PackId, SegmentId},
+    pack::{PackEntries, PackSeal},
     storage::Key,
 };
 
@@ -56,18 +53,33 @@ pub(crate) struct Index {
     /// Sorted by id.
     sorted: Vec<(ChunkId, Place)>,
     fresh: HashMap<ChunkId, Place>,
+    /// Places of chunks that are in several packs, but for those above.
+    spare: HashMap<ChunkId, Vec<Place>>,
+    /// Places that hold damaged frames.
+    damaged: HashSet<damage::Place>,
+    /// The marks that say so, as far as they were read.
+    marks: HashSet<Key>,
     /// Packs that may go: to be read from, not to be relied on by what is written.
     condemned: Condemned,
+    /// What writers of this process stored since a load began, which it may not have listed.
+    stored_meanwhile: Option<Vec<(SegmentId, Vec<PackEntries>)>>,
 }
 
 impl Index {
     pub(crate) fn contains(&self, id: &ChunkId) -> bool {
-        self.find(id).is_some()
+        self.find(id).is_some_and(|(pack, _)| !self.is_damaged(pack, *id))
+    }
+
+    /// Tells whether a chunk is found only where its frame is damaged.
+    fn is_known_damaged(&self, id: &ChunkId) -> bool {
+        !self.damaged.is_empty() && !self.contains(id)
     }
 
     /// Tells whether a chunk lies in a pack that stays, so that a new point may refer to it.
     pub(crate) fn may_reuse(&self, id: &ChunkId) -> bool {
-        self.find(id).is_some_and(|(pack, _)| self.condemned.is_empty() || !self.condemned.contains(&pack))
+        self.find(id).is_some_and(|(pack, _)| {
+            !self.is_damaged(pack, *id) && (self.condemned.is_empty() || !self.condemned.contains(&pack))
+        })
     }
 
     /// Replaces what is known of packs that may go.
@@ -80,17 +92,68 @@ impl Index {
         !self.condemned.is_empty()
     }
 
-    /// Forgets all but which packs may go.
-    pub(crate) fn clear(&mut self) {
-        *self = Self { condemned: mem::take(&mut self.condemned), ..Self::default() };
+    /// Forgets all but which packs may go, and which places are damaged.
+    fn clear(&mut self) {
+        let old = mem::take(self);
+        *self = Self { condemned: old.condemned, damaged: old.damaged, marks: old.marks, ..Self::default() };
     }
 
-    /// Returns where a chunk lies.
+    /// Relies no more on chunks in a pack: their frames there are damaged. Another pack that holds one takes its place;
+    /// where there is none the chunk can still be tried to be read, and counts as unknown.
+    pub(crate) fn distrust(&mut self, pack: PackId, chunks: &[ChunkId]) {
+        self.damaged.extend(chunks.iter().map(|&chunk| (pack, chunk)));
+        let Some(&(number, _)) = self.numbers.get(&pack) else { return };
+        for id in chunks {
+            if self.place(id).is_none_or(|place| place.pack != number) {
+                continue;
+            }
+            let spare = self.spare.get(id).map_or(&[][..], Vec::as_slice);
+            if let Some(&sound) = spare.iter().find(|place| !self.is_damaged(self.packs[place.pack as usize].0, *id)) {
+                self.set(*id, sound);
+            }
+        }
+    }
+
+    /// Tells whether a pack holds a damaged frame of a chunk.
+    pub(crate) fn is_damaged(&self, pack: PackId, chunk: ChunkId) -> bool {
+        !self.damaged.is_empty() && self.damaged.contains(&(pack, chunk))
+    }
+
+    /// Returns the marks of damage that were read.
+    pub(crate) fn marks(&self) -> &HashSet<Key> {
+        &self.marks
+    }
+
+    /// Takes marks of damage.
+    pub(crate) fn take_marks(&mut self, marks: BTreeMap<Key, Vec<damage::Place>>) {
+        for (pack, chunks) in damage::by_pack(marks.values().flatten().copied()) {
+            self.distrust(pack, &chunks);
+        }
+        self.marks.extend(marks.into_keys());
+    }
+
+    /// Tells whether anything is known to be damaged.
+    pub(crate) fn has_damage(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
+    fn place(&self, id: &ChunkId) -> Option<Place> {
+        match self.sorted.binary_search_by(|(known, _)| known.cmp(id)) {
+            Ok(at) => Some(self.sorted[at].1),
+            Err(_) => self.fresh.get(id).copied(),
+        }
+    }
+
+    fn set(&mut self, id: ChunkId, place: Place) {
+        match self.sorted.binary_search_by(|(known, _)| known.cmp(&id)) {
+            Ok(at) => self.sorted[at].1 = place,
+            Err(_) => drop(self.fresh.insert(id, place)),
+        }
+    }
+
+    /// Returns where a chunk lies, be it in a damaged frame.
     pub(crate) fn find(&self, id: &ChunkId) -> Option<(PackId, Place)> {
-        let place = match self.sorted.binary_search_by(|(known, _)| known.cmp(id)) {
-            Ok(at) => self.sorted[at].1,
-            Err(_) => *self.fresh.get(id)?,
-        };
+        let place = self.place(id)?;
         Some((self.packs[place.pack as usize].0, place))
     }
 
@@ -104,8 +167,10 @@ impl Index {
         let Some(&(number, _)) = self.numbers.get(&pack) else { return Vec::new() };
         let sorted = self.sorted.iter().map(|(id, place)| (*id, *place));
         let fresh = self.fresh.iter().map(|(id, place)| (*id, *place));
+        let spare = self.spare.iter().flat_map(|(id, places)| places.iter().map(|place| (*id, *place)));
         sorted
             .chain(fresh)
+            .chain(spare)
             .filter(|(_, place)| place.pack == number)
             .map(|(id, place)| {
                 let start = u64::from(place.offset);
@@ -130,14 +195,18 @@ impl Index {
         for entry in &entries.entries {
             // Offsets of a checked pack are below its largest size, which fits into 32 bits.
             let place = Place { pack: number, offset: entry.offset as u32, stored: entry.stored };
-            if !self.contains(&entry.id) {
-                self.fresh.insert(entry.id, place);
-            } else if !self.condemned.is_empty() && !self.may_reuse(&entry.id) {
-                match self.sorted.binary_search_by(|(known, _)| known.cmp(&entry.id)) {
-                    Ok(at) => self.sorted[at].1 = place,
-                    Err(_) => drop(self.fresh.insert(entry.id, place)),
-                }
-            }
+            let Some(known) = self.place(&entry.id) else {
+                self.set(entry.id, place);
+                continue;
+            };
+            let better = self.is_known_damaged(&entry.id) || (!self.condemned.is_empty() && !self.may_reuse(&entry.id));
+            let spare = if better && !self.is_damaged(entries.id, entry.id) {
+                self.set(entry.id, place);
+                known
+            } else {
+                place
+            };
+            self.spare.entry(entry.id).or_default().push(spare);
         }
         if self.fresh.len() > 1 << 16 && self.fresh.len() > self.sorted.len() / 4 {
             self.sort();
@@ -152,268 +221,65 @@ impl Index {
         self.sorted.sort_unstable_by_key(|&(id, _)| id);
     }
 
-    pub(crate) fn note_segment(&mut self, id: SegmentId) {
-        self.segments.insert(id);
+    /// Tells whether a segment was read.
+    pub(crate) fn has_segment(&self, id: &SegmentId) -> bool {
+        self.segments.contains(id)
     }
 
-    /// Returns what need not be loaded again.
-    pub(crate) fn known(&self) -> Known {
-        Known {
-            segments: self.segments.clone(),
-            packs: self.numbers.iter().map(|(&id, &(_, size))| (id, size)).collect(),
+    /// Adds what a writer of this process stored.
+    pub(crate) fn add_stored(&mut self, segment: SegmentId, packs: &[PackEntries]) {
+        packs.iter().for_each(|pack| self.add(pack));
+        self.segments.insert(segment);
+        if let Some(stored) = &mut self.stored_meanwhile {
+            stored.push((segment, packs.to_vec()));
+        }
+    }
+
+    /// Remembers from now on what writers of this process store.
+    pub(crate) fn begin_load(&mut self) {
+        self.stored_meanwhile = Some(Vec::new());
+    }
+
+    /// Ends what [`begin_load`](Self::begin_load) began and, where everything is loaded `afresh`, forgets all but what was
+    /// stored meanwhile: who stored it relies on it.
+    pub(crate) fn end_load(&mut self, afresh: bool) {
+        let stored = self.stored_meanwhile.take().unwrap_or_default();
+        if afresh {
+            self.clear();
+            stored.iter().for_each(|(segment, packs)| self.add_stored(*segment, packs));
         }
     }
 }
-
-/// What of the stored index is in memory already.
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    segments: HashSet<SegmentId>,
-    /// With their sizes in bytes.
-    packs: HashMap<PackId, u64>,
-}
-
-/// What loading the index found, to be merged into an [`Index`].
-#[derive(Debug, Default)]
-pub(crate) struct Loaded {
-    segments: Vec<SegmentId>,
-    packs: Vec<PackEntries>,
-    /// Damaged segments and packs; their sound parts are in `packs` where that was possible.
-    pub(crate) damage: Vec<Error>,
-    /// How many packs that were known are gone or have another size now: what is in memory is not to be believed then.
-    pub(crate) lost: usize,
-}
-
-impl Loaded {
-    pub(crate) fn merge_into(self, index: &mut Index) {
-        for entries in &self.packs {
-            index.add(entries);
-        }
-        index.sort();
-        index.segments.extend(self.segments);
-    }
-}
-
-/// Loads all segments that are not loaded yet.
-///
-/// A segment counts only for packs that are there with the stated size. Packs that no sound
-/// segment names (their writer crashed, or the segment is damaged) are read by their footers, so
-/// that a lost segment costs time and no data.
-///
-/// # Errors
-/// [`Error::Storage`]; [`Error::UnsupportedVersion`] and [`Error::UnsupportedFeature`] of any
-/// segment. Damage is not an error here, see [`Loaded::damage`].
-pub(crate) async fn load(objects: &Objects, known: &Known) -> Result<Loaded> {
-    let storage = &**objects.storage();
-    let mut loaded = Loaded::default();
-    // Segments first: a pack that appears between the two lists is found by its footer.
-    let mut new_segments = Vec::new();
-    let mut listing = storage.list("index");
-    while let Some(object) = listing.try_next().await? {
-        match named::<SegmentId>(&object.key) {
-            Some(id) if known.segments.contains(&id) => {}
-            Some(id) => new_segments.push(id),
-            None => loaded.damage.push(stray(&object.key)),
-        }
-    }
-    drop(listing);
-    let mut waiting = HashMap::new();
-    let mut still_there = 0;
-    let mut listing = storage.list("packs");
-    while let Some(object) = listing.try_next().await? {
-        match named::<PackId>(&object.key) {
-            Some(id) if known.packs.get(&id) == Some(&object.size) => still_there += 1,
-            Some(id) => drop(waiting.insert(id, object.size)),
-            None => loaded.damage.push(stray(&object.key)),
-        }
-    }
-    drop(listing);
-    loaded.lost = known.packs.len().saturating_sub(still_there);
-
-    let mut segments = stream::iter(new_segments)
-        .map(|id| async move { (id, read_segment(objects, id).await) })
-        .buffer_unordered(PARALLEL);
-    while let Some((id, segment)) = segments.next().await {
-        match segment {
-            Ok(packs) => {
-                loaded.segments.push(id);
-                for entries in packs {
-                    if waiting.get(&entries.id) == Some(&entries.size) {
-                        waiting.remove(&entries.id);
-                        loaded.packs.push(entries);
-                    }
-                }
-            }
-            Err(error) if error.is_damage() => loaded.damage.push(error),
-            // Replaced since it was listed: its packs are read by their footers.
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    drop(segments);
-
-    let mut footers =
-        stream::iter(waiting).map(|(id, size)| pack::read_footer(storage, id, size)).buffer_unordered(PARALLEL);
-    while let Some(entries) = footers.next().await {
-        match entries {
-            Ok(entries) => loaded.packs.push(entries),
-            Err(error) if error.is_damage() => loaded.damage.push(error),
-            // Collected since it was listed.
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(loaded)
-}
-
-/// Writes a segment for packs that are stored.
-///
-/// # Errors
-/// [`Error::Storage`].
-pub(crate) async fn write_segment(objects: &Objects, packs: &[PackEntries]) -> Result<SegmentId> {
-    let body = encode(packs, random()?);
-    let id = SegmentId(*blake3::hash(&body).as_bytes());
-    objects.put(Kind::Index, &key(id), body).await?;
-    Ok(id)
-}
-
-/// Reads one segment.
-///
-/// # Errors
-/// [`Error::Damaged`], [`Error::UnsupportedVersion`], [`Error::Storage`].
-pub(crate) async fn read_segment(objects: &Objects, id: SegmentId) -> Result<Vec<PackEntries>> {
-    let key = key(id);
-    let body = objects.read(Kind::Index, &key).await?;
-    if *blake3::hash(&body).as_bytes() != id.0 {
-        return Err(Error::damaged(&key, "its content does not match its name"));
-    }
-    parse(&body).map_err(|reason| Error::damaged(&key, reason))
-}
-
-/// Encodes a segment; its salt makes it one of its kind.
-fn encode(packs: &[PackEntries], salt: [u8; SALT]) -> Bytes {
-    let entries: usize = packs.iter().map(|pack| pack.entries.len()).sum();
-    let mut body = Vec::with_capacity(HEAD + packs.len() * PACK_HEAD + entries * PackEntry::LEN);
-    body.extend_from_slice(&(packs.len() as u32).to_le_bytes());
-    body.extend_from_slice(&[0; 4]);
-    body.extend_from_slice(&salt);
-    for pack in packs {
-        body.extend_from_slice(&pack.id.0);
-        body.extend_from_slice(&pack.size.to_le_bytes());
-        body.extend_from_slice(&(pack.entries.len() as u32).to_le_bytes());
-        pack.seal.encode(&mut body);
-        pack.entries.iter().for_each(|entry| entry.encode(&mut body));
-    }
-    body.into()
-}
-
-fn parse(body: &[u8]) -> Result<Vec<PackEntries>, String> {
-    let short = || "it is cut short".to_owned();
-    let (head, mut rest) = body.split_at_checked(HEAD).ok_or_else(short)?;
-    let count = u32::from_le_bytes(head[..4].try_into().expect("4 bytes"));
-    // No room is set aside by a count that was read: each pack must be there to be added.
-    let mut packs = Vec::new();
-    for _ in 0..count {
-        let (head, after) = rest.split_at_checked(PACK_HEAD).ok_or_else(short)?;
-        let entries = u32::from_le_bytes(head[40..44].try_into().expect("4 bytes")) as usize;
-        let len = entries.checked_mul(PackEntry::LEN).ok_or_else(short)?;
-        let (entries, after) = after.split_at_checked(len).ok_or_else(short)?;
-        let pack = PackEntries {
-            id: PackId(head[..32].try_into().expect("32 bytes")),
-            size: u64::from_le_bytes(head[32..40].try_into().expect("8 bytes")),
-            seal: PackSeal::decode(head[44..].try_into().expect("36 bytes")),
-            entries: entries
-                .chunks_exact(PackEntry::LEN)
-                .map(|bytes| PackEntry::decode(bytes.try_into().expect("exact chunks")))
-                .collect(),
-        };
-        pack.check()?;
-        packs.push(pack);
-        rest = after;
-    }
-    if rest.is_empty() { Ok(packs) } else { Err("bytes follow its last pack".into()) }
-}
-
-/// Parses the last segment of an object's name.
-pub(crate) fn named<T: FromStr>(key: &Key) -> Option<T> {
-    key.file_name().parse().ok()
-}
-
-fn stray(key: &Key) -> Error {
-    Error::damaged(key, "its name is not one of this format")
-}
-
-pub(crate) fn key(id: SegmentId) -> Key {
-    Key::of(&["index", &id.to_string()])
-}
-
-const SALT: usize = 16;
-const HEAD: usize = 8 + SALT;
-const PACK_HEAD: usize = 44 + PackSeal::LEN;
-const PARALLEL: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::repository::storage::{MemoryStorage, Storage};
-
-    fn pack(number: u8, chunks: u8) -> PackEntries {
-        let entries = (0..chunks)
-            .map(|at| PackEntry {
-                id: ChunkId([number.wrapping_mul(31).wrapping_add(at); 32]),
-                offset: 64 + u64::from(at) * 200,
-                stored: 100,
-                plain: 200,
-            })
-            .collect();
-        let seal = PackSeal { generation: number.into(), salt: [number ^ 0xff; 32] };
-        PackEntries { id: PackId([number; 32]), size: 60_000, seal, entries }
-    }
+    use super::{segment::pack_of, *};
 
     #[test]
     fn finds_what_was_added_in_both_forms() {
         let mut index = Index::default();
-        index.add(&pack(1, 10));
-        index.add(&pack(1, 10));
+        index.add(&pack_of(1, 10));
+        index.add(&pack_of(1, 10));
         index.sort();
-        index.add(&pack(2, 10));
+        index.add(&pack_of(2, 10));
         assert_eq!(index.len(), 20);
         let (in_pack, place) = index.find(&ChunkId([34; 32])).unwrap();
         assert_eq!((in_pack, place.offset, place.frame_len()), (PackId([1; 32]), 664, 156));
         assert!(index.contains(&ChunkId([62; 32])) && !index.contains(&ChunkId([200; 32])));
     }
 
-    #[tokio::test]
-    async fn a_segment_counts_only_for_packs_that_are_there() {
-        let storage = Arc::new(MemoryStorage::new());
-        let objects = Objects::plain(storage.clone());
-        write_segment(&objects, &[pack(1, 3), pack(2, 3)]).await.unwrap();
-        storage.put(&pack::key(PackId([1; 32])), vec![vec![0; 60_000].into()]).await.unwrap();
-        let loaded = load(&objects, &Known::default()).await.unwrap();
-        let mut index = Index::default();
-        assert!(loaded.damage.is_empty());
-        loaded.merge_into(&mut index);
-        assert_eq!(index.len(), 3);
-    }
-
     #[test]
-    fn a_segment_survives_a_round_trip() {
-        let packs = vec![pack(1, 3), pack(9, 0), pack(2, 200)];
-        let body = encode(&packs, [6; 16]);
-        assert_eq!(parse(&body).unwrap(), packs);
-        for len in 0..body.len() {
-            assert!(parse(&body[..len]).is_err());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn hostile_segments_never_panic(body in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = parse(&body);
-        }
+    fn what_a_writer_stores_while_all_is_loaded_afresh_stays_known() {
+        let mut index = Index::default();
+        index.add_stored(SegmentId([1; 32]), &[pack_of(1, 3)]);
+        // The listing is over by then.
+        index.begin_load();
+        index.add_stored(SegmentId([2; 32]), &[pack_of(2, 3)]);
+        index.end_load(true);
+        assert!(index.contains(&ChunkId([62; 32])) && !index.contains(&ChunkId([31; 32])));
+        assert!(index.has_segment(&SegmentId([2; 32])) && !index.has_segment(&SegmentId([1; 32])));
+        index.begin_load();
+        index.end_load(false);
+        assert_eq!(index.len(), 3);
     }
 }

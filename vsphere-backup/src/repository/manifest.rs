@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 use super::{
+    copy::Origin,
     id::{MetaId, PointId, RepositoryId, VmId},
+    set::SetRecord,
     tree::TreeRoot,
 };
 
@@ -39,6 +41,9 @@ pub struct Manifest {
     /// The point whose indexes the incremental disks began with.
     #[serde(default)]
     pub parent: Option<PointId>,
+    /// The set of machines that it was captured with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetRecord>,
     /// The disks.
     pub disks: Vec<DiskRecord>,
     /// Disks that are not in this point, and why.
@@ -50,6 +55,9 @@ pub struct Manifest {
     /// Small objects that the machine has and this point has not, by name, and why.
     #[serde(default)]
     pub objects_left_out: BTreeMap<String, String>,
+    /// What this point is a copy of; `None` when it was made of a machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<Origin>,
     /// The program that wrote it.
     #[serde(default)]
     pub software: String,
@@ -165,6 +173,23 @@ pub struct DiskBytes {
     pub index: u64,
 }
 
+impl DiskBytes {
+    /// Adds up.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            changed: self.changed.saturating_add(other.changed),
+            read: self.read.saturating_add(other.read),
+            zero: self.zero.saturating_add(other.zero),
+            new: self.new.saturating_add(other.new),
+            stored: self.stored.saturating_add(other.stored),
+            index: self.index.saturating_add(other.index),
+            audited: self.audited.saturating_add(other.audited),
+            unallocated: self.unallocated.saturating_add(other.unallocated),
+        }
+    }
+}
+
 /// A disk that a point does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -197,10 +222,12 @@ impl Manifest {
             consistency,
             fallbacks: Vec::new(),
             parent: None,
+            set: None,
             disks: Vec::new(),
             left_out: Vec::new(),
             objects: BTreeMap::new(),
             objects_left_out: BTreeMap::new(),
+            copy_of: None,
             software: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).into(),
         }
     }

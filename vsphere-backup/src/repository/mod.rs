@@ -28,83 +28,94 @@
 pub mod keys;
 pub mod storage;
 
+mod calendar;
+mod catalogue;
+mod check;
 mod cipher;
 mod config;
+mod copy;
+mod damage;
 mod deletion;
+mod diff;
 mod envelope;
 mod fence;
+mod fetch;
 mod frame;
 mod gc;
-mod hashes;
+mod hex;
 mod hold;
-mod housekeeping;
 mod id;
 mod index;
-mod lease;
+mod known;
+pub(crate) mod lease;
 mod manifest;
+mod meta;
 mod object;
+mod open;
 mod pack;
 mod page;
 mod pin;
 mod point;
+mod points;
 mod prune;
 mod reader;
-mod restored;
+mod repair;
+pub(crate) mod restored;
 mod retention;
+mod set;
+mod statistics;
 mod tree;
 mod verify;
 mod writer;
 
 use std::{
-    collections::BTreeSet,
     fmt,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
     time::SystemTime,
 };
 
-use bytes::Bytes;
-use futures_util::TryStreamExt;
-
 use self::{
     config::{Config, Draft},
-    envelope::Kind,
     frame::Codec,
-    gc::Condemned,
     index::Index,
     keys::{KeyHolder, Keys, Unlock},
-    lease::{
-        Lease,
-        record::{Purpose, Roots},
-    },
     object::Objects,
-    pack::PackEntries,
     page::PageStore,
-    storage::{Key, LocalStorage, Storage, StorageError, StorageErrorKind},
+    storage::{LocalStorage, Storage},
 };
 use crate::error::{Error, Result};
 
 #[cfg(test)]
 pub(crate) use self::tree::TreeTotals;
 pub use self::{
+    catalogue::{Catalogue, NameSpan},
+    check::{CheckCursor, CheckOptions, CheckProgress, CheckReport},
     config::CreateOptions,
+    copy::{CopiedPoint, CopyOptions, CopyOutcome, CopyReport, Origin},
     gc::{GcLimits, GcOptions, GcReport, Tally},
     hold::Hold,
     id::{ChunkId, MetaId, PackId, PageId, PointId, RecipientKey, RepositoryId, SegmentId, SlotId, VmId},
     manifest::{BackupMode, Consistency, DiskBytes, DiskRecord, Fallback, LeftOut, Manifest, VmRecord},
+    open::{Access, OpenOptions},
     pin::Pin,
     point::{PointWriter, RecoveryPoint},
     prune::{Fate, PruneReport, PrunedPoint},
     reader::{DiskReader, Extent, ExtentKind},
+    repair::{RepairPlan, RepairReport, RepairStep},
     retention::{KeptBy, Retention, Rule},
+    set::{Outcome as SetOutcome, SetRecord},
+    statistics::{PointStatistics, Statistics, Volume},
     tree::TreeRoot,
-    verify::{CheckReport, VerifyLevel, VerifyReport},
+    verify::{VerifyLevel, VerifyReport},
     writer::{Writer, WriterOptions, WriterTotals},
 };
 pub(crate) use self::{
     frame::is_zero,
+    hex::{hex, random_name, unhex},
     id::random,
     manifest::MAX_CAPACITY,
+    meta::{META_SALT, meta_key},
     page::{SLOTS, Slot},
     tree::{Leaf, Shape, Tree, TreeUpdate},
     writer::Run,
@@ -123,6 +134,7 @@ impl fmt::Debug for Repository {
 }
 
 struct Inner {
+    access: Access,
     objects: Objects,
     config: Config,
     codec: Codec,
@@ -225,13 +237,14 @@ impl Repository {
     }
 
     fn new(storage: Arc<dyn Storage>, config: Config, keys: Option<Arc<KeyHolder>>) -> Self {
-        Self::over(Objects::new(storage, config.id, keys), config)
+        Self::over(Objects::new(storage, config.id, keys), config, Access::default())
     }
 
-    fn over(objects: Objects, config: Config) -> Self {
+    fn over(objects: Objects, config: Config, access: Access) -> Self {
         let pages = PageStore::new(objects.clone(), config.keys.clone());
         Self {
             inner: Arc::new(Inner {
+                access,
                 objects,
                 config,
                 codec: Codec::default(),
@@ -244,7 +257,12 @@ impl Repository {
 
     /// Returns another view of the same repository, which knows nothing of the index yet.
     fn blank(&self) -> Self {
-        Self::over(self.objects().clone(), self.config().clone())
+        self.with_access(self.access())
+    }
+
+    /// Returns another view of the same repository, for something else.
+    fn with_access(&self, access: Access) -> Self {
+        Self::over(self.objects().clone(), self.config().clone(), access)
     }
 
     /// Returns the repository's identity.
@@ -283,172 +301,6 @@ impl Repository {
         self.storage().location()
     }
 
-    /// Lists the virtual machines that have recovery points.
-    ///
-    /// # Errors
-    /// [`Error::Storage`].
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn vms(&self) -> Result<BTreeSet<VmId>> {
-        Ok(self.list_points("points").await?.into_iter().map(|id| id.vm().clone()).collect())
-    }
-
-    /// Lists the recovery points of a virtual machine, the oldest first.
-    ///
-    /// Only committed points are listed, by name; a point's content is checked when it is opened.
-    ///
-    /// # Errors
-    /// [`Error::Storage`].
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn points(&self, vm: &VmId) -> Result<Vec<PointId>> {
-        self.list_points(&format!("points/{vm}")).await
-    }
-
-    async fn list_points(&self, prefix: &str) -> Result<Vec<PointId>> {
-        let mut found = Vec::new();
-        let mut listing = self.storage().list(prefix);
-        while let Some(object) = listing.try_next().await? {
-            if object.size == fence::SIZE {
-                continue;
-            }
-            let id = object.key.as_str().strip_prefix("points/").map(PointId::parse);
-            match id {
-                Some(Ok(id)) => found.push(id),
-                _ => tracing::warn!(object = %object.key, "not a recovery point's name"),
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
-    }
-
-    /// Opens a recovery point, having checked its manifest.
-    ///
-    /// # Errors
-    /// [`Error::PointNotFound`], [`Error::Damaged`], [`Error::UnsupportedVersion`],
-    /// [`Error::UnsupportedFeature`], [`Error::Storage`].
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn point(&self, id: &PointId) -> Result<RecoveryPoint> {
-        let body = match self.objects().read(Kind::Point, &id.key()).await {
-            Ok(body) => body,
-            Err(Error::Storage(StorageError { kind: StorageErrorKind::NotFound, .. })) => {
-                return Err(Error::PointNotFound { point: id.clone() });
-            }
-            Err(error) if error.is_damage() && fence::stands(self.storage(), id).await? => {
-                return Err(Error::PointNotFound { point: id.clone() });
-            }
-            Err(error) => return Err(error),
-        };
-        let manifest = Manifest::decode(&body, id, self.id())?;
-        Ok(RecoveryPoint::new(self.clone(), manifest))
-    }
-
-    /// Opens the newest recovery point of a virtual machine whose manifest is sound, if any.
-    ///
-    /// # Errors
-    /// [`Error::Storage`]; [`Error::UnsupportedVersion`] and [`Error::UnsupportedFeature`] of the
-    /// newest point.
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn latest(&self, vm: &VmId) -> Result<Option<RecoveryPoint>> {
-        self.newest(vm, |_| true).await
-    }
-
-    /// Opens the newest recovery point of a virtual machine whose manifest is sound and of which every disk was read in
-    /// full, if any.
-    ///
-    /// # Errors
-    /// As [`latest`](Self::latest).
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn latest_full(&self, vm: &VmId) -> Result<Option<RecoveryPoint>> {
-        self.newest(vm, |point| point.disks().iter().all(|disk| disk.mode == BackupMode::Full)).await
-    }
-
-    async fn newest(&self, vm: &VmId, suits: impl Fn(&RecoveryPoint) -> bool) -> Result<Option<RecoveryPoint>> {
-        for id in self.points(vm).await?.iter().rev() {
-            match self.point(id).await {
-                Ok(point) if suits(&point) => return Ok(Some(point)),
-                Ok(_) => {}
-                Err(error) if error.is_damage() => {
-                    tracing::warn!(point = %id, %error, "passed over a damaged recovery point");
-                }
-                Err(Error::PointNotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Begins a new recovery point of a virtual machine, which becomes visible when it is
-    /// committed.
-    ///
-    /// Takes a lease for writing, which is renewed until the point is committed or dropped. A writer that does not
-    /// renew it in time ([`WriterOptions::lease`]) may be declared dead, and then cannot commit.
-    ///
-    /// # Errors
-    /// Those of loading the index: [`Error::Storage`], [`Error::UnsupportedVersion`].
-    ///
-    /// # Cancel safety
-    /// When dropped, a lease may be left, which ends by its time to live.
-    pub async fn begin(&self, vm: VmRecord, consistency: Consistency, options: WriterOptions) -> Result<PointWriter> {
-        // Others may have rotated keys.
-        self.objects().refresh_keys().await?;
-        let micros = self.next_micros(&vm.instance_uuid).await?;
-        let id = PointId::new(vm.instance_uuid.clone(), micros)?;
-        let purpose = Purpose::Write { point: id.clone() };
-        let lease = Lease::begin(self.objects(), purpose, Roots::default(), options.lease).await?;
-        // Again for each point: others write too, and what is gone must be stored again.
-        if let Err(error) = self.refresh_index_to_write().await {
-            lease.release().await;
-            return Err(error);
-        }
-        Ok(PointWriter::new(self.clone(), id, vm, consistency, options, lease))
-    }
-
-    /// Stores a small object of at most 16 MiB and returns its identity.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when it is too large, [`Error::Storage`].
-    ///
-    /// # Cancel safety
-    /// When dropped, the object is stored or not.
-    pub async fn put_meta(&self, body: Bytes) -> Result<MetaId> {
-        // The salt makes the object one of its kind: the same bytes stored again get another name.
-        let salt: [u8; META_SALT] = random()?;
-        let body = Bytes::from([&salt, &*body].concat());
-        let id = self.inner.config.keys.meta(&body);
-        self.objects().put(Kind::Meta, &meta_key(id), body).await?;
-        Ok(id)
-    }
-
-    /// Reads a small object, checked against its identity.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`], also when it is absent; [`Error::Storage`].
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn meta(&self, id: MetaId) -> Result<Bytes> {
-        let key = meta_key(id);
-        let body = match self.objects().read(Kind::Meta, &key).await {
-            Err(Error::Storage(StorageError { kind: StorageErrorKind::NotFound, .. })) => {
-                return Err(Error::damaged(key, "it is absent"));
-            }
-            other => other?,
-        };
-        if body.len() < META_SALT || self.inner.config.keys.meta(&body) != id {
-            return Err(Error::damaged(key, "its content does not match its name"));
-        }
-        Ok(body.slice(META_SALT..))
-    }
-
     pub(crate) fn storage(&self) -> &dyn Storage {
         &**self.inner.objects.storage()
     }
@@ -472,89 +324,6 @@ impl Repository {
     pub(crate) fn chunk_id(&self, plain: &[u8]) -> ChunkId {
         self.inner.config.keys.chunk(plain)
     }
-
-    /// Loads the chunk index unless that was done before.
-    pub(crate) async fn load_index(&self) -> Result<()> {
-        let mut loaded = self.inner.loaded.lock().await;
-        if !*loaded {
-            self.load_new_segments(None).await?;
-            *loaded = true;
-        }
-        Ok(())
-    }
-
-    /// Loads what other writers added to the chunk index since, and forgets packs that are gone.
-    pub(crate) async fn refresh_index(&self) -> Result<()> {
-        let mut loaded = self.inner.loaded.lock().await;
-        self.load_new_segments(None).await?;
-        *loaded = true;
-        Ok(())
-    }
-
-    /// As [`refresh_index`](Self::refresh_index), and notes which packs must not be relied on. To be called by a
-    /// holder of a lease for writing.
-    async fn refresh_index_to_write(&self) -> Result<()> {
-        // One lock around both: what is condemned is never replaced by what was read of tombstones earlier.
-        let mut loaded = self.inner.loaded.lock().await;
-        // In this order: a tombstone goes after what it names, so what is in neither list is not there.
-        let condemned = Condemned::read(self.objects()).await?;
-        self.load_new_segments(Some(condemned)).await?;
-        *loaded = true;
-        Ok(())
-    }
-
-    async fn load_new_segments(&self, condemned: Option<Condemned>) -> Result<()> {
-        let known = self.read_index().known();
-        let mut found = index::load(self.objects(), &known).await?;
-        let lost = found.lost;
-        if lost > 0 {
-            // Their chunks must not count as known, or new points would be built on them; some may be in other packs.
-            tracing::warn!(packs = lost, "packs are gone or have another size: the chunk index is loaded afresh");
-            found = index::load(self.objects(), &Default::default()).await?;
-        }
-        for error in &found.damage {
-            tracing::warn!(%error, "damage met while the chunk index was loaded");
-        }
-        let mut index = self.write_index();
-        if lost > 0 {
-            index.clear();
-        }
-        // In one step with what was loaded: a pack that is no longer condemned may be gone.
-        if let Some(condemned) = condemned {
-            index.condemn(condemned);
-        }
-        found.merge_into(&mut index);
-        Ok(())
-    }
-
-    fn knows_chunk(&self, id: &ChunkId) -> bool {
-        self.read_index().contains(id)
-    }
-
-    /// Tells whether what an earlier writer stored and did not commit may be deleted although somebody relies on it: there
-    /// was a tombstone when the newest writer began, and nothing reachable protects what it may name.
-    pub(crate) fn may_lose_uncommitted(&self) -> bool {
-        self.read_index().has_condemned()
-    }
-
-    fn may_reuse_chunk(&self, id: &ChunkId) -> bool {
-        self.read_index().may_reuse(id)
-    }
-
-    fn add_to_index(&self, segment: SegmentId, packs: &[PackEntries]) {
-        let mut index = self.write_index();
-        packs.iter().for_each(|pack| index.add(pack));
-        index.note_segment(segment);
-    }
-
-    // Writers of the index only add; after a panic it is whole but for what was being added.
-    fn read_index(&self) -> std::sync::RwLockReadGuard<'_, Index> {
-        self.inner.index.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_index(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
-        self.inner.index.write().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn existing_folder(root: PathBuf) -> Result<Arc<dyn Storage>> {
@@ -564,19 +333,12 @@ fn existing_folder(root: PathBuf) -> Result<Arc<dyn Storage>> {
     Ok(Arc::new(LocalStorage::open(root)?))
 }
 
-fn meta_key(id: MetaId) -> Key {
-    Key::of(&["meta", &id.to_string()])
-}
-
-/// Bytes of the salt before the bytes of a small object.
-pub(crate) const META_SALT: usize = 16;
-
 /// Returns seconds since 1970, UTC; 0 when the clock is before that.
 pub(crate) fn now() -> u64 {
     now_micros() / 1_000_000
 }
 
-fn now_micros() -> u64 {
+pub(crate) fn now_micros() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -135,11 +135,6 @@ impl Objects {
             }
         }
     }
-
-    /// Returns how many bytes each frame takes more for being encrypted.
-    pub(crate) fn frame_overhead(&self) -> usize {
-        if self.keys.is_some() { super::cipher::TAG } else { 0 }
-    }
 }
 
 /// Tells whether an error says that there is no such object.

@@ -51,9 +51,14 @@ impl RecoveryPoint {
     /// # Cancel safety
     /// When dropped, no pin is held; what was written ends by its time to live.
     pub async fn pin(&self) -> Result<Pin> {
+        self.pin_for(None).await
+    }
+
+    /// The same for a job on a server, which counts as alive with the pin.
+    pub(crate) async fn pin_for(&self, job: Option<&str>) -> Result<Pin> {
         let (repository, roots) = (self.repository(), Roots::of(self.manifest()));
         let purpose = Purpose::Read { points: vec![self.id().clone()] };
-        let lease = Lease::begin(repository.objects(), purpose, roots, TTL).await?;
+        let lease = Lease::begin_for(job, repository.objects(), purpose, roots, TTL).await?;
         // In this order: what exists behind the lease's creation is kept by it.
         match repository.point(self.id()).await {
             Ok(_) => Ok(Pin { lease }),

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use super::{
     Repository,
     config::PAGE_ENTRIES,
+    copy::Origin,
     envelope::Kind,
     fence,
     id::{MetaId, PointId},
@@ -17,6 +18,7 @@ use super::{
     now,
     object::is_taken,
     reader::DiskReader,
+    set::SetRecord,
     tree::Shape,
     writer::{Writer, WriterOptions, WriterTotals},
 };
@@ -147,6 +149,15 @@ impl PointWriter {
         &self.writer
     }
 
+    /// Takes all that a manifest says and a copy of its point says as well.
+    pub(super) fn imitate(&mut self, original: &Manifest, origin: Origin) {
+        self.manifest.created = original.created;
+        self.manifest.fallbacks = original.fallbacks.clone();
+        self.manifest.left_out = original.left_out.clone();
+        self.manifest.objects_left_out = original.objects_left_out.clone();
+        self.manifest.copy_of = Some(origin);
+    }
+
     /// States in which state the guest's data is, once that is known.
     pub fn set_consistency(&mut self, consistency: Consistency) {
         self.manifest.consistency = consistency;
@@ -160,6 +171,11 @@ impl PointWriter {
     /// States which point the incremental disks began with.
     pub fn set_parent(&mut self, parent: Option<PointId>) {
         self.manifest.parent = parent;
+    }
+
+    /// States which set of machines the point is captured with.
+    pub(crate) fn set_set(&mut self, set: SetRecord) {
+        self.manifest.set = Some(set);
     }
 
     /// Adds a disk whose chunks were written.

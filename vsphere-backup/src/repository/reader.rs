@@ -1,26 +1,18 @@
 //! Reading a disk of a recovery point.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 
-use crate::error::{Error, Result, in_one_line};
+use crate::error::{Error, Result};
 
 use super::{
-    Repository, frame,
-    id::{ChunkId, PackId, PointId},
-    index::Place,
+    Repository,
+    fetch::Again,
+    id::{ChunkId, PointId},
     manifest::DiskRecord,
-    pack,
     page::{ReadFault, SLOTS, Slot},
-    storage::{StorageError, StorageErrorKind},
     tree::{Leaf, Shape, Tree},
 };
 
@@ -34,8 +26,8 @@ pub struct DiskReader {
     point: PointId,
     record: Arc<DiskRecord>,
     tree: Tree,
-    /// Whether a chunk was missed and the index therefore read again.
-    refreshed: Arc<AtomicBool>,
+    /// When the index was read again because a chunk was missed.
+    again: Arc<Again>,
 }
 
 /// A part of a stored disk.
@@ -62,7 +54,7 @@ impl DiskReader {
     pub(super) fn new(repository: Repository, point: PointId, record: DiskRecord) -> Self {
         let shape = Shape::of(&record, repository.chunk_size());
         let tree = Tree::new(repository.pages().clone(), shape, record.root);
-        Self { repository, point, record: Arc::new(record), tree, refreshed: Arc::default() }
+        Self { repository, point, record: Arc::new(record), tree, again: Arc::default() }
     }
 
     /// Returns the disk's size in bytes.
@@ -210,7 +202,7 @@ impl DiskReader {
             ReadFault::Failed(error) => error,
         };
         let chunks: Vec<_> = wanted.iter().map(|&(at, id)| (id, shape.chunk_len(at))).collect();
-        let results = self.repository.fetch_chunks(&chunks, &self.refreshed).await;
+        let results = self.repository.fetch_chunks(&chunks, &self.again).await;
         results
             .into_iter()
             .zip(wanted)
@@ -227,173 +219,7 @@ fn kind_of(slot: Slot) -> ExtentKind {
     }
 }
 
-/// One chunk to be read.
-struct Want {
-    /// Its place among the results.
-    at: usize,
-    id: ChunkId,
-    plain_len: u32,
-    place: Place,
-}
-
-impl Repository {
-    /// Reads and checks chunks, given by identity and length.
-    ///
-    /// What is not found is looked for once more with a fresh index: another process may have written it since, or
-    /// rewritten its pack. `refreshed` remembers that this did not help.
-    pub(super) async fn fetch_chunks(
-        &self,
-        chunks: &[(ChunkId, u32)],
-        refreshed: &AtomicBool,
-    ) -> Vec<Result<Bytes, ReadFault>> {
-        let mut results = self.fetch_known(chunks).await;
-        let is_damaged = |result: &Result<Bytes, ReadFault>| matches!(result, Err(ReadFault::Damaged(_)));
-        let wrong: Vec<usize> = (0..results.len()).filter(|&at| is_damaged(&results[at])).collect();
-        if wrong.is_empty() || refreshed.swap(true, Ordering::Relaxed) {
-            return results;
-        }
-        if let Err(error) = self.refresh_index().await {
-            tracing::warn!(%error, "the chunk index could not be read again");
-            return results;
-        }
-        let again: Vec<_> = wrong.iter().map(|&at| chunks[at]).collect();
-        for (at, result) in wrong.into_iter().zip(self.fetch_known(&again).await) {
-            results[at] = result;
-        }
-        // It helped: it may do so again.
-        refreshed.store(results.iter().any(is_damaged), Ordering::Relaxed);
-        results
-    }
-
-    async fn fetch_known(&self, chunks: &[(ChunkId, u32)]) -> Vec<Result<Bytes, ReadFault>> {
-        let mut results: Vec<Option<Result<Bytes, ReadFault>>> = Vec::new();
-        results.resize_with(chunks.len(), || None);
-        let mut found: Vec<(PackId, Want)> = Vec::with_capacity(chunks.len());
-        {
-            let index = self.read_index();
-            for (at, &(id, plain_len)) in chunks.iter().enumerate() {
-                match index.find(&id) {
-                    Some((pack, place)) => found.push((pack, Want { at, id, plain_len, place })),
-                    None => {
-                        let absent = "no pack of the repository holds it".into();
-                        results[at] = Some(Err(ReadFault::Damaged(absent)));
-                    }
-                }
-            }
-        }
-        found.sort_unstable_by_key(|(pack, want)| (*pack, want.place.offset));
-        while !found.is_empty() {
-            let (len, span) = leading_group(&found);
-            let pack = found[0].0;
-            let group: Vec<Want> = found.drain(..len).map(|(_, want)| want).collect();
-            self.fetch_group(pack, span, group, &mut results).await;
-        }
-        results.into_iter().map(|result| result.expect("each chunk was found in a group or not found")).collect()
-    }
-
-    async fn fetch_group(
-        &self,
-        pack: PackId,
-        span: Range<u64>,
-        group: Vec<Want>,
-        results: &mut [Option<Result<Bytes, ReadFault>>],
-    ) {
-        let bytes = match self.storage().get_range(&pack::key(pack), span.clone()).await {
-            Ok(bytes) => bytes,
-            Err(error) if group.len() == 1 => {
-                results[group[0].at] = Some(Err(unreadable(pack, error)));
-                return;
-            }
-            Err(_) => {
-                // A cut pack may still hold the first of several: ask for each alone.
-                for want in group {
-                    let start = u64::from(want.place.offset);
-                    let own = start..start + want.place.frame_len();
-                    Box::pin(self.fetch_group(pack, own, vec![want], results)).await;
-                }
-                return;
-            }
-        };
-        let seal = self.read_index().seal(pack);
-        let cipher = match seal {
-            Some(seal) => self.objects().pack_cipher(&pack::key(pack), seal).await,
-            None => Err(Error::damaged(pack::key(pack), "it is absent")),
-        };
-        let cipher = match cipher {
-            Ok(cipher) => cipher,
-            Err(error) => {
-                let text = in_one_line(&error);
-                let is_damage = error.is_damage();
-                let mut first = Some(ReadFault::from(error));
-                for want in group {
-                    let again = || match is_damage {
-                        true => ReadFault::Damaged(text.clone()),
-                        false => ReadFault::Failed(Error::WriterStopped { reason: text.clone() }),
-                    };
-                    results[want.at] = Some(Err(first.take().unwrap_or_else(again)));
-                }
-                return;
-            }
-        };
-        let repository = self.clone();
-        let indices: Vec<_> = group.iter().map(|want| want.at).collect();
-        let decoded = tokio::task::spawn_blocking(move || {
-            let config = repository.config();
-            let decode = |want: &Want| {
-                let start = (u64::from(want.place.offset) - span.start) as usize;
-                let frame = bytes.slice(start..start + want.place.frame_len() as usize);
-                frame::decode(&frame, want.id, want.plain_len, cipher.as_ref(), &config.keys, repository.codec())
-                    .map_err(|reason| ReadFault::Damaged(format!("{reason} (pack {pack})")))
-            };
-            group.iter().map(|want| (want.at, decode(want))).collect::<Vec<_>>()
-        });
-        match decoded.await {
-            Ok(decoded) => {
-                for (at, result) in decoded {
-                    results[at] = Some(result);
-                }
-            }
-            Err(_) => {
-                for at in indices {
-                    let stopped = Error::WriterStopped { reason: "a worker panicked".into() };
-                    results[at] = Some(Err(ReadFault::Failed(stopped)));
-                }
-            }
-        }
-    }
-}
-
-/// Returns how many of the sorted chunks are read in one go, and which bytes of the pack.
-fn leading_group(found: &[(PackId, Want)]) -> (usize, Range<u64>) {
-    let (pack, first) = (&found[0].0, &found[0].1.place);
-    let start = u64::from(first.offset);
-    let mut end = start + first.frame_len();
-    let mut len = 1;
-    for (other, want) in &found[1..] {
-        let at = u64::from(want.place.offset);
-        let next = end.max(at + want.place.frame_len());
-        if other != pack || at > end + MAX_GAP || next - start > MAX_GROUP {
-            break;
-        }
-        end = next;
-        len += 1;
-    }
-    (len, start..end)
-}
-
-fn unreadable(pack: PackId, error: StorageError) -> ReadFault {
-    match error.kind {
-        StorageErrorKind::NotFound => ReadFault::Damaged(format!("its pack {pack} is absent")),
-        StorageErrorKind::OutOfRange => ReadFault::Damaged(format!("its pack {pack} is cut short")),
-        _ => ReadFault::Failed(error.into()),
-    }
-}
-
 /// Chunks looked up at a time by [`DiskReader::read_at`].
 const BATCH: usize = 64;
 /// The most that [`DiskReader::read_at`] returns at once, in bytes.
 const MAX_READ: usize = 64 << 20;
-/// The most that one read of a pack asks for, in bytes.
-const MAX_GROUP: u64 = 8 << 20;
-/// Bytes between two frames that are read rather than asked for in two reads.
-const MAX_GAP: u64 = 64 << 10;

@@ -4,7 +4,10 @@
 //! any: days without a backup do not count. Rules only ever add: a point goes when no rule keeps it. So a larger
 //! count, or one rule more, never costs a point; and the newest point is kept by every rule.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use serde::Serialize;
 
@@ -121,21 +124,28 @@ impl Retention {
     pub fn verdicts(&self, times: &[u64]) -> Vec<Vec<KeptBy>> {
         let mut newest_first: Vec<usize> = (0..times.len()).collect();
         newest_first.sort_by_key(|&at| std::cmp::Reverse((times[at], at)));
+        self.judge(times, newest_first.into_iter())
+    }
+
+    /// The same for points in the order in which they were made, the oldest first, whatever the clock said then.
+    pub(super) fn verdicts_in_order(&self, times: &[u64]) -> Vec<Vec<KeptBy>> {
+        self.judge(times, (0..times.len()).rev())
+    }
+
+    fn judge(&self, times: &[u64], newest_first: impl Iterator<Item = usize> + Clone) -> Vec<Vec<KeptBy>> {
         let mut verdicts = vec![Vec::new(); times.len()];
         for (&rule, &of) in &self.rules {
             let mut number = 0;
-            let mut period = None;
-            for &at in &newest_first {
-                // Every point is a period of its own for `Last`.
-                let own = (rule != Rule::Last).then(|| rule.period(times[at], self.offset_minutes));
-                if own.is_some() && own == period {
-                    continue;
-                }
+            let mut periods = HashSet::new();
+            for at in newest_first.clone() {
                 if number == of {
                     break;
                 }
-                (number, period) = (number + 1, own);
-                verdicts[at].push(KeptBy { rule, number, of });
+                // Every point is a period of its own for `Last`.
+                if rule == Rule::Last || periods.insert(rule.period(times[at], self.offset_minutes)) {
+                    number += 1;
+                    verdicts[at].push(KeptBy { rule, number, of });
+                }
             }
         }
         verdicts
@@ -184,7 +194,7 @@ impl fmt::Display for KeptBy {
 /// Returns year and month (1 to 12) of a count of days since 1970-01-01, which may be a little below 0.
 fn month_of(days: i64) -> (i64, i64) {
     // The calendar repeats every 400 years: moved on by as much as makes the count positive.
-    let (year, month, _) = super::id::civil_from_days((days + DAYS_OF_400_YEARS).unsigned_abs());
+    let (year, month, _) = super::calendar::civil_from_days((days + DAYS_OF_400_YEARS).unsigned_abs());
     (year as i64 - 400, month as i64)
 }
 

@@ -22,13 +22,14 @@ use vsphere_vim::{
     },
 };
 
-use super::{ImageTarget, Restore, RestoreReport, RestoredDiskReport};
+use super::{ImageTarget, Restore, RestoreReport, RestoredDiskReport, workplace::Workplace};
 use crate::{
     engine::{Budget, RestoredDisk, compare_disk},
     error::{Error, Result},
     event::Event,
     instant::{InstantDisk, InstantOptions},
     repository::DiskRecord,
+    thread,
 };
 
 impl Restore {
@@ -38,13 +39,17 @@ impl Restore {
     /// firmware, disks with their places, adapters with their networks. Other devices are not in it. Digests and, with
     /// [`verify`](Self::verify), each disk's bytes are read back and compared.
     ///
+    /// It is made in a folder beside it, its name with `.restoring`, and moved out when it is whole and durable. A
+    /// restore that ended early begins again: the digests of the package are of all its bytes, which would have to be
+    /// read and unpacked to be believed, and that costs what packing them anew does.
+    ///
     /// # Errors
     /// [`Error::Refused`] when the point holds no configuration, or a disk sits where no package can have it;
     /// [`Error::File`], also when the file exists and may not be [overwritten](Self::overwrite);
-    /// [`Error::DamagedChunk`], [`Error::DamagedPage`], [`Error::Cancelled`]. After an error the file is removed.
+    /// [`Error::DamagedChunk`], [`Error::DamagedPage`], [`Error::Cancelled`]. After an error nothing is left.
     ///
     /// # Cancel safety
-    /// When dropped, the threads that write end by themselves; an incomplete file may stay.
+    /// When dropped, the threads that write end by themselves; the folder stays, and the next run begins again in it.
     #[doc(alias = "ExportVm")]
     pub async fn to_ova(self, path: impl Into<PathBuf>) -> Result<RestoreReport> {
         let (begun, path) = (Instant::now(), path.into());
@@ -73,12 +78,7 @@ impl Restore {
             }
             packing.write_ova(file, &OvaOptions::new().modified(modified))
         };
-        self.write_file(&path, write).await?;
-        let verified = if self.verify { self.verify_ova(&path, &records).await } else { Ok(()) };
-        if let Err(error) = verified {
-            remove(&path)?;
-            return Err(error);
-        }
+        self.make_file(&path, write, async |made| self.verify_ova(made, &records).await).await?;
         let mut reports = Vec::new();
         for (record, open) in records.into_iter().zip(disks) {
             open.close().await?;
@@ -95,19 +95,12 @@ impl Restore {
         let image = open.disk().image();
         let config = VirtualMachineConfigInfo::default();
         let spec = stream_spec(&record, &config);
-        self.write_file(&path, move |file| Export::new(&spec).run(&*image, file)).await?;
-        if self.verify {
-            let read = path.clone();
+        let compare = async |made: &Path| {
+            let read = made.to_owned();
             let image = on_thread(move || vmdk::Disk::open(read, &vmdk::OpenOptions::new())).await;
-            let same = match image {
-                Ok(image) => self.compare(&record, image).await,
-                Err(error) => Err(failed("reading back", &path, error)),
-            };
-            if let Err(error) = same {
-                remove(&path)?;
-                return Err(error);
-            }
-        }
+            self.compare(&record, image.map_err(|error| failed("reading back", made, error))?).await
+        };
+        self.make_file(&path, move |file| Export::new(&spec).run(&*image, file), compare).await?;
         open.close().await?;
         Ok(RestoreReport { disks: vec![self.report(&record, begun)], elapsed: begun.elapsed() })
     }
@@ -122,34 +115,48 @@ impl Restore {
         Ok(disks)
     }
 
-    /// Creates a file, has it written by a thread that may block, and makes it durable. After an error it is removed.
-    async fn write_file(
+    /// Makes a file in a folder beside it, and gives it its name when it is whole. After an error nothing is left.
+    async fn make_file(
         &self,
         path: &Path,
         write: impl FnOnce(BufWriter<File>) -> vmdk::Result<BufWriter<File>> + Send + 'static,
+        verify: impl AsyncFnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
-        if self.overwrite {
-            remove(path)?;
+        let place = Arc::new(Workplace::open(path, Vec::new(), self.overwrite).await?);
+        place.clear()?;
+        let made = async {
+            self.write_file(&place, write).await?;
+            if self.verify { verify(&place.path()).await } else { Ok(()) }
+        };
+        if let Err(error) = made.await {
+            self.discard(&place);
+            return Err(error);
         }
-        let created = OpenOptions::new().write(true).create_new(true).open(path);
+        thread::run("naming a file", move || place.place(None)).await?
+    }
+
+    /// Has a file written by a thread that may block, and makes it durable.
+    async fn write_file(
+        &self,
+        place: &Workplace,
+        write: impl FnOnce(BufWriter<File>) -> vmdk::Result<BufWriter<File>> + Send + 'static,
+    ) -> Result<()> {
+        let (path, lock) = (place.path(), place.lock());
+        let created = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = created.map_err(|source| Error::File {
             operation: "creating the file",
-            path: path.to_owned(),
+            path: path.clone(),
             source: source.into(),
         })?;
         let named = path.display().to_string();
         let written = on_thread(move || {
+            // To its end, even when nobody waits for it any more.
+            let _lock = lock;
             let mut file = write(BufWriter::with_capacity(1 << 20, file))?;
             let synced = file.flush().and_then(|()| file.get_ref().sync_all());
             synced.map_err(|error| vmdk::Error::io("write", named, None, error))
         });
-        match written.await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                remove(path)?;
-                Err(failed("writing the file", path, error))
-            }
-        }
+        written.await.map_err(|error| failed("writing the file", &path, error))
     }
 
     async fn verify_ova(&self, path: &Path, records: &[DiskRecord]) -> Result<()> {
@@ -281,15 +288,6 @@ fn stream_spec(record: &DiskRecord, config: &VirtualMachineConfigInfo) -> Stream
 async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> vmdk::Result<T> + Send + 'static) -> vmdk::Result<T> {
     let ended = |error| vmdk::Error::io("run", "a thread", None, std::io::Error::other(error));
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(ended(error)))
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::File { operation: "removing a file", path: path.to_owned(), source: error.into() })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// An error of reading the point that came through the disk's layers says what it said below; others are the file's.

@@ -5,13 +5,16 @@ mod export;
 mod files;
 mod image;
 mod in_place;
+mod new_image;
 mod new_vm;
 mod power;
 mod resume;
 mod transfer;
+mod workplace;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
+pub(crate) use self::new_image::NewImage;
 pub use self::{
     image::{FileFormat, ImageTarget},
     new_vm::{NetworkChoice, NewVm, NewVmReport, UnmappedNetworks, VmIdentity},
@@ -20,9 +23,12 @@ pub use self::{
 use crate::{
     cancel::CancelToken,
     engine::{RestoreMode, RestoredDisk},
-    error::{Error, Result},
+    error::{Error, Result, in_one_line},
     event::{Event, Events},
+    journal::Job,
     repository::{Pin, RecoveryPoint},
+    retry::Retries,
+    step::{Hook, Step, StepHook, Steps},
 };
 
 /// A restore of a recovery point's disks.
@@ -59,6 +65,8 @@ pub struct Restore {
     power: PowerPolicy,
     remove_snapshots: bool,
     change_tracking: bool,
+    retries: Retries,
+    hook: Hook,
     events: Events,
     cancel: CancelToken,
 }
@@ -108,6 +116,8 @@ impl Restore {
             power: PowerPolicy::default(),
             remove_snapshots: false,
             change_tracking: false,
+            retries: Retries::default(),
+            hook: Hook::default(),
             events: Events::default(),
             cancel: CancelToken::new(),
         }
@@ -156,7 +166,7 @@ impl Restore {
         self
     }
 
-    /// States whether existing files are replaced: no by default.
+    /// States whether existing files are replaced, once what replaces them is whole: no by default.
     pub fn overwrite(mut self, yes: bool) -> Self {
         self.overwrite = yes;
         self
@@ -182,6 +192,9 @@ impl Restore {
 
     /// Names the folder of the journals, the same as for backups: needed where a restore makes something on a server
     /// that has to be undone when it ends early, which is a new machine or a snapshot.
+    ///
+    /// With it a restore in place undoes what an earlier job left on the machine, keeps backups from beginning and
+    /// locks the machine against migration, where the server offers that.
     pub fn journal(mut self, folder: impl Into<PathBuf>) -> Self {
         self.journal = Some(folder.into());
         self
@@ -191,6 +204,18 @@ impl Restore {
     /// repository that cannot be written to takes no pins.
     pub fn pin(mut self, yes: bool) -> Self {
         self.pin = yes;
+        self
+    }
+
+    /// States how often a step is tried whose failure passes by itself: four times by default.
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Puts a hook before and after every step, for tests.
+    pub fn step_hook(mut self, hook: Arc<dyn StepHook>) -> Self {
+        self.hook = Hook::new(hook);
         self
     }
 
@@ -208,10 +233,28 @@ impl Restore {
 
     /// Holds what the point needs, for as long as the restore runs.
     async fn hold(&self) -> Result<Option<Pin>> {
+        self.hold_for(None).await
+    }
+
+    async fn hold_for(&self, job: Option<&str>) -> Result<Option<Pin>> {
         match self.pin {
-            true => self.point.pin().await.map(Some),
+            true => self.point.pin_for(job).await.map(Some),
             false => Ok(None),
         }
+    }
+
+    fn steps(&self, on: &str) -> Steps {
+        Steps::new(on, &self.hook, self.retries, &self.events, &self.cancel)
+    }
+
+    /// Does work for a job while the point is held, as steps.
+    async fn holding<T>(&self, steps: &Steps, job: &Job, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let pin = steps.once(Step::HoldPoint, self.hold_for(Some(&job.id))).await?;
+        let done = work.await;
+        if let Some(pin) = pin {
+            give_back(pin, steps, &self.events).await;
+        }
+        done
     }
 
     fn refused(&self, reason: impl Into<String>, hint: Option<&str>) -> Error {
@@ -224,9 +267,23 @@ impl Restore {
     }
 }
 
-/// Works on a journal, which blocks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Error::WriterStopped { reason: format!("work on the journal ended: {error}") }))
+/// Has a restore's last look at what it wrote over, for as long as whoever cancelled it can wait.
+pub(crate) async fn last_look<T>(look: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| Err(Error::invalid(format!("it was not answered within {LOOK_LIMIT:?}")));
+    tokio::time::timeout(LOOK_LIMIT, look).await.unwrap_or_else(late)
 }
+
+/// Gives the hold on a point back, as a step that no cancellation keeps from it.
+pub(crate) async fn give_back(pin: Pin, steps: &Steps, events: &Events) {
+    let release = async {
+        pin.release().await;
+        Ok(())
+    };
+    if let Err(error) = steps.undoing().once(Step::ReleasePoint, release).await {
+        // It ends by its time to live.
+        events.warn(in_one_line(&error));
+    }
+}
+
+/// How long a last look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);

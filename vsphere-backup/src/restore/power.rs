@@ -6,7 +6,12 @@ use vsphere_vim::{
 };
 
 use super::Restore;
-use crate::{error::Result, event::Event, server::failed};
+use crate::{
+    error::Result,
+    event::Event,
+    server::failed,
+    step::{Step, Steps},
+};
 
 /// What is done with a machine that is not off when its disks are to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,36 +29,49 @@ pub enum PowerPolicy {
 
 impl Restore {
     /// Powers the machine off where the policy allows it. Tells whether it was on, and so is to be powered on again.
-    pub(super) async fn power_down(&self, vim: &Vim, vm: &MoRef<mo::VirtualMachine>) -> Result<bool> {
+    pub(super) async fn power_down(&self, steps: &Steps, vim: &Vim, vm: &MoRef<mo::VirtualMachine>) -> Result<bool> {
         let wrong = || failed("powering off", vm.value());
-        let state = vim.power_state(vm).await.map_err(wrong())?;
-        if state == PowerState::Off {
+        let ask = || async { vim.power_state(vm).await.map_err(wrong()) };
+        let state = steps.take(Step::AskPower, ask).await?;
+        if state == PowerState::Off || self.power == PowerPolicy::Refuse {
             return Ok(false);
         }
-        match &self.power {
-            PowerPolicy::Refuse => return Ok(false),
-            PowerPolicy::PowerOff => vim.power_off(vm).await.map_err(wrong())?,
-            PowerPolicy::ShutDown(policy) => {
-                let down = self.cancel.run(async { vim.shut_down(vm, policy.clone()).await.map_err(wrong()) }).await?;
-                if let ShutdownOutcome::PowerCut(why) = down {
-                    self.events.warn(format!("the power of {vm} was cut: {why:?}"));
-                }
+        let cut = steps.take(Step::PowerOff, || async {
+            // An answer may have been lost before.
+            if vim.power_state(vm).await.map_err(wrong())? == PowerState::Off {
+                return Ok(None);
             }
+            match &self.power {
+                PowerPolicy::ShutDown(policy) => {
+                    let down = async { vim.shut_down(vm, policy.clone()).await.map_err(wrong()) };
+                    match self.cancel.run(down).await? {
+                        ShutdownOutcome::PowerCut(why) => Ok(Some(why)),
+                        _ => Ok(None),
+                    }
+                }
+                _ => vim.power_off(vm).await.map(|()| None).map_err(wrong()),
+            }
+        });
+        if let Some(why) = cut.await? {
+            self.events.warn(format!("the power of {vm} was cut: {why:?}"));
         }
         self.events.send(Event::PoweredOff);
         // A suspended machine's memory does not fit the restored disks: it starts anew, or not at all.
         Ok(state == PowerState::On)
     }
 
-    /// Powers the machine on again. A failure is a warning: its disks are restored.
-    pub(super) async fn power_up(&self, vim: &Vim, vm: &MoRef<mo::VirtualMachine>) -> bool {
-        match vim.power_on(vm).await {
-            Ok(()) => self.events.send(Event::PoweredOn),
-            Err(error) => {
-                self.events.warn(format!("{vm} is restored and could not be powered on again: {error}"));
-                return false;
+    /// Powers the machine on.
+    pub(super) async fn power_up(&self, steps: &Steps, vim: &Vim, vm: &MoRef<mo::VirtualMachine>) -> Result<()> {
+        let wrong = || failed("powering on", vm.value());
+        let on = || async {
+            // An answer may have been lost before.
+            if vim.power_state(vm).await.map_err(wrong())? == PowerState::On {
+                return Ok(());
             }
-        }
-        true
+            vim.power_on(vm).await.map_err(wrong())
+        };
+        steps.take(Step::PowerOn, on).await?;
+        self.events.send(Event::PoweredOn);
+        Ok(())
     }
 }

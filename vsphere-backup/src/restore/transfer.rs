@@ -1,6 +1,9 @@
 //! One disk written, read back and compared, wherever it goes.
 
-use std::{ops::Range, time::Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use vixdisklib::{Access, Connection, OpenOptions};
 
@@ -11,13 +14,24 @@ use crate::{
     event::Event,
     repository::{DiskReader, DiskRecord},
     server::{self, RemoteDisk},
+    step::{Step, SteppedDisk, Steps},
 };
+
+/// What the disks of one restore share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work<'a> {
+    pub(super) steps: &'a Steps,
+    pub(super) connection: &'a Connection,
+    pub(super) budget: &'a Budget,
+}
 
 /// What is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A disk that reads as zeros.
     New,
+    /// A disk that read as zeros before an earlier run of the same restore wrote to it.
+    Begun,
     /// A disk with a content, of which the mode says what is written.
     Used,
 }
@@ -29,13 +43,16 @@ pub(super) struct Prior<'a> {
     pub(super) areas: Option<Vec<Range<u64>>>,
     /// It reads as zeros there.
     pub(super) holes: Vec<Range<u64>>,
-    /// How far an earlier run came, and where this one says so.
-    pub(super) positions: Option<&'a Positions>,
+    /// Up to where an earlier run of the same restore wrote.
+    pub(super) below: u64,
+    /// Is told up to where this one did.
+    pub(super) on_position: Option<&'a (dyn Fn(u64) + Send + Sync)>,
 }
 
 impl Prior<'_> {
     /// A disk that reads as zeros.
-    pub(super) const NEW: Self = Self { target: Target::New, areas: None, holes: Vec::new(), positions: None };
+    pub(super) const NEW: Self =
+        Self { target: Target::New, areas: None, holes: Vec::new(), below: 0, on_position: None };
 }
 
 impl Restore {
@@ -50,47 +67,49 @@ impl Restore {
     /// Writes over a disk of a machine.
     pub(super) async fn overwrite_remote(
         &self,
-        connection: &Connection,
+        work: Work<'_>,
         record: &DiskRecord,
         path: String,
         areas: Option<Vec<Range<u64>>>,
         positions: &Positions,
-        budget: &Budget,
     ) -> Result<RestoredDiskReport> {
         let begun = Instant::now();
-        let holes = self.cancel.run(async { Ok(holes(connection, record, &path).await) }).await?;
+        let ask = async { Ok(holes(work.connection, record, &path).await) };
+        let holes = work.steps.once(Step::AskAllocated, ask).await?;
         let reason = if areas.is_some() { "in place, what changed" } else { "in place" };
-        let target = self.open(connection, record, path, reason).await?;
-        let prior = Prior { target: Target::Used, areas, holes, positions: Some(positions) };
-        self.remote(target, record, &prior, begun, budget).await
+        let target = self.open(work, record, path, reason).await?;
+        let note = |position| positions.note(record.key, position);
+        let below = positions.of(record.key);
+        let prior = Prior { target: Target::Used, areas, holes, below, on_position: Some(&note) };
+        self.remote(work, target, record, &prior, begun).await
     }
 
     /// Fills a disk that was just created. Returns also what the disk says of itself that differs from the stored one.
     pub(super) async fn fill_remote(
         &self,
-        connection: &Connection,
+        work: Work<'_>,
         record: &DiskRecord,
         path: String,
         keep_ids: bool,
-        budget: &Budget,
     ) -> Result<(RestoredDiskReport, Vec<String>)> {
         let begun = Instant::now();
-        let target = self.open(connection, record, path, "into a new disk").await?;
+        let target = self.open(work, record, path, "into a new disk").await?;
         // First, so that no disk is ever full of data and of another geometry than was asked for.
-        let notes = set_metadata(&target.0, record, keep_ids).await;
-        let report = self.remote(target, record, &Prior::NEW, begun, budget).await?;
+        let set = async { Ok(set_metadata(&target.0, record, keep_ids).await) };
+        let notes = work.steps.once(Step::WriteMetadata, set).await?;
+        let report = self.remote(work, target, record, &Prior::NEW, begun).await?;
         Ok((report, notes))
     }
 
     async fn open(
         &self,
-        connection: &Connection,
+        Work { steps, connection, .. }: Work<'_>,
         record: &DiskRecord,
         path: String,
         reason: &str,
     ) -> Result<RemoteDisk> {
-        let opened = self.cancel.run(async { connection.open(path).await.map_err(failed(record, "opening")) });
-        let target = RemoteDisk(opened.await?);
+        let open = || async { connection.open(path.as_str()).await.map_err(failed(record, "opening")) };
+        let target = RemoteDisk(steps.take(Step::OpenDisk, open).await?);
         self.started(record, reason, &target.0.transport().to_string());
         Ok(target)
     }
@@ -98,22 +117,27 @@ impl Restore {
     /// Writes a disk that is open, and closes it.
     async fn remote(
         &self,
+        Work { steps, budget, .. }: Work<'_>,
         target: RemoteDisk,
         record: &DiskRecord,
         prior: &Prior<'_>,
         begun: Instant,
-        budget: &Budget,
     ) -> Result<RestoredDiskReport> {
         let transport = target.0.transport().to_string();
         let done = async {
             let reader = self.point.disk(record.key).await?;
-            self.one(&reader, &target, prior, budget).await
+            self.one(&reader, &SteppedDisk::new(record.key, &target, steps), prior, budget).await
         };
         let done = done.await;
-        let closed = target.0.close().await;
+        let close = async { target.0.close().await.map_err(failed(record, "closing")) };
+        let undoing = steps.undoing();
+        let closed = tokio::time::timeout(CLOSE_LIMIT, undoing.once(Step::CloseDisk, close)).await;
         let (bytes, verified) = done?;
         // Closing is what makes the last writes count.
-        closed.map_err(failed(record, "closing"))?;
+        closed.unwrap_or_else(|_| {
+            let reason = format!("its disk {} is not closed after {CLOSE_LIMIT:?}", record.key);
+            Err(self.refused(reason, Some("run the restore again")))
+        })?;
         Ok(RestoredDiskReport {
             key: record.key,
             capacity: record.capacity,
@@ -132,21 +156,20 @@ impl Restore {
         budget: &Budget,
     ) -> Result<(RestoredDisk, bool)> {
         let disk = reader.record().key;
-        let is_new = prior.target == Target::New;
         let progress = |progress: Progress| {
-            if let Some(positions) = prior.positions {
-                positions.note(disk, progress.position);
+            if let Some(note) = prior.on_position {
+                note(progress.position);
             }
             self.events.send(Event::DiskProgress { disk, progress });
         };
         let whole = || std::iter::once(0..reader.capacity()).collect();
         let areas = prior.areas.clone().unwrap_or_else(whole);
         let done = DiskRestore::new(reader, target)
-            .mode(if is_new { RestoreMode::Full } else { self.mode })
-            .target_is_zero(is_new)
+            .mode(if prior.target == Target::Used { self.mode } else { RestoreMode::Full })
+            .target_is_zero(prior.target == Target::New)
             .only(areas.clone())
             .target_holes(prior.holes.clone())
-            .resume_at(prior.positions.map_or(0, |positions| positions.of(disk)))
+            .resume_at(prior.below)
             .budget(budget)
             .cancel(&self.cancel)
             .on_progress(&progress)
@@ -238,5 +261,7 @@ fn failed(record: &DiskRecord, operation: &'static str) -> impl FnOnce(vixdiskli
     move |error| Error::Disk { operation, disk, offset: 0, len: 0, source: server::disk_error(error) }
 }
 
+/// How long a disk may take to be closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// What a guest may have remembered of its disk.
 const CONTENT: &[&str] = &["adapterType", "geometry.cylinders", "geometry.heads", "geometry.sectors"];

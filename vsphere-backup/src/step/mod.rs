@@ -1,4 +1,5 @@
-//! The steps of a job, numbered and named, in the order in which a backup takes them.
+//! The steps of a job, numbered and named: first those of a backup, in the order in which it takes them, then what
+//! restores, the reaper and First Class Disks take beside them.
 //!
 //! This list is the only one: events name their step by it, tests inject failures by it, documentation is written from
 //! it. [`State`] says which step may follow which, and what has to be undone where a job ends early; every call of a
@@ -15,6 +16,7 @@
 //! assert!(State::SnapshotIntended.undo().starts_with(&[Step::AwaitTasks, Step::FindSnapshot, Step::RemoveSnapshot]));
 //! ```
 
+mod disk;
 mod hook;
 mod order;
 mod seam;
@@ -23,7 +25,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-pub(crate) use self::{hook::Hook, seam::Steps};
+pub(crate) use self::{disk::SteppedDisk, hook::Hook, seam::Steps};
 pub use self::{
     hook::{StepCall, StepHook},
     order::State,
@@ -108,6 +110,10 @@ steps! {
     AskConsolidation: Server;
     /// Merges disks of removed snapshots.
     Consolidate: Server, changes;
+    /// Writes down that change tracking is about to be enabled, for which a snapshot is made and removed.
+    RecordTracking: Journal;
+    /// Enables change tracking: reconfigures, makes a snapshot and removes it.
+    EnableTracking: Server, changes;
     /// Writes down that the snapshot is about to be made.
     RecordSnapshot: Journal;
     /// Begins to make the snapshot.
@@ -160,6 +166,80 @@ steps! {
     RecordUnlock: Journal;
     /// Removes the journal of a job that left nothing.
     ClearJournal: Journal;
+    /// Reads what a disk says of itself.
+    ReadMetadata: Disk;
+    /// Holds what a recovery point needs, so that nothing of it is collected.
+    HoldPoint: Repository;
+    /// Gives the hold on a recovery point back.
+    ReleasePoint: Repository;
+    /// Asks whether the machine is on.
+    AskPower: Server;
+    /// Powers the machine off.
+    PowerOff: Server, changes;
+    /// Removes all snapshots of the machine.
+    RemoveAllSnapshots: Server, changes;
+    /// Marks disks in the repository as restored.
+    MarkRestored: Repository;
+    /// Finds the disks that are to be written, by facts.
+    MatchDisks: Server;
+    /// Writes a run of a disk.
+    WriteDisk: Disk;
+    /// Powers the machine on.
+    PowerOn: Server, changes;
+    /// Reads the configuration that a recovery point holds.
+    LoadConfig: Repository;
+    /// Asks what a new machine needs to know of its server, and whether it is there already.
+    DescribeMachine: Server;
+    /// Writes down that a machine is about to be created.
+    RecordMachine: Journal;
+    /// Begins to create the machine.
+    CreateMachine: Server, changes;
+    /// Waits until the machine is created.
+    AwaitMachine: Server, changes;
+    /// Writes down the machine's reference.
+    RecordMachineId: Journal;
+    /// Sets what a disk says of itself.
+    WriteMetadata: Disk;
+    /// Puts the stored NVRAM beside the machine.
+    WriteNvram: Server, changes;
+    /// Takes the job's mark off the machine, which is whole.
+    Unmark: Server, changes;
+    /// Waits for machines that the server still creates for an earlier job.
+    AwaitMachines: Server;
+    /// Finds the job's machine by its mark.
+    FindMachine: Server;
+    /// Destroys the machine.
+    DestroyMachine: Server, changes;
+    /// Writes down that the machine stays, or is gone.
+    RecordMachineEnd: Journal;
+    /// Writes down that a store of others is about to be written to, or that nothing is left there.
+    RecordStore: Journal;
+    /// Frees what a job left in a store of others.
+    DiscardStored: Repository;
+    /// Asks the server for its time.
+    AskTime: Server;
+    /// Looks for machines and disks with what carries a job's mark.
+    FindMarked: Server;
+    /// Asks who holds a lock, by asking for the lock.
+    ProbeLock: Server, changes;
+    /// Removes the snapshot of a First Class Disk.
+    RemoveDiskSnapshot: Server, changes;
+    /// Marks a disk in the repository as one whose change tracking missed a change.
+    NoteDistrust: Repository;
+    /// Asks what a First Class Disk is.
+    DescribeDisk: Server;
+    /// Finds the machine that has a First Class Disk.
+    FindDiskMachine: Server;
+    /// Enables change tracking of a First Class Disk.
+    EnableDiskTracking: Server, changes;
+    /// Writes down that the snapshot of a First Class Disk is about to be made.
+    RecordDiskSnapshot: Journal;
+    /// Makes the snapshot of a First Class Disk.
+    CreateDiskSnapshot: Server, changes;
+    /// Finds the job's snapshot of a First Class Disk by its marker.
+    FindDiskSnapshot: Server;
+    /// Reads which bytes the snapshot of a First Class Disk holds, and its change id.
+    ReadDiskSnapshot: Server;
 }
 
 impl Step {
@@ -202,7 +282,7 @@ mod tests {
         }
         let texts: std::collections::BTreeSet<_> = Step::ALL.iter().map(|step| step.what()).collect();
         assert_eq!(texts.len(), Step::ALL.len());
-        assert_eq!(Step::CreateSnapshot.to_string(), "12 CreateSnapshot");
+        assert_eq!(Step::CreateSnapshot.to_string(), "14 CreateSnapshot");
         assert_eq!(Step::by_name("none"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -68,7 +69,7 @@ impl Steps {
     /// # Errors
     /// Those of `work`; [`Error::Cancelled`] unless these steps undo.
     pub(crate) async fn once<T>(&self, step: Step, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.attempt(step, 1, work).await
+        self.attempt(step, 1, Box::pin(work)).await
     }
 
     /// Takes a step that is tried again when its failure passes by itself.
@@ -81,7 +82,7 @@ impl Steps {
     {
         let mut attempt = 1;
         loop {
-            match self.attempt(step, attempt, work()).await {
+            match self.attempt(step, attempt, Box::pin(work())).await {
                 Err(error) if self.passes(&error) && self.pause(&error, attempt).await? => attempt += 1,
                 other => return other,
             }
@@ -116,9 +117,14 @@ impl Steps {
         error.is_retryable() && (self.undoing || said(error))
     }
 
-    async fn attempt<T>(&self, step: Step, attempt: u32, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Takes a step once. The work is on the heap: as a part of the future of each step it would make the futures of
+    /// jobs hundreds of kilobytes, more than the stack of a thread bears when nothing is optimised.
+    async fn attempt<T, F>(&self, step: Step, attempt: u32, work: Pin<Box<F>>) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let call = self.enter(step, attempt)?;
-        if step != Step::ReadDisk {
+        if !matches!(step, Step::ReadDisk | Step::WriteDisk) {
             self.job.events.send(Event::StepBegun { step, attempt });
         }
         if let Some(hook) = &self.job.hook.0 {
@@ -126,7 +132,9 @@ impl Steps {
         }
         let done = match (step, step.side()) {
             // These end themselves: in a moment, or by asking the server to cancel.
-            (Step::Commit | Step::AwaitSnapshot, _) | (_, Side::Journal) => work.await,
+            (Step::Commit | Step::AwaitSnapshot | Step::AwaitMachine, _) | (_, Side::Journal) => work.await,
+            // Only a snapshot that is there can be found and removed, and nothing tells of one that is on its way.
+            (Step::CreateDiskSnapshot, _) => work.await,
             // An answer tells what there is to undo.
             _ if step.changes_server() => self.unless_long_cancelled(work).await,
             _ => self.unless_cancelled(work).await,
@@ -158,7 +166,7 @@ impl Steps {
         Ok(StepCall { step, call, attempt, state, undoing: self.undoing })
     }
 
-    /// Runs work until the job is cancelled. While disks are read, a graceful cancel lets it go on.
+    /// Runs work until the job is cancelled. While disks are read or written, a graceful cancel lets it go on.
     pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         if self.undoing {
             return work.await;
@@ -187,7 +195,7 @@ impl Steps {
 
     async fn cancelled(&self) {
         match self.state() {
-            State::Reading => self.job.cancel.cancelled().await,
+            State::Reading | State::Writing | State::MachineMade | State::Filing => self.job.cancel.cancelled().await,
             _ => self.job.cancel.stopping().await,
         }
     }

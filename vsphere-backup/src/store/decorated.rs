@@ -29,7 +29,7 @@ impl ThrottledSink {
     }
 }
 
-/// A decorator that makes operation number `k` of a store fail, and all later ones when it is cut off.
+/// A decorator that makes operation number `k` of a store fail, and all later ones when it is cut off; or hang.
 ///
 /// Operations are counted from 0 over the store and all of its writers.
 #[derive(Debug)]
@@ -38,7 +38,13 @@ pub struct FaultySink(Decorated);
 impl FaultySink {
     /// Wraps `inner`: operation number `at` fails and changes nothing; with `cut` all later ones do too.
     pub fn new(inner: Arc<dyn Sink>, at: u64, cut: bool) -> Self {
-        let around = Around::Faulty { at, cut, count: AtomicU64::new(0) };
+        let around = Around::Faulty { at, cut, hangs: false, count: AtomicU64::new(0) };
+        Self(Decorated { inner, around: Arc::new(around) })
+    }
+
+    /// Wraps `inner`: operation number `at` changes nothing and has no end. What waits for it can only be killed.
+    pub fn hanging(inner: Arc<dyn Sink>, at: u64) -> Self {
+        let around = Around::Faulty { at, cut: false, hangs: true, count: AtomicU64::new(0) };
         Self(Decorated { inner, around: Arc::new(around) })
     }
 
@@ -60,7 +66,7 @@ struct Decorated {
 #[derive(Debug)]
 enum Around {
     Throttled { bucket: Mutex<Bucket>, timer: Timer },
-    Faulty { at: u64, cut: bool, count: AtomicU64 },
+    Faulty { at: u64, cut: bool, hangs: bool, count: AtomicU64 },
 }
 
 impl Around {
@@ -72,9 +78,12 @@ impl Around {
                 timer.sleep(wait).await;
                 Ok(())
             }
-            Self::Faulty { at, cut, count } => {
+            Self::Faulty { at, cut, hangs, count } => {
                 let number = count.fetch_add(1, Ordering::Relaxed);
-                let fails = number == *at || (*cut && number > *at);
+                if *hangs && number == *at {
+                    std::future::pending::<()>().await;
+                }
+                let fails = !hangs && number == *at || (*cut && number > *at);
                 if fails { Err(DiskError::new("a fault of a test").retryable(true)) } else { Ok(()) }
             }
         }
@@ -84,8 +93,16 @@ impl Around {
 macro_rules! decorate {
     ($type:ty) => {
         impl Sink for $type {
+            fn id(&self) -> String {
+                self.0.inner.id()
+            }
+
             fn alignment(&self) -> u64 {
                 self.0.inner.alignment()
+            }
+
+            fn encrypts(&self) -> bool {
+                self.0.inner.encrypts()
             }
 
             fn begin<'a>(
@@ -97,6 +114,25 @@ macro_rules! decorate {
                     self.0.around.pass(0).await?;
                     let (inner, around) = (self.0.inner.begin(disk, parent).await?, self.0.around.clone());
                     Ok(Box::new(Writer { inner, around }) as Box<dyn DiskWriter>)
+                })
+            }
+
+            fn resume<'a>(
+                &'a self,
+                disk: DiskMeta,
+                token: &'a Token,
+            ) -> BoxFuture<'a, Result<Box<dyn DiskWriter>, DiskError>> {
+                Box::pin(async move {
+                    self.0.around.pass(0).await?;
+                    let (inner, around) = (self.0.inner.resume(disk, token).await?, self.0.around.clone());
+                    Ok(Box::new(Writer { inner, around }) as Box<dyn DiskWriter>)
+                })
+            }
+
+            fn discard<'a>(&'a self, vm: &'a str, job: &'a str) -> BoxFuture<'a, Result<(), DiskError>> {
+                Box::pin(async move {
+                    self.0.around.pass(0).await?;
+                    self.0.inner.discard(vm, job).await
                 })
             }
 

@@ -1,6 +1,10 @@
 //! Our repository as a store among others.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Range,
+    sync::{Arc, PoisonError},
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
@@ -8,31 +12,42 @@ use tokio::sync::Mutex;
 
 use super::{DiskMeta, DiskRef, DiskWriter, OnePass, PointMeta, Sink, Token};
 use crate::{
+    cancel::CancelToken,
     engine::Source,
     error::{DiskError, Error, Result},
     repository::{
-        BackupMode, Consistency, DiskBytes, DiskRecord, PointId, PointWriter, Repository, Shape, Slot, TreeUpdate,
-        VmId, VmRecord, Writer, WriterOptions, storage::BoxFuture,
+        BackupMode, Consistency, DiskBytes, DiskRecord, PointId, PointWriter, Repository, Shape, Slot, Tree, TreeRoot,
+        TreeUpdate, VmId, VmRecord, Writer, WriterOptions, storage::BoxFuture,
     },
 };
 
 /// A [`Sink`] that writes points of our own repository.
 ///
-/// A point is begun with its first disk, and one point a machine is under way at a time. The names
-/// of points are kept as a property; the repository gives its own.
+/// A point is begun with the first disk of a job. The names of points are kept as a property; the repository gives its
+/// own. What a job leaves is freed by the next collection of garbage; a token holds as long as it is not.
 #[derive(Debug)]
 pub struct RepositorySink {
     repository: Repository,
     options: WriterOptions,
-    open: Mutex<BTreeMap<VmId, Open>>,
+    /// By machine and job.
+    open: Mutex<BTreeMap<(VmId, String), Open>>,
 }
 
 /// A point under way.
 #[derive(Debug)]
 struct Open {
     point: PointWriter,
-    finished: std::sync::Arc<std::sync::Mutex<BTreeMap<DiskRef, DiskRecord>>>,
+    finished: Finished,
 }
+
+/// The same for one disk of it.
+struct UnderWay {
+    point: PointId,
+    writer: Writer,
+    finished: Finished,
+}
+
+type Finished = Arc<std::sync::Mutex<BTreeMap<DiskRef, DiskRecord>>>;
 
 impl RepositorySink {
     /// Writes to `repository`.
@@ -41,21 +56,8 @@ impl RepositorySink {
     }
 
     async fn start(&self, disk: DiskMeta, parent: Option<DiskRef>) -> Result<Disk> {
-        let vm = VmId::parse(&disk.vm)?;
-        let mut open = self.open.lock().await;
-        let under_way = match open.entry(vm.clone()) {
-            std::collections::btree_map::Entry::Occupied(there) => there.into_mut(),
-            std::collections::btree_map::Entry::Vacant(free) => {
-                let record = VmRecord { instance_uuid: vm, mo_ref: String::new(), name: String::new() };
-                let point = self.repository.begin(record, Consistency::Crash, self.options).await?;
-                free.insert(Open { point, finished: Default::default() })
-            }
-        };
-        let (writer, finished) = (under_way.point.writer().clone(), under_way.finished.clone());
-        let point = under_way.point.id().clone();
-        drop(open);
-        let shape = Shape { disk: disk.key, capacity: disk.capacity, chunk_size: self.repository.chunk_size() };
-        let pages = self.repository.pages().clone();
+        let (shape, pages) = (self.shape(&disk), self.repository.pages().clone());
+        let under_way = self.under_way(&disk).await?;
         let (tree, has_parent) = match parent {
             Some(parent) => {
                 let reader = self.reader(&parent).await?;
@@ -69,19 +71,49 @@ impl RepositorySink {
             }
             None => (TreeUpdate::new(pages, shape), false),
         };
-        Ok(Disk {
-            pass: OnePass::new(disk.capacity, shape.chunk_size.into()),
-            bytes: DiskBytes::default(),
-            waiting: FuturesOrdered::new(),
-            failed: false,
-            point,
-            disk,
-            shape,
-            writer,
-            finished,
-            tree,
-            has_parent,
-        })
+        let pass = OnePass::new(disk.capacity, shape.chunk_size.into());
+        Ok(Disk::new(under_way, disk, shape, tree, pass, DiskBytes::default(), has_parent))
+    }
+
+    async fn go_on(&self, disk: DiskMeta, token: &Token) -> Result<Disk> {
+        let (shape, pages) = (self.shape(&disk), self.repository.pages().clone());
+        let gone = |why: &dyn std::fmt::Display| Error::invalid(format!("a checkpoint is of no use any more: {why}"));
+        let record: DiskRecord = serde_json::from_str(&token.state).map_err(|error| gone(&error))?;
+        if (record.key, record.capacity) != (disk.key, disk.capacity) {
+            return Err(gone(&"it is of another disk"));
+        }
+        let pass = OnePass::at(disk.capacity, shape.chunk_size.into(), token.position).map_err(|error| gone(&error))?;
+        let under_way = self.under_way(&disk).await?;
+        if self.repository.may_lose_uncommitted() {
+            return Err(gone(&"garbage is collected, which may include what it names"));
+        }
+        let stored = under_way.writer.reopen(&under_way.point, record.clone()).await?;
+        if let Some(damage) = stored.first_damage(&CancelToken::new()).await? {
+            return Err(gone(&damage));
+        }
+        let tree = TreeUpdate::from_parent(pages.clone(), shape, &Tree::new(pages, shape, record.root))?;
+        let has_parent = record.mode == BackupMode::Incremental;
+        Ok(Disk::new(under_way, disk, shape, tree, pass, record.bytes, has_parent))
+    }
+
+    fn shape(&self, disk: &DiskMeta) -> Shape {
+        Shape { disk: disk.key, capacity: disk.capacity, chunk_size: self.repository.chunk_size() }
+    }
+
+    /// Returns the point that a disk's job writes; begins it with its first disk.
+    async fn under_way(&self, disk: &DiskMeta) -> Result<UnderWay> {
+        let vm = VmId::parse(&disk.vm)?;
+        let mut open = self.open.lock().await;
+        let open = match open.entry((vm.clone(), disk.job.clone())) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(free) => {
+                let record = VmRecord { instance_uuid: vm, mo_ref: String::new(), name: String::new() };
+                let begin = self.repository.begin_for(Some(&disk.job), record, Consistency::Crash, self.options);
+                free.insert(Open { point: begin.await?, finished: Default::default() })
+            }
+        };
+        let (point, writer) = (open.point.id().clone(), open.point.writer().clone());
+        Ok(UnderWay { point, writer, finished: open.finished.clone() })
     }
 
     async fn reader(&self, disk: &DiskRef) -> Result<crate::repository::DiskReader> {
@@ -99,14 +131,17 @@ impl RepositorySink {
                 return Err(Error::invalid(format!("a point {} of {vm} is there", meta.name)));
             }
         }
-        let mut open = self.open.lock().await;
-        let under_way = open.get(&vm).ok_or_else(|| Error::invalid("no disk of the point was begun"))?;
-        let finished = under_way.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        if let Some(disk) = meta.disks.iter().find(|disk| !finished.contains_key(&disk.disk)) {
-            return Err(Error::invalid(format!("disk {} is not finished", disk.disk.as_str())));
-        }
-        let Open { mut point, .. } = open.remove(&vm).expect("it was there, and the lock is held since");
-        drop(open);
+        let mut all = self.open.lock().await;
+        let finished = |open: &Open| open.finished.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let has_all = |open: &Open| {
+            let finished = finished(open);
+            meta.disks.iter().all(|disk| finished.contains_key(&disk.disk))
+        };
+        let found = all.iter().find(|((of, _), open)| *of == vm && has_all(open)).map(|(key, _)| key.clone());
+        let open = found.and_then(|key| all.remove(&key));
+        drop(all);
+        let open = open.ok_or_else(|| Error::invalid("no job of this process has finished all disks of the point"))?;
+        let (finished, Open { mut point, .. }) = (finished(&open), open);
         for disk in &meta.disks {
             let change_id = disk.change_id.clone();
             point.add_disk(DiskRecord { change_id, ..finished[&disk.disk].clone() })?;
@@ -142,8 +177,16 @@ impl RepositorySink {
 }
 
 impl Sink for RepositorySink {
+    fn id(&self) -> String {
+        self.repository.id().to_string()
+    }
+
     fn alignment(&self) -> u64 {
         self.repository.chunk_size().into()
+    }
+
+    fn encrypts(&self) -> bool {
+        self.repository.is_encrypted()
     }
 
     fn begin<'a>(
@@ -152,6 +195,19 @@ impl Sink for RepositorySink {
         parent: Option<DiskRef>,
     ) -> BoxFuture<'a, Result<Box<dyn DiskWriter>, DiskError>> {
         Box::pin(async move { Ok(Box::new(self.start(disk, parent).await.map_err(wrap)?) as Box<dyn DiskWriter>) })
+    }
+
+    fn resume<'a>(&'a self, disk: DiskMeta, token: &'a Token) -> BoxFuture<'a, Result<Box<dyn DiskWriter>, DiskError>> {
+        Box::pin(async move { Ok(Box::new(self.go_on(disk, token).await.map_err(wrap)?) as Box<dyn DiskWriter>) })
+    }
+
+    fn discard<'a>(&'a self, vm: &'a str, job: &'a str) -> BoxFuture<'a, Result<(), DiskError>> {
+        Box::pin(async move {
+            let vm = VmId::parse(vm).map_err(wrap)?;
+            // Its lease goes with it; its chunks are freed with the next garbage, unless another disk uses them by then.
+            drop(self.open.lock().await.remove(&(vm, job.to_owned())));
+            Ok(())
+        })
     }
 
     fn commit<'a>(&'a self, point: PointMeta) -> BoxFuture<'a, Result<(), DiskError>> {
@@ -169,11 +225,9 @@ impl Sink for RepositorySink {
 
 /// A disk under way. Runs are hashed and compressed several at a time, and come into the index in order.
 struct Disk {
-    point: PointId,
+    under_way: UnderWay,
     disk: DiskMeta,
     shape: Shape,
-    writer: Writer,
-    finished: std::sync::Arc<std::sync::Mutex<BTreeMap<DiskRef, DiskRecord>>>,
     tree: TreeUpdate,
     pass: OnePass,
     has_parent: bool,
@@ -195,6 +249,46 @@ impl std::fmt::Debug for Disk {
 }
 
 impl Disk {
+    fn new(
+        under_way: UnderWay,
+        disk: DiskMeta,
+        shape: Shape,
+        tree: TreeUpdate,
+        pass: OnePass,
+        bytes: DiskBytes,
+        has_parent: bool,
+    ) -> Self {
+        let (waiting, failed) = (FuturesOrdered::new(), false);
+        Self { under_way, disk, shape, tree, pass, has_parent, waiting, bytes, failed }
+    }
+
+    /// The disk as it stands in the point, or in a token, were this all of it.
+    fn record(&self, root: TreeRoot) -> DiskRecord {
+        DiskRecord {
+            key: self.disk.key,
+            label: String::new(),
+            backing_uuid: None,
+            path: String::new(),
+            capacity: self.disk.capacity,
+            change_id: None,
+            root,
+            mode: if self.has_parent { BackupMode::Incremental } else { BackupMode::Full },
+            reason: String::new(),
+            bytes: self.bytes,
+            distrust: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// Waits for all that was told.
+    async fn settle(&mut self) -> Result<(), DiskError> {
+        self.drain(0).await?;
+        match self.failed {
+            true => Err(DiskError::new("the disk was told a range that it did not take")),
+            false => Ok(()),
+        }
+    }
+
     fn take(&mut self, range: &Range<u64>) -> Result<u64, DiskError> {
         self.pass.take(range).inspect_err(|_| self.failed = true)?;
         Ok(range.start / u64::from(self.shape.chunk_size))
@@ -241,28 +335,13 @@ impl Disk {
     }
 
     async fn end(mut self) -> Result<DiskRef, DiskError> {
-        self.drain(0).await?;
-        if self.failed {
-            return Err(DiskError::new("the disk was told a range that it did not take"));
-        }
+        self.settle().await?;
+        let record = self.record(TreeRoot::Zero);
         let (root, totals) = self.tree.finish().await.map_err(wrap)?;
-        self.bytes.index = totals.bytes;
-        let reference = reference(&self.point, self.disk.key);
-        let record = DiskRecord {
-            key: self.disk.key,
-            label: String::new(),
-            backing_uuid: None,
-            path: String::new(),
-            capacity: self.disk.capacity,
-            change_id: None,
-            root,
-            mode: if self.has_parent { BackupMode::Incremental } else { BackupMode::Full },
-            reason: String::new(),
-            bytes: self.bytes,
-            distrust: None,
-            metadata: BTreeMap::new(),
-        };
-        self.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(reference.clone(), record);
+        let bytes = DiskBytes { index: totals.bytes, ..record.bytes };
+        let reference = reference(&self.under_way.point, self.disk.key);
+        let mut finished = self.under_way.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        finished.insert(reference.clone(), DiskRecord { root, bytes, ..record });
         Ok(reference)
     }
 }
@@ -274,7 +353,7 @@ impl DiskWriter for Disk {
             let first = self.take(&range)?;
             self.bytes.changed += data.len() as u64;
             self.bytes.read += data.len() as u64;
-            let writer = self.writer.clone();
+            let writer = self.under_way.writer.clone();
             // A task, so that it goes on while the caller reads.
             let work = tokio::spawn(async move { writer.put_run(data, ()).await });
             self.waiting.push_back(Box::pin(async move {
@@ -305,10 +384,11 @@ impl DiskWriter for Disk {
 
     fn checkpoint(&mut self) -> BoxFuture<'_, Result<Token, DiskError>> {
         Box::pin(async move {
-            self.drain(0).await?;
-            self.writer.finish().await.map_err(wrap)?;
-            // Chunks are found again by their names: whoever begins anew stores them no second time.
-            Ok(Token { position: self.pass.position(), state: String::new() })
+            self.settle().await?;
+            let root = self.tree.checkpoint().await.map_err(wrap)?;
+            self.under_way.writer.finish().await.map_err(wrap)?;
+            let state = serde_json::to_string(&self.record(root)).map_err(DiskError::new)?;
+            Ok(Token { position: self.pass.position(), state })
         })
     }
 
@@ -317,7 +397,7 @@ impl DiskWriter for Disk {
     }
 
     fn abort(self: Box<Self>) -> BoxFuture<'static, Result<(), DiskError>> {
-        // Its chunks are freed with the next garbage, unless another disk uses them by then.
+        // Freed with the next garbage, too.
         Box::pin(async move {
             drop(self);
             Ok(())

@@ -89,3 +89,28 @@ async fn chunks_of_a_backup_that_was_cut_are_used_by_the_next() {
     let (_, done) = back_up(&repository, &disk, &[0..sample().len() as u64], None).await.unwrap();
     assert_eq!(done.bytes.new, 0);
 }
+
+#[tokio::test]
+async fn a_check_whose_storage_hangs_ends_when_it_is_cancelled() {
+    let (memory, repository) = repository().await;
+    back_up(&repository, &MemoryDisk::new(sample()), std::slice::from_ref(&(0..sample().len() as u64)), None)
+        .await
+        .unwrap();
+    let opening = Arc::new(Faulty::new(memory.clone(), u64::MAX, Fault::Error));
+    open(opening.clone()).await.unwrap();
+    // The first operation of the check, and one in its midst.
+    for at in [opening.operations(), opening.operations() + 5] {
+        let hanging = Arc::new(Faulty::new(memory.clone(), at, Fault::Hang));
+        let repository = open(hanging.clone()).await.unwrap();
+        let cancel = CancelToken::new();
+        let cancelled = async {
+            while hanging.operations() <= at {
+                tokio::task::yield_now().await;
+            }
+            cancel.cancel();
+        };
+        let both = async { tokio::join!(repository.check(VerifyLevel::Full, &cancel), cancelled).0 };
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(30), both).await.expect("it hangs");
+        assert!(matches!(ended, Err(vsphere_backup::Error::Cancelled)), "{ended:?}");
+    }
+}

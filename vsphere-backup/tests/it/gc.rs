@@ -180,6 +180,57 @@ async fn a_pack_of_which_little_is_needed_is_rewritten_and_readers_find_its_chun
 }
 
 #[tokio::test]
+async fn several_reads_at_once_find_what_was_moved() {
+    let world = World::with_garbage().await;
+    let gate = Gate::new(world.storage.clone());
+    let (through, id) = (gate.clone(), world.expected[0].0.id().clone());
+    let opening = tokio::spawn(async move {
+        let point = open(through).await.unwrap().point(&id).await.unwrap();
+        let disk = point.disk(2000).await.unwrap();
+        disk.read_at(10 * CHUNK, 1).await.unwrap();
+        disk
+    });
+    while gate.pass(1, &opening).await {}
+    let disk = opening.await.unwrap();
+    world.collect().await;
+    world.collect_all().await;
+
+    let reads: Vec<_> = [0, 2]
+        .map(|chunk| {
+            let disk = disk.clone();
+            tokio::spawn(async move { disk.read_at(chunk * CHUNK, CHUNK as usize).await })
+        })
+        .into();
+    // Both miss the pack that is gone before either has read the index again.
+    gate.pass(2, &reads[0]).await;
+    gate.open();
+    for (read, chunk) in reads.into_iter().zip([0, 2]) {
+        let bytes = read.await.unwrap().unwrap();
+        assert!(bytes == world.expected[0].1[(chunk * CHUNK) as usize..][..CHUNK as usize]);
+    }
+}
+
+#[tokio::test]
+async fn a_grace_without_end_lets_nothing_be_deleted() {
+    let world = World::with_garbage().await;
+    assert!(world.collect().await.condemned.packs > 0);
+    world.hand.advance(400 * DAY);
+    let report = world.repository.collect_garbage(&world.options().grace(Duration::MAX)).await.unwrap();
+    assert!(report.deleted.is_empty() && report.waiting.packs > 0, "{report:?}");
+}
+
+#[tokio::test]
+async fn what_a_clock_from_the_future_condemned_is_condemned_anew() {
+    let world = World::with_garbage().await;
+    let (ahead, _) = Clock::by_hand(world.clock.now() + 4000 * DAY);
+    let first = world.repository.collect_garbage(&world.options().clock(ahead)).await.unwrap();
+    assert!(first.condemned.packs > 0, "{first:?}");
+    assert!(world.collect().await.condemned.packs > 0);
+    world.collect_all().await;
+    world.prove("by two clocks").await;
+}
+
+#[tokio::test]
 async fn little_memory_takes_more_passes_and_gives_the_same() {
     let world = World::with_garbage().await;
     let dry = world.options().dry_run(true);
@@ -554,13 +605,22 @@ async fn a_local_folder_is_collected_to_the_last_file() {
     let (old, _) = back_up(&repository, &MemoryDisk::new(first_content()), &all, None).await.unwrap();
     let (new, _) = back_up(&repository, &MemoryDisk::new(second_content()), &all, Some(&old)).await.unwrap();
     old.delete().await.unwrap();
-    let (clock, hand) = Clock::by_hand(SystemTime::now() + DAY);
-    let options = GcOptions::default().clock(clock);
-    let mut deleted = 0;
+    // As a killed writer leaves them.
+    for name in ["packs/0a#1", "leases/0a#2"] {
+        std::fs::write(folder.path().join(name), "half").unwrap();
+    }
+    let (clock, hand) = Clock::by_hand(SystemTime::now());
+    let options = GcOptions::default().grace(Duration::ZERO).clock(clock);
+    assert_eq!(repository.collect_garbage(&options).await.unwrap().unfinished, 0, "they may be written now");
+    hand.advance(DAY);
+    let options = options.grace(Duration::from_secs(24 * 3600));
+    let (mut deleted, mut unfinished) = (0, 0);
     for _ in 0..4 {
-        deleted += repository.collect_garbage(&options).await.unwrap().deleted.packs;
+        let report = repository.collect_garbage(&options).await.unwrap();
+        (deleted, unfinished) = (deleted + report.deleted.packs, unfinished + report.unfinished);
         hand.advance(DAY);
     }
+    assert_eq!(unfinished, 2);
     assert!(deleted > 0);
     assert!(content(&new).await.unwrap() == second_content());
     new.delete().await.unwrap();

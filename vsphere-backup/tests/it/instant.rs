@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use vixdisklib::nbd::{NbdServer, RunningNbdServer};
 use vsphere_backup::{
-    Error, FileFormat,
+    CancelToken, Error, FileFormat,
     engine::MemoryDisk,
     instant::{InstantDisk, InstantOptions, Overlay},
     repository::{RecoveryPoint, storage::MemoryStorage},
@@ -202,6 +202,38 @@ async fn a_written_disk_is_exported_with_its_changes() {
     assert!(bytes == read(&open).await);
     assert!(matches!(open.export(&path, FileFormat::Raw).await, Err(Error::File { .. })));
     open.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_half_export_has_the_name_that_was_asked_for() {
+    let (_, point) = point().await;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.vmdk");
+    let left = || std::fs::read_dir(folder.path()).unwrap().count();
+    let cancel = CancelToken::new();
+    cancel.cancel();
+    let cut = point.open_disk(2000, InstantOptions::read_only().cancel(&cancel)).await.unwrap();
+    assert!(cut.export(&path, FileFormat::VmdkFlat).await.is_err());
+    assert_eq!(left(), 0, "after an error nothing is left");
+
+    let open = point.open_disk(2000, InstantOptions::read_only()).await.unwrap();
+    assert!(matches!(open.export(&path, FileFormat::VmdkStreamOptimized).await, Err(Error::Invalid { .. })));
+    assert_eq!(left(), 0);
+    {
+        let mut dropped = Box::pin(open.export(&path, FileFormat::VmdkFlat));
+        while !folder.path().join("out.vmdk.restoring/out.vmdk").exists() {
+            assert!(futures_util::poll!(&mut dropped).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(!path.exists() && left() == 1);
+    // Another one begins again.
+    open.export(&path, FileFormat::VmdkFlat).await.unwrap();
+    assert_eq!(left(), 2, "the descriptor and the bytes");
+    let image = vmdk::Disk::open(&path, &vmdk::OpenOptions::new()).unwrap();
+    let mut bytes = vec![0; sample().len()];
+    image.read_at(0, &mut bytes).unwrap();
+    assert!(bytes == sample());
 }
 
 async fn serve(open: &InstantDisk, folder: &TempDir) -> RunningNbdServer {

@@ -15,7 +15,11 @@ use vsphere_backup::{
 use vsphere_sim::{DiskSpec, Fault, Injection, Power, Simulator, VmSpec};
 use vsphere_vim::{
     CreateSnapshotOptions, MoRef, Vim, mo,
-    types::{Poly, VirtualDevice, VirtualTPM, methods},
+    types::{
+        Poly, VirtualDevice, VirtualDeviceConfigSpec, VirtualDeviceConfigSpecFileOperation,
+        VirtualDeviceConfigSpecOperation, VirtualDisk, VirtualDiskFlatVer2BackingInfo, VirtualMachineConfigSpec,
+        VirtualTPM, methods,
+    },
     vm::VssOptions,
 };
 
@@ -151,6 +155,45 @@ impl StepHook for Converts {
             Ok(())
         })
     }
+}
+
+/// Attaches an independent disk when the machine was read and the snapshot is not made yet.
+struct Attaches {
+    vim: Vim,
+    vm: MoRef<mo::VirtualMachine>,
+}
+
+impl StepHook for Attaches {
+    fn before<'a>(&'a self, call: &'a StepCall) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if call.step == Step::BeginPoint {
+                let backing =
+                    VirtualDiskFlatVer2BackingInfo { disk_mode: "independent_persistent".into(), ..Default::default() };
+                let mut disk = VirtualDisk { capacity_in_kb: 1024, ..Default::default() };
+                (disk.key, disk.backing) = (-1, Some(Poly::new(backing)));
+                let change = VirtualDeviceConfigSpec {
+                    operation: Some(VirtualDeviceConfigSpecOperation::Add),
+                    file_operation: Some(VirtualDeviceConfigSpecFileOperation::Create),
+                    device: Poly::new(disk),
+                    ..Default::default()
+                };
+                let spec = VirtualMachineConfigSpec { device_change: vec![Poly::new(change)], ..Default::default() };
+                self.vim.reconfigure(&self.vm, spec).await.unwrap();
+            }
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_independent_disk_that_is_attached_meanwhile_is_not_read_while_the_guest_writes_it() {
+    let site = site_of(web()).await;
+    let attaches = Attaches { vim: site.vim.clone(), vm: site.vm() };
+    let report = site.backup().step_hook(Arc::new(attaches)).run(&site.repository).await.unwrap();
+    assert_eq!(report.disks.iter().map(|disk| disk.key).collect::<Vec<_>>(), [2000]);
+    let left_out = &report.point.manifest().left_out;
+    assert!(left_out.len() == 1 && left_out[0].reason.contains("independent"), "{left_out:?}");
+    site.assert_clean();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,23 +2,30 @@
 #![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
 #![allow(clippy::single_range_in_vec_init)] // A list of one area is what is meant.
 
-mod damage;
+mod catalogue;
 mod encryption;
 mod engine;
 mod export;
 mod faults;
+mod fcd;
 mod gate;
 mod gc;
 mod in_place;
 mod instant;
+mod job;
+mod job_set;
 mod keys;
+mod login;
 mod machine;
+mod marks;
 mod memory;
 mod new_vm;
 mod prune;
 mod reaper;
 mod resume;
+mod set;
 mod settle;
+mod sink;
 mod site;
 mod steps;
 mod storage;

@@ -1,11 +1,12 @@
 //! What dead jobs left, found without their journals.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use vsphere_backup::{
-    Error,
+    Clock, Error,
     journal::Journal,
-    reaper::{Journals, Left, Outcome, Reaper, RemoveAll, Verdict},
+    reaper::{Journals, Leases, Left, Outcome, Reaper, RemoveAll, Verdict},
+    step::Step,
 };
 use vsphere_sim::DiskSpec;
 use vsphere_vim::{
@@ -15,7 +16,7 @@ use vsphere_vim::{
     mo,
 };
 
-use crate::{site::Site, world::MIB};
+use crate::{resume::HangAt, site::Site, world::MIB};
 
 const MARKER: &str = "vsphere-backup job 0123456789abcdef";
 
@@ -103,4 +104,37 @@ async fn a_lock_alone_is_stale_when_it_was_seen_for_long_enough() {
         }
         assert_eq!(site.sim.leftovers().locks.len(), usize::from(!ours));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_spared_while_its_lease_in_the_repository_lives_and_fenced_when_it_does_not() {
+    let site = Site::with([DiskSpec::empty(MIB)]).await;
+    // A backup on another proxy, whose journals nobody here sees.
+    site.guest_writes(2000, 0, b"data");
+    let hook = HangAt::new(Step::ReadDisk, 1);
+    let running = site.backup().step_hook(hook.clone()).start(&site.repository);
+    hook.hangs.notified().await;
+    let (clock, hand) = Clock::by_hand(SystemTime::now());
+    let nowhere = tempfile::tempdir().unwrap();
+    let reaper = Reaper::new(Journals::in_folder(nowhere.path()))
+        .and(Leases::of(&site.repository).clock(&clock))
+        .older_than(Duration::ZERO);
+    let live = reaper.scan(&site.vim).await.unwrap();
+    assert_eq!(live.found.len(), 2, "{live:?}");
+    assert!(
+        live.found.iter().all(|found| matches!(&found.verdict, Verdict::Live(by) if by.contains("lease"))),
+        "{live:?}"
+    );
+    // It gives no sign of life for longer than its lease holds.
+    hand.advance(Duration::from_secs(16 * 60));
+    let dead = reaper.scan(&site.vim).await.unwrap();
+    assert!(dead.found.iter().all(|found| found.verdict == Verdict::Stale), "{dead:?}");
+    let reaped = reaper.reap(&site.vim, &dead.found).await.unwrap();
+    assert!(reaped.iter().all(|reaped| matches!(reaped.outcome, Outcome::Gone)), "{reaped:?}");
+    assert!(site.sim.leftovers().snapshots.is_empty() && site.sim.leftovers().locks.is_empty());
+    // It was not dead: it cannot commit any more.
+    hook.go.notify_one();
+    let late = running.finish().await;
+    assert!(late.is_err(), "{late:?}");
+    assert!(site.repository.points(&site.id()).await.unwrap().is_empty());
 }

@@ -23,16 +23,18 @@ use crate::{
 };
 
 /// Hangs at a call of a step, the first being 1, and tells so.
-struct HangAt {
+pub(crate) struct HangAt {
     step: Step,
     call: usize,
     calls: AtomicUsize,
-    hangs: Notify,
+    pub(crate) hangs: Notify,
+    /// Lets it go on.
+    pub(crate) go: Notify,
 }
 
 impl HangAt {
-    fn new(step: Step, call: usize) -> Arc<Self> {
-        Arc::new(Self { step, call, calls: AtomicUsize::new(0), hangs: Notify::new() })
+    pub(crate) fn new(step: Step, call: usize) -> Arc<Self> {
+        Arc::new(Self { step, call, calls: AtomicUsize::new(0), hangs: Notify::new(), go: Notify::new() })
     }
 }
 
@@ -41,17 +43,17 @@ impl StepHook for HangAt {
         Box::pin(async move {
             if call.step == self.step && self.calls.fetch_add(1, Ordering::Relaxed) + 1 == self.call {
                 self.hangs.notify_one();
-                std::future::pending().await
+                self.go.notified().await;
             }
             Ok(())
         })
     }
 }
 
-const DISK: u64 = 40 * MIB;
+pub(crate) const DISK: u64 = 40 * MIB;
 
 /// Two disks, the first of ten runs of 4 MiB.
-async fn site() -> Site {
+pub(crate) async fn site() -> Site {
     let site = Site::with([DiskSpec::empty(DISK), DiskSpec::empty(MIB)]).await;
     for at in (0..DISK).step_by(MIB as usize) {
         site.guest_writes(2000, at, &noise(at, 4 * KIB));
@@ -60,7 +62,7 @@ async fn site() -> Site {
     site
 }
 
-fn backup(site: &Site) -> Backup {
+pub(crate) fn backup(site: &Site) -> Backup {
     site.backup().parallel_disks(1).checkpoint_every(Duration::ZERO)
 }
 
@@ -75,12 +77,12 @@ async fn interrupt(site: &Site, backup: Backup, step: Step, call: usize) {
     running.finish().await.unwrap_err();
 }
 
-fn read(site: &Site, key: i32) -> u64 {
+pub(crate) fn read(site: &Site, key: i32) -> u64 {
     site.sim.guest("web").unwrap().disk(key).unwrap().counters().nfc_read
 }
 
 /// Opens the repository as another process does.
-async fn reopened(site: &Site) -> Repository {
+pub(crate) async fn reopened(site: &Site) -> Repository {
     Repository::open_local(site.folder.path().join("repo")).await.unwrap()
 }
 

@@ -9,35 +9,18 @@ use vsphere_backup::{
     repository::{CreateOptions, RecoveryPoint, Repository, VmId},
 };
 use vsphere_sim::{DiskSpec, Simulator, SimulatorBuilder, VmSpec};
-use vsphere_vim::{Credentials, MoRef, Thumbprint, Vim, mo};
+use vsphere_vim::{MoRef, Vim, mo};
 
-use crate::world::{CHUNK, KIB, MIB, noise};
+use crate::{
+    login::{Login, login},
+    world::{CHUNK, KIB, MIB, noise},
+};
 
 pub(crate) struct Site {
     pub(crate) sim: Simulator,
     pub(crate) vim: Vim,
     pub(crate) folder: TempDir,
     pub(crate) repository: Repository,
-}
-
-/// What another process needs to connect.
-#[derive(Clone)]
-pub(crate) struct Login {
-    url: String,
-    user: String,
-    password: String,
-    pin: Thumbprint,
-}
-
-impl Login {
-    pub(crate) async fn connect(&self) -> Vim {
-        Vim::builder(self.url.as_str())
-            .credentials(Credentials::password(self.user.as_str(), self.password.as_str()))
-            .thumbprint(self.pin)
-            .connect()
-            .await
-            .unwrap()
-    }
 }
 
 impl Site {
@@ -115,14 +98,5 @@ impl Site {
             let bytes = reader.read_at(0, reader.capacity() as usize).await.unwrap();
             assert!(bytes == *content, "disk {key} differs");
         }
-    }
-}
-
-fn login(sim: &Simulator) -> Login {
-    Login {
-        url: sim.url(),
-        user: sim.username().to_owned(),
-        password: sim.password().to_owned(),
-        pin: sim.thumbprint_sha256().parse().unwrap(),
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 
 /// What happens at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
+pub(crate) enum How {
     /// It fails and was not tried.
     Error,
     /// It succeeds, and its answer is lost.
@@ -31,14 +31,14 @@ enum How {
 }
 
 /// Makes the first call of a step go wrong, and notes which steps were taken.
-struct Trip {
+pub(crate) struct Trip {
     at: Option<(Step, How)>,
     seen: Mutex<Vec<Step>>,
-    tripped: Notify,
+    pub(crate) tripped: Notify,
 }
 
 impl Trip {
-    fn new(at: Option<(Step, How)>) -> Arc<Self> {
+    pub(crate) fn new(at: Option<(Step, How)>) -> Arc<Self> {
         Arc::new(Self { at, seen: Mutex::default(), tripped: Notify::new() })
     }
 

@@ -139,20 +139,23 @@ async fn passing_failures_are_met_and_lasting_ones_told() {
 }
 
 #[tokio::test]
-async fn limited_lets_no_more_through_and_a_listing_holds_its_place() {
+async fn limited_lets_no_more_through_and_a_listing_that_rests_holds_no_place() {
     let hanging = Arc::new(Faulty::new(memory(), 0, Fault::Hang));
     let storage = Limited::new(hanging.clone(), 2);
     let key = Key::parse("a").unwrap();
     let mut stuck = storage.get(&key, 1);
     assert!(futures_util::poll!(&mut stuck).is_pending());
     let mut listing = storage.list("");
-    let mut waiting = storage.get(&key, 1);
     assert!(futures_util::poll!(listing.next()).is_ready(), "the second place");
+    assert!(futures_util::poll!(storage.get(&key, 1)).is_ready(), "free again while nothing of it is waited for");
     drop(listing);
-    assert!(futures_util::poll!(&mut waiting).is_ready(), "free again");
-    let mut listing = storage.list("");
-    assert!(futures_util::poll!(listing.next()).is_ready());
-    assert_eq!(hanging.operations(), 4);
+    assert_eq!(hanging.operations(), 3);
+    let full = Limited::new(Arc::new(Faulty::new(memory(), 0, Fault::Hang)), 1);
+    let mut stuck = full.get(&key, 1);
+    assert!(futures_util::poll!(&mut stuck).is_pending());
+    assert!(
+        futures_util::poll!(full.list("").next()).is_pending() && futures_util::poll!(full.get(&key, 1)).is_pending()
+    );
 }
 
 /// A storage that breaks one promise.

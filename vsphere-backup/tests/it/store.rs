@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use vsphere_backup::{
-    DiskError,
+    DiskError, Error,
     engine::{DiskSource, MemoryDisk, Source, SourceExtent},
     repository::{
         ExtentKind, WriterOptions,
@@ -27,7 +27,7 @@ use crate::world::*;
 
 const VM: &str = "5029c440-0000-0000-0000-000000000001";
 
-fn own(flaw: Option<Flaw>) -> Arc<OwnStore> {
+pub(crate) fn own(flaw: Option<Flaw>) -> Arc<OwnStore> {
     Arc::new(OwnStore { flaw, state: Arc::default() })
 }
 
@@ -43,7 +43,7 @@ async fn our_repository_keeps_the_contract_of_stores() {
         }
     });
     let report = suite.run(Arc::new(sink)).await.unwrap_or_else(|violation| panic!("{violation}"));
-    assert!(report.kept.contains(&Rule::Durable) && report.kept.len() == 12, "{report:?}");
+    assert!(report.kept.contains(&Rule::Durable) && report.kept.len() == 14, "{report:?}");
 }
 
 #[tokio::test]
@@ -52,7 +52,8 @@ async fn a_small_store_and_decorated_ones_keep_the_contract() {
     let throttled = ThrottledSink::new(own(None), 100_000, &timer);
     for sink in [own(None) as Arc<dyn Sink>, Arc::new(throttled), Arc::new(FaultySink::new(own(None), u64::MAX, false))]
     {
-        Conformance::new(VM).run(sink).await.unwrap_or_else(|violation| panic!("{violation}"));
+        let report = Conformance::new(VM).run(sink).await.unwrap_or_else(|violation| panic!("{violation}"));
+        assert!(report.kept.contains(&Rule::Resumed) && report.kept.len() == 13, "{report:?}");
     }
     assert!(timer.now() > Duration::from_secs(1), "{:?}", timer.now());
 }
@@ -60,7 +61,10 @@ async fn a_small_store_and_decorated_ones_keep_the_contract() {
 #[tokio::test]
 async fn every_broken_store_is_found_by_its_rule() {
     for &(flaw, rule) in FLAWS {
-        let suite = Conformance::new(VM).reopen(move || async move { Ok(own(None) as Arc<dyn Sink>) });
+        let suite = match flaw {
+            Flaw::MemoryOnly => Conformance::new(VM).reopen(move || async move { Ok(own(None) as Arc<dyn Sink>) }),
+            _ => Conformance::new(VM),
+        };
         let violation = suite.run(own(Some(flaw))).await.expect_err(&format!("{flaw:?}"));
         assert_eq!(violation.rule, rule, "{flaw:?}: {violation}");
     }
@@ -88,15 +92,21 @@ async fn a_fault_at_every_operation_of_a_store_leaves_its_points_as_they_were() 
     let counting = FaultySink::new(own(None), u64::MAX, false);
     copy(&counting, "1", &disk, std::slice::from_ref(&all), None).await.unwrap();
     assert!(counting.operations() > 5);
+    let mut told = 0;
     for at in 0..counting.operations() {
         for cut in [false, true] {
             let store = own(None);
             let faulty = FaultySink::new(store.clone(), at, cut);
-            assert!(copy(&faulty, "1", &disk, std::slice::from_ref(&all), None).await.is_err(), "{at}");
+            let error = copy(&faulty, "1", &disk, std::slice::from_ref(&all), None).await.unwrap_err();
+            // What fails within the copy is told as the store's fault.
+            let ours = error.downcast_ref::<Error>();
+            assert!(ours.is_none_or(|error| matches!(error, Error::Sink { .. })), "{at}: {error}");
+            told += usize::from(ours.is_some());
             assert!(store.points(VM).await.unwrap().is_empty(), "{at}");
             copy(&*store, "1", &disk, std::slice::from_ref(&all), None).await.unwrap();
         }
     }
+    assert!(told > 5, "{told}");
 }
 
 /// Copies a disk into a store and commits a point of it.
@@ -107,7 +117,7 @@ async fn copy(
     areas: &[Range<u64>],
     parent: Option<&DiskRef>,
 ) -> Result<DiskRef, Box<dyn std::error::Error>> {
-    let meta = DiskMeta { vm: VM.into(), key: 2000, capacity: disk.capacity() };
+    let meta = DiskMeta { vm: VM.into(), key: 2000, capacity: disk.capacity(), job: "0123456789abcdef".into() };
     let writer = sink.begin(meta, parent.cloned()).await?;
     let areas: Vec<_> = areas.iter().cloned().map(Ok).collect();
     let done = DiskCopy::new(2000, disk, sink.alignment()).run(writer, stream::iter(areas)).await?;
@@ -119,14 +129,17 @@ async fn copy(
 
 /// A store in memory, which may break one promise.
 #[derive(Debug)]
-struct OwnStore {
+pub(crate) struct OwnStore {
     flaw: Option<Flaw>,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    disks: BTreeMap<String, Image>,
+    /// With the job of each.
+    disks: BTreeMap<String, (String, Image)>,
+    /// What is kept of disks that are not finished, by token; with the disk that it is of, by number.
+    checkpoints: BTreeMap<String, (u32, Disk)>,
     points: Vec<PointMeta>,
     last: u32,
 }
@@ -139,7 +152,7 @@ struct Image {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flaw {
+pub(crate) enum Flaw {
     LosesAWrite,
     LosesTheTail,
     Reorders,
@@ -154,6 +167,12 @@ enum Flaw {
     VisibleBeforeFinish,
     VisibleBeforeCommit,
     AbortLeaves,
+    KeepsWhatCameBehind,
+    ForgetsWhatCameBefore,
+    DiscardsNothing,
+    DiscardsOnlyTheUnfinished,
+    DiscardsPoints,
+    DiscardsAllJobs,
     CommitsWhatIsNotThere,
     CommitReplaces,
     LooksThenCommits,
@@ -174,6 +193,12 @@ const FLAWS: &[(Flaw, Rule)] = &[
     (Flaw::GrownTailIsData, Rule::Grown),
     (Flaw::TakesAnyOrder, Rule::OnePass),
     (Flaw::EndsAtACheckpoint, Rule::Checkpoint),
+    (Flaw::KeepsWhatCameBehind, Rule::Resumed),
+    (Flaw::ForgetsWhatCameBefore, Rule::Resumed),
+    (Flaw::DiscardsNothing, Rule::Discarded),
+    (Flaw::DiscardsOnlyTheUnfinished, Rule::Discarded),
+    (Flaw::DiscardsPoints, Rule::Discarded),
+    (Flaw::DiscardsAllJobs, Rule::Discarded),
     (Flaw::VisibleBeforeFinish, Rule::Hidden),
     (Flaw::VisibleBeforeCommit, Rule::Hidden),
     (Flaw::AbortLeaves, Rule::Hidden),
@@ -193,7 +218,34 @@ impl OwnStore {
     }
 }
 
+impl OwnStore {
+    /// Loses a finished disk, behind the back of the trait.
+    pub(crate) fn forget(&self, disk: &DiskRef) {
+        self.state.lock().unwrap().disks.remove(disk.as_str());
+    }
+
+    /// Loses all checkpoints, behind the back of the trait.
+    pub(crate) fn forget_checkpoints(&self) {
+        self.state.lock().unwrap().checkpoints.clear();
+    }
+
+    /// Counts what is in no point: disks and checkpoints.
+    pub(crate) fn unused(&self) -> usize {
+        let state = self.state.lock().unwrap();
+        let is_used = |name: &String| state.points.iter().any(|point| holds(point, name));
+        state.disks.keys().filter(|name| !is_used(name)).count() + state.checkpoints.len()
+    }
+}
+
+fn holds(point: &PointMeta, name: &str) -> bool {
+    point.disks.iter().any(|disk| disk.disk.as_str() == name)
+}
+
 impl Sink for OwnStore {
+    fn id(&self) -> String {
+        format!("own {:p}", Arc::as_ptr(&self.state))
+    }
+
     fn alignment(&self) -> u64 {
         STEP
     }
@@ -207,7 +259,7 @@ impl Sink for OwnStore {
             let mut state = self.state.lock().unwrap();
             let old = match &parent {
                 Some(parent) => {
-                    let old = state.disks.get(parent.as_str()).ok_or_else(|| DiskError::new("no such parent"))?;
+                    let old = &state.disks.get(parent.as_str()).ok_or_else(|| DiskError::new("no such parent"))?.1;
                     if old.bytes.len() as u64 > disk.capacity {
                         return Err(DiskError::new("the parent is larger"));
                     }
@@ -229,8 +281,47 @@ impl Sink for OwnStore {
                 });
             }
             let pass = OnePass::new(disk.capacity, STEP);
-            let (flaw, state) = (self.flaw, self.state.clone());
-            Ok(Box::new(Disk { flaw, state, disk, parent, image, pass, told: 0, late: None, ended: false }) as _)
+            state.last += 1;
+            let (flaw, number, state) = (self.flaw, state.last, self.state.clone());
+            let (told, late, ended) = (0, None, false);
+            Ok(Box::new(Disk { flaw, state, number, disk, parent, image, pass, told, late, ended }) as _)
+        })
+    }
+
+    fn resume<'a>(&'a self, disk: DiskMeta, token: &'a Token) -> BoxFuture<'a, Result<Box<dyn DiskWriter>, DiskError>> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            let (_, kept) = state.checkpoints.get(&token.state).ok_or_else(|| DiskError::new("no such checkpoint"))?;
+            let mut kept = kept.clone();
+            assert_eq!(kept.disk, disk);
+            if self.has(Flaw::KeepsWhatCameBehind) {
+                let newest = state.checkpoints.values().rfind(|(number, _)| *number == kept.number).unwrap();
+                let finished = state.disks.get(&format!("disk-{}", kept.number)).map(|(_, image)| image.clone());
+                kept.image = finished.unwrap_or_else(|| newest.1.image.clone());
+            }
+            if self.has(Flaw::ForgetsWhatCameBefore) {
+                kept.image.bytes.fill(0);
+            }
+            Ok(Box::new(kept) as _)
+        })
+    }
+
+    fn discard<'a>(&'a self, vm: &'a str, job: &'a str) -> BoxFuture<'a, Result<(), DiskError>> {
+        Box::pin(async move {
+            if self.has(Flaw::DiscardsNothing) {
+                return Ok(());
+            }
+            let mut state = self.state.lock().unwrap();
+            let all = self.has(Flaw::DiscardsAllJobs);
+            let of_job = |disk: &DiskMeta| disk.vm == vm && (disk.job == job || all);
+            state.checkpoints.retain(|_, (_, kept)| !of_job(&kept.disk));
+            if !self.has(Flaw::DiscardsOnlyTheUnfinished) {
+                let State { disks, points, .. } = &mut *state;
+                let stays = |name: &String| points.iter().any(|point| holds(point, name));
+                let takes_points = self.has(Flaw::DiscardsPoints);
+                disks.retain(|name, (of, _)| *of != job && !all || stays(name) && !takes_points);
+            }
+            Ok(())
         })
     }
 
@@ -275,16 +366,17 @@ impl Sink for OwnStore {
     fn open<'a>(&'a self, disk: &'a DiskRef) -> BoxFuture<'a, Result<Box<dyn Source>, DiskError>> {
         Box::pin(async move {
             let state = self.state.lock().unwrap();
-            let image = state.disks.get(disk.as_str()).ok_or_else(|| DiskError::new("no such disk"))?;
+            let (_, image) = state.disks.get(disk.as_str()).ok_or_else(|| DiskError::new("no such disk"))?;
             Ok(Box::new(image.clone()) as _)
         })
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone)]
 struct Disk {
     flaw: Option<Flaw>,
     state: Arc<Mutex<State>>,
+    number: u32,
     disk: DiskMeta,
     parent: Option<DiskRef>,
     image: Image,
@@ -292,6 +384,13 @@ struct Disk {
     told: u32,
     late: Option<(u64, Bytes)>,
     ended: bool,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Its state holds checkpoints of it.
+        write!(f, "Disk({})", self.number)
+    }
 }
 
 impl Disk {
@@ -339,7 +438,7 @@ impl DiskWriter for Disk {
                 && let Some(parent) = &self.parent
             {
                 let mut state = self.state.lock().unwrap();
-                let old = state.disks.get_mut(parent.as_str()).unwrap();
+                let (_, old) = state.disks.get_mut(parent.as_str()).unwrap();
                 old.bytes[range.start as usize..range.end as usize].copy_from_slice(&data);
             }
             // Two writes of one length change places.
@@ -379,7 +478,14 @@ impl DiskWriter for Disk {
     fn checkpoint(&mut self) -> BoxFuture<'_, Result<Token, DiskError>> {
         Box::pin(async move {
             self.ended = self.has(Flaw::EndsAtACheckpoint);
-            Ok(Token { position: self.pass.position(), state: String::new() })
+            if self.has(Flaw::MemoryOnly) {
+                return Ok(Token { position: 0, state: String::new() });
+            }
+            let mut state = self.state.lock().unwrap();
+            let position = self.pass.position();
+            let token = Token { position, state: format!("{:04}-{position:012}", self.number) };
+            state.checkpoints.insert(token.state.clone(), (self.number, self.clone()));
+            Ok(token)
         })
     }
 
@@ -394,9 +500,12 @@ impl DiskWriter for Disk {
                 self.publish("finished");
             }
             let mut state = self.state.lock().unwrap();
-            state.last += 1;
-            let name = format!("disk-{}", state.last);
-            state.disks.insert(name.clone(), self.image.clone());
+            // Another one than that of an earlier end, which was gone on with from before.
+            let mut name = format!("disk-{}", self.number);
+            while state.disks.contains_key(&name) {
+                name.push('x');
+            }
+            state.disks.insert(name.clone(), (self.disk.job.clone(), self.image.clone()));
             Ok(DiskRef::new(name))
         })
     }
@@ -406,6 +515,7 @@ impl DiskWriter for Disk {
             if self.has(Flaw::AbortLeaves) {
                 self.publish("aborted");
             }
+            self.state.lock().unwrap().checkpoints.retain(|_, (number, _)| *number != self.number);
             Ok(())
         })
     }

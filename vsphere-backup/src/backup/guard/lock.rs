@@ -17,7 +17,7 @@ impl Guard {
     ///
     /// # Errors
     /// [`Error::Server`](crate::Error::Server) when the network failed; a refusal of the server is a warning.
-    pub(in crate::backup) async fn lock(&self, job: &Job) -> Result<()> {
+    pub(crate) async fn lock(&self, job: &Job) -> Result<()> {
         self.record(Step::RecordLock, Record::LockIntent).await?;
         let lock = method_lock(self, job);
         let outcome = self

@@ -1,4 +1,4 @@
-//! What a backup does to a server and must undo: the migration lock and the snapshot.
+//! What a backup, or a restore in place, does to a server and must undo: the migration lock and its snapshots.
 //!
 //! Every change is in the journal before it is made, and undoing reads nothing but the journal: the same code runs
 //! after a success, after an error or a cancellation, and in the next process after a crash. What may follow what is
@@ -7,27 +7,25 @@
 mod lock;
 mod settle;
 mod snapshot;
+mod tracking;
 mod undo;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::Path, time::Duration};
 
 use vsphere_vim::{MoRef, Vim, mo};
 
 use crate::{
     cancel::CancelToken,
-    error::{Error, Result},
+    error::Result,
     event::Events,
-    journal::{Job, Journal, Leftover, Record},
+    journal::{Job, JournalHandle, Leftover, Record},
     repository::VmId,
     step::{State, Step, Steps},
 };
 
-/// Holds a machine for one backup.
+/// Holds a machine for one backup or restore.
 #[derive(Clone, Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     vim: Vim,
     vm: MoRef<mo::VirtualMachine>,
     /// For messages.
@@ -39,104 +37,81 @@ pub(super) struct Guard {
     limits: Limits,
 }
 
+/// A machine, and who is to guard it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ward<'a> {
+    pub(crate) vim: &'a Vim,
+    pub(crate) vm: &'a MoRef<mo::VirtualMachine>,
+    pub(crate) id: &'a VmId,
+    pub(crate) journals: &'a Path,
+    pub(crate) events: &'a Events,
+    pub(crate) cancel: &'a CancelToken,
+    pub(crate) steps: &'a Steps,
+    pub(crate) limits: Limits,
+}
+
 /// How long a guard waits for what others do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// For tasks and merges that are in the way of a new snapshot.
-    pub(super) settle: std::time::Duration,
+    pub(crate) settle: Duration,
+}
+
+impl Default for Limits {
+    /// Ten minutes.
+    fn default() -> Self {
+        Self { settle: Duration::from_secs(600) }
+    }
 }
 
 impl Guard {
     /// Opens and locks the machine's journal.
     ///
     /// # Errors
-    /// [`Error::JournalInUse`], [`Error::Journal`].
-    pub(super) async fn open(backup: &super::Backup, id: &VmId, folder: PathBuf, steps: &Steps) -> Result<Self> {
-        let work = || {
-            let (folder, id) = (folder.clone(), id.clone());
-            JournalHandle::open(folder, id)
-        };
-        let journal = steps.once(Step::OpenJournal, work()).await?;
+    /// [`Error::JournalInUse`](crate::Error::JournalInUse), [`Error::Journal`](crate::Error::Journal).
+    pub(crate) async fn open(ward: Ward<'_>) -> Result<Self> {
+        let Ward { vim, vm, id, journals, events, cancel, steps, limits } = ward;
+        let work = JournalHandle::open(journals.to_owned(), id.clone());
+        let journal = steps.once(Step::OpenJournal, work).await?;
         steps.begin_at(State::of(journal.leftover().as_ref()));
         Ok(Self {
-            vim: backup.vim.clone(),
-            vm: backup.vm.clone(),
-            name: format!("{id} ({})", backup.vm),
+            vim: vim.clone(),
+            vm: vm.clone(),
+            name: format!("{id} ({vm})"),
             journal,
-            events: backup.events.clone(),
-            cancel: backup.cancel.clone(),
+            events: events.clone(),
+            cancel: cancel.clone(),
             steps: steps.clone(),
-            limits: Limits { settle: backup.settle_within },
+            limits,
         })
     }
 
     /// Returns the journal, to be released when the work is given up.
-    pub(super) fn journal(&self) -> &JournalHandle {
+    pub(crate) fn journal(&self) -> &JournalHandle {
         &self.journal
     }
 
-    pub(super) fn steps(&self) -> &Steps {
+    pub(crate) fn steps(&self) -> &Steps {
         &self.steps
     }
 
     /// Writes down who is about to work on what.
-    pub(super) async fn begin(&self, job: Job) -> Result<()> {
-        self.steps.once(Step::BeginJournal, self.journal.with(move |journal| journal.begin(job))).await
+    pub(crate) async fn begin(&self, job: Job) -> Result<()> {
+        self.steps.once(Step::BeginJournal, self.journal.begin(job)).await
     }
 
     /// Writes a record, as a step.
-    pub(super) async fn record(&self, step: Step, record: Record) -> Result<()> {
-        self.steps.once(step, self.journal.with(move |journal| journal.append(record))).await
+    pub(crate) async fn record(&self, step: Step, record: Record) -> Result<()> {
+        self.steps.once(step, self.journal.append(record)).await
     }
 
     /// Returns what the job, or an earlier one, would leave now.
-    pub(super) fn leftover(&self) -> Option<Leftover> {
+    pub(crate) fn leftover(&self) -> Option<Leftover> {
         self.journal.leftover()
-    }
-}
-
-/// A journal whose calls do not block the runtime. Clones share it.
-#[derive(Clone, Debug)]
-pub(super) struct JournalHandle(Arc<Mutex<Journal>>);
-
-impl JournalHandle {
-    async fn open(folder: PathBuf, vm: VmId) -> Result<Self> {
-        let journal = blocking(move || Journal::open(&folder, &vm)).await?;
-        Ok(Self(Arc::new(Mutex::new(journal))))
-    }
-
-    fn leftover(&self) -> Option<Leftover> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).leftover().cloned()
-    }
-
-    /// Gives the lock back, so that the next run may have the machine. Nothing is written any more.
-    pub(super) async fn release(&self) {
-        let released = self.with(|journal| {
-            journal.release();
-            Ok(())
-        });
-        // Only a panic of the release itself is an error here.
-        let _ = released.await;
-    }
-
-    async fn with(&self, work: impl FnOnce(&mut Journal) -> Result<()> + Send + 'static) -> Result<()> {
-        let journal = self.0.clone();
-        blocking(move || {
-            // A panic inside leaves the file behind its last whole record, which is what counts.
-            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut journal)
-        })
-        .await
     }
 }
 
 /// Tells whether the object that was asked for is no longer there.
 fn is_gone(error: &vsphere_vim::Error) -> bool {
     error.is_fault("ManagedObjectNotFound")
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Error::WriterStopped { reason: format!("work on the journal ended: {error}") }))
 }

@@ -18,7 +18,7 @@ impl Guard {
     ///
     /// # Errors
     /// [`Error::Refused`] when it is not over in time or the merge fails; [`Error::Server`], [`Error::Cancelled`].
-    pub(super) async fn settle(&self) -> Result<()> {
+    pub(in crate::backup) async fn settle(&self) -> Result<()> {
         let until = Instant::now() + self.limits.settle;
         loop {
             self.steps.take(Step::AwaitTasks, || self.await_snapshot_tasks(left(until))).await?;

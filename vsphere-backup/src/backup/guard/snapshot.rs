@@ -10,7 +10,7 @@ use vsphere_vim::{MoRef, mo, vm::Snapshot, vm::SnapshotTree};
 use crate::{
     error::{Error, Result},
     event::Event,
-    journal::{Job, Leftover, Record, SnapshotState},
+    journal::{Job, Leftover, Record, SnapshotState, marker},
     repository::Fallback,
     server::failed,
     step::Step,
@@ -28,7 +28,7 @@ impl Guard {
     /// # Errors
     /// [`Error::Refused`] when something stays in the way or the guest's state is not good enough, [`Error::Server`],
     /// [`Error::Cancelled`].
-    pub(in crate::backup) async fn snapshot(&self, job: &Job, chain: Chain<'_>) -> Result<(Snapshot, Vec<Fallback>)> {
+    pub(crate) async fn snapshot(&self, job: &Job, chain: Chain<'_>) -> Result<(Snapshot, Vec<Fallback>)> {
         let refused =
             |reason: String| Error::Refused { vm: self.name.clone(), reason, hint: Some(QUIESCE_HINT.into()) };
         if let Some(reason) = chain.impossible() {
@@ -90,7 +90,7 @@ impl Guard {
             attempt += 1;
             self.steps.take(Step::AwaitTasks, || self.await_snapshot_tasks(self.limits.settle)).await?;
             let tree = self.steps.take(Step::FindSnapshot, || self.snapshots()).await?;
-            if let Some(made) = tree.iter().find(|found| found.description.contains(&job.marker)) {
+            if let Some(made) = tree.iter().find(|found| marker::job_in(&found.description) == Some(&job.id)) {
                 return Ok(made.snapshot.clone());
             }
         }
@@ -122,13 +122,14 @@ impl Guard {
         self.steps.once(Step::AwaitSnapshot, done).await
     }
 
-    /// Finds the snapshot of an earlier run of the same job, if it is still there.
+    /// Finds the very snapshot that an earlier run of the same job read, if it is still there: what is stored of its
+    /// disks goes together with no other.
     ///
     /// # Errors
     /// [`Error::Server`], [`Error::Cancelled`].
-    pub(in crate::backup) async fn find_snapshot(&self, leftover: &Leftover) -> Result<Option<Snapshot>> {
+    pub(crate) async fn find_snapshot(&self, leftover: &Leftover) -> Result<Option<Snapshot>> {
         let tree = self.steps.take(Step::FindSnapshot, || self.snapshots()).await?;
-        Ok(tree.iter().find(|found| is_of(found, leftover)).cloned())
+        Ok(tree.iter().find(|found| is_read(found, leftover)).cloned())
     }
 
     pub(super) async fn snapshots(&self) -> Result<SnapshotTree> {
@@ -137,13 +138,55 @@ impl Guard {
 }
 
 /// Tells whether a snapshot is a job's. It is known by the marker in its description: ids are given again when a server
-/// is restored.
+/// is restored, and then one with a known id and name may be another job's.
 pub(super) fn is_of(found: &Snapshot, leftover: &Leftover) -> bool {
-    let known = matches!(&leftover.snapshot, SnapshotState::Exists(id) if *id == found.snapshot.value());
-    found.description.contains(&leftover.job.marker) || (known && found.name == leftover.job.snapshot_name)
+    match marker::job_in(&found.description) {
+        Some(job) => job == leftover.job.id,
+        // Somebody wrote over the description.
+        None => is_known(found, leftover) && found.name == leftover.job.snapshot_name,
+    }
+}
+
+/// Tells whether a snapshot is the one that a job read: its mark is on every one that a lost answer made it take twice.
+fn is_read(found: &Snapshot, leftover: &Leftover) -> bool {
+    is_known(found, leftover) && marker::job_in(&found.description) == Some(&leftover.job.id)
+}
+
+fn is_known(found: &Snapshot, leftover: &Leftover) -> bool {
+    matches!(&leftover.snapshot, SnapshotState::Exists(id) if *id == found.snapshot.value())
 }
 
 /// A quiesced snapshot of a busy machine may take many minutes.
 pub(super) const SNAPSHOT_LIMIT: Duration = Duration::from_secs(1800);
 
 const QUIESCE_HINT: &str = "see to VMware Tools in the guest, or allow a snapshot that is as after a power cut";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::sample_job;
+
+    fn snapshot(id: &str, name: &str, description: &str) -> Snapshot {
+        let mut tree = vsphere_vim::types::VirtualMachineSnapshotTree::default();
+        (tree.name, tree.description) = (name.into(), description.into());
+        tree.snapshot = MoRef::new(id);
+        Snapshot::from(tree)
+    }
+
+    #[test]
+    fn a_snapshot_that_was_given_the_same_id_and_name_is_left_to_the_job_that_it_names() {
+        let mut leftover = Leftover::new(sample_job());
+        leftover.apply(Record::SnapshotCreated { snapshot: "snapshot-1".into() });
+        let Job { snapshot_name: name, marker: ours, .. } = &leftover.job;
+        let theirs = marker::of("fedcba9876543210");
+        for (found, is_ours, was_read) in [
+            (snapshot("snapshot-1", name, ours), true, true),
+            (snapshot("snapshot-7", "renamed", &format!("nightly; {ours}")), true, false),
+            (snapshot("snapshot-1", name, "edited"), true, false),
+            (snapshot("snapshot-1", "other", "edited"), false, false),
+            (snapshot("snapshot-1", name, &theirs), false, false),
+        ] {
+            assert_eq!((is_of(&found, &leftover), is_read(&found, &leftover)), (is_ours, was_read), "{found:?}");
+        }
+    }
+}

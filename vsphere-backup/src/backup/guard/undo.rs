@@ -5,7 +5,7 @@ use vsphere_vim::RemoveSnapshotOptions;
 use crate::{
     error::{Result, in_one_line},
     event::Event,
-    journal::{Journal, Leftover, Record, SnapshotState},
+    journal::{Leftover, Record, SnapshotState},
     server::{failed, server_name},
     step::{State, Step},
 };
@@ -20,7 +20,7 @@ impl Guard {
     ///
     /// # Errors
     /// [`Error::Server`](crate::Error::Server) when it cannot be undone: no new backup may begin then.
-    pub(in crate::backup) async fn recover(&self) -> Result<Option<Leftover>> {
+    pub(crate) async fn recover(&self) -> Result<Option<Leftover>> {
         let Some(leftover) = self.leftover() else { return Ok(None) };
         let guard = self.undoing();
         if leftover.is_clean() {
@@ -44,7 +44,9 @@ impl Guard {
 
     /// Undoes all that the journal names. What cannot be undone is returned and stays in the
     /// journal.
-    pub(in crate::backup) async fn undo(&self) -> Vec<String> {
+    pub(crate) async fn undo(&self) -> Vec<String> {
+        // A step whose answer was lost may be in the journal all the same.
+        self.steps.begin_at(State::of(self.leftover().as_ref()));
         let guard = self.undoing();
         let mut left = Vec::new();
         if let Err(error) = guard.remove_snapshot().await {
@@ -64,19 +66,26 @@ impl Guard {
         left
     }
 
+    /// Writes down that a job has nothing in its store of others any more but in points.
+    pub(crate) async fn forget_store(&self, job: &str) -> Result<()> {
+        self.record(Step::RecordStore, Record::StoreDiscarded { job: job.to_owned() }).await?;
+        let leftover = self.leftover();
+        if leftover.as_ref().is_some_and(|leftover| leftover.is_clean() && leftover.stores.is_empty()) {
+            self.steps.begin_at(State::of(leftover.as_ref()));
+            self.clear().await?;
+        }
+        Ok(())
+    }
+
     /// Returns the same guard with steps that go on when the job is cancelled.
-    fn undoing(&self) -> Self {
+    pub(crate) fn undoing(&self) -> Self {
         Self { steps: self.steps.undoing(), ..self.clone() }
     }
 
     /// Removes the snapshot that the journal names, if there is one. Tells whether there was one.
-    pub(super) async fn remove_snapshot(&self) -> Result<bool> {
+    pub(crate) async fn remove_snapshot(&self) -> Result<bool> {
         let Some(leftover) = self.leftover() else { return Ok(false) };
         if leftover.snapshot == SnapshotState::Absent {
-            // Of a template there never was one: reading ends here.
-            if matches!(self.steps.state(), State::Reading | State::Committed) {
-                self.record(Step::RecordRemoval, Record::SnapshotRemoved).await?;
-            }
             return Ok(false);
         }
         if leftover.snapshot == SnapshotState::Possible {
@@ -123,6 +132,6 @@ impl Guard {
         if self.leftover().is_none() {
             return Ok(());
         }
-        self.steps.once(Step::ClearJournal, self.journal.with(Journal::clear)).await
+        self.steps.once(Step::ClearJournal, self.journal.clear()).await
     }
 }

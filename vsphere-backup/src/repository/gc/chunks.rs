@@ -45,7 +45,7 @@ impl ChunkTable {
         let mut row = [0; ROW];
         row[..ID].copy_from_slice(&id.0[..ID]);
         row[ID..20].copy_from_slice(&pack.to_be_bytes());
-        // Both are below 2^24: a pack has at most 1 GiB, an entry 48 bytes at least, a chunk 4 MiB.
+        // Both are below 2^24: a pack has at most 1 GiB, an entry with its frame 104 bytes at least, a chunk 4 MiB.
         row[20..23].copy_from_slice(&entry.to_be_bytes()[1..]);
         row[23..26].copy_from_slice(&stored.to_be_bytes()[1..]);
         self.rows.push(row);
@@ -69,8 +69,8 @@ impl ChunkTable {
         found
     }
 
-    /// Decides for each reachable chunk from which pack it is taken: the one of the lowest rank. Returns how many
-    /// reachable chunks there are.
+    /// Decides for each reachable chunk from which pack it is taken: where its frame is not known to be damaged, the one
+    /// of the lowest rank. Returns how many reachable chunks there are.
     pub(super) fn settle(&self, packs: &mut Packs, rank: &[u32]) -> u64 {
         let mut chunks = 0;
         let mut at = 0;
@@ -78,9 +78,12 @@ impl ChunkTable {
             let same = self.rows[at..].iter().take_while(|row| row[..ID] == self.rows[at][..ID]).count();
             if self.reached[at / 64] & 1 << (at % 64) != 0 {
                 chunks += 1;
-                let best = self.rows[at..at + same].iter().map(decode).min_by_key(|row| rank[row.0 as usize]);
+                let half = self.rows[at][..ID].try_into().expect("half of 32 bytes");
+                let place = |row: &(u32, u32, u32)| (packs.is_damaged(row.0, half), rank[row.0 as usize]);
+                let best = self.rows[at..at + same].iter().map(decode).min_by_key(place);
                 let (pack, entry, stored) = best.expect("a chunk has at least one row");
                 let base = packs.list[pack as usize].base.expect("its entries were read");
+                packs.list[pack as usize].hurt |= packs.is_damaged(pack, half);
                 packs.need(pack, base + u64::from(entry), stored);
             }
             at += same;

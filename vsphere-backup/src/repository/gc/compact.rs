@@ -3,12 +3,13 @@
 //! What is needed of them is read, checked and stored again in new packs; the old ones are condemned like anything
 //! unreachable, and deleted by a later run. A crash leaves chunks in two packs, of which the next run takes one.
 
-use std::{collections::HashMap, sync::atomic::AtomicBool};
+use std::collections::HashMap;
 
 use crate::error::{Error, Result};
 
 use super::{
     super::{
+        fetch::Again,
         id::{ChunkId, PackId},
         index::Index,
         pack,
@@ -27,11 +28,16 @@ impl Collection<'_> {
         packs: &Packs,
         condemned: &HashMap<Entry, (u64, &str)>,
     ) -> Result<Vec<PackId>> {
+        // What is needed of a pack with damage is moved to where a check does not meet the damage again, unless it is
+        // itself what is damaged.
+        let damaged = packs.damaged();
+        let is_damaged = |pack: &Pack| packs.number(&pack.id).is_some_and(|number| damaged.contains(&number));
         let share = |pack: &Pack| pack.live_bytes as f64 / pack.bytes.max(1) as f64;
         let mut chosen: Vec<_> = packs
             .list
             .iter()
-            .filter(|pack| pack.live > 0 && pack.base.is_some() && share(pack) < self.options.compact_below)
+            .filter(|pack| pack.live > 0 && pack.base.is_some() && !pack.hurt)
+            .filter(|pack| share(pack) < self.options.compact_below || is_damaged(pack))
             .filter(|pack| self.is_old(pack.modified) && !condemned.contains_key(&(Class::Pack, pack.id.0)))
             .collect();
         // Those that free most for what they cost come first.
@@ -79,7 +85,7 @@ impl Collection<'_> {
             .map(|(_, entry)| (entry.id, entry.plain))
             .collect();
         for batch in needed.chunks(BATCH) {
-            let chunks = source.fetch_chunks(batch, &AtomicBool::new(true)).await;
+            let chunks = source.fetch_chunks(batch, &Again::never()).await;
             for (&(id, _), chunk) in batch.iter().zip(chunks) {
                 let plain = chunk.map_err(|fault| match fault {
                     ReadFault::Damaged(reason) => Error::damaged(pack::key(pack.id), format!("chunk {id}: {reason}")),

@@ -4,7 +4,7 @@
 //! [`ChunkTable`](super::chunks::ChunkTable), and one bit each in [`Packs`].
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::SystemTime,
 };
 
@@ -13,10 +13,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::error::{Error, Result};
 
 use super::super::{
+    damage,
     id::{PackId, SegmentId},
     index,
     object::{Objects, is_absent},
     pack::{self, PackEntries},
+    storage::Key,
 };
 
 /// A pack as it was listed.
@@ -34,6 +36,8 @@ pub(super) struct Pack {
     pub(super) live: u32,
     /// Their bytes.
     pub(super) live_bytes: u64,
+    /// One of them is damaged.
+    pub(super) hurt: bool,
 }
 
 /// All packs, and which of their entries are needed.
@@ -47,6 +51,10 @@ pub(super) struct Packs {
     /// Segments as they were listed, with the packs that they name.
     pub(super) segments: BTreeMap<SegmentId, Vec<PackId>>,
     segment_bytes: u64,
+    /// Chunks, by the first half of their ids, whose frames in a pack are damaged.
+    damaged: HashSet<(u32, [u8; 16])>,
+    /// Marks of damage, each with whether a pack that it names is there.
+    pub(super) marks: Vec<(Key, bool)>,
 }
 
 /// Page or small objects, by id.
@@ -122,9 +130,40 @@ impl Packs {
             let number = u32::try_from(packs.list.len()).map_err(|_| Error::invalid("there are too many packs"))?;
             packs.numbers.insert(id, number);
             let (size, modified) = (object.size, object.modified);
-            packs.list.push(Pack { id, size, modified, base: None, entries: 0, bytes: 0, live: 0, live_bytes: 0 });
+            packs.list.push(Pack {
+                id,
+                size,
+                modified,
+                base: None,
+                entries: 0,
+                bytes: 0,
+                live: 0,
+                live_bytes: 0,
+                hurt: false,
+            });
+        }
+        drop(listing);
+        for (key, places) in damage::read(objects, &HashSet::new()).await? {
+            let mut holds = false;
+            for (pack, chunk) in places {
+                let Some(&number) = packs.numbers.get(&pack) else { continue };
+                let half = chunk.0[..16].try_into().expect("half of 32 bytes");
+                packs.damaged.insert((number, half));
+                holds = true;
+            }
+            packs.marks.push((key, holds));
         }
         Ok(packs)
+    }
+
+    /// Tells whether a chunk, named by the first half of its id, has a damaged frame in a pack.
+    pub(super) fn is_damaged(&self, pack: u32, half: [u8; 16]) -> bool {
+        self.damaged.contains(&(pack, half))
+    }
+
+    /// Returns the packs that hold damaged frames.
+    pub(super) fn damaged(&self) -> HashSet<u32> {
+        self.damaged.iter().map(|(pack, _)| *pack).collect()
     }
 
     /// Estimates how many entries all packs have together, from the size of the segments.

@@ -12,11 +12,13 @@ use crate::{
 use super::{
     super::{
         Repository,
+        envelope::Kind,
         id::{ChunkId, PageId, PointId},
         lease::{
             record::{Roots, TreePin},
             watch::Found,
         },
+        object::is_absent,
         page::{self, Page, ReadFault, SLOTS, Slot},
         tree::Shape,
     },
@@ -35,16 +37,26 @@ pub(super) struct Marked {
     pub(super) passes: u32,
 }
 
+/// What anybody needs.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    /// How many points there are.
+    pub(super) points: u64,
+    /// Roots of points, and of those whose deletion began meanwhile: all below them is there, or there is damage.
+    kept: Roots,
+    /// Roots that leases name. A holder pins first and looks then, so some may have been gone before.
+    pinned: Roots,
+}
+
 /// Gathers the roots of all that anybody needs: leases first, then manifests, then deletions that began meanwhile.
 ///
 /// Deletions that were `over` when this run began need nothing.
 ///
 /// # Errors
 /// [`Error::Damaged`] when a manifest or a record cannot be read: what it needs is not known then.
-pub(super) async fn roots(repository: &Repository, leases: &[Found], over: &BTreeSet<PointId>) -> Result<(u64, Roots)> {
-    let mut roots = Roots::default();
-    leases.iter().for_each(|lease| roots.extend(&lease.body.roots));
-    let mut points = 0;
+pub(super) async fn roots(repository: &Repository, leases: &[Found], over: &BTreeSet<PointId>) -> Result<Needs> {
+    let mut needs = Needs::default();
+    leases.iter().for_each(|lease| needs.pinned.extend(&lease.body.roots));
     let mut gone: BTreeSet<PointId> = BTreeSet::new();
     for ids in repository.list_points("points").await?.chunks(PARALLEL) {
         let read = async |id: &PointId| (id.clone(), repository.point(id).await);
@@ -52,8 +64,8 @@ pub(super) async fn roots(repository: &Repository, leases: &[Found], over: &BTre
         for (id, point) in read {
             match point {
                 Ok(point) => {
-                    points += 1;
-                    roots.extend(&Roots::of(point.manifest()));
+                    needs.points += 1;
+                    needs.kept.extend(&Roots::of(point.manifest()));
                 }
                 Err(Error::PointNotFound { .. }) => drop(gone.insert(id)),
                 Err(error) => return Err(error),
@@ -62,10 +74,10 @@ pub(super) async fn roots(repository: &Repository, leases: &[Found], over: &BTre
     }
     // A point that went while this ran may have handed on what it needed to a lease that came meanwhile.
     for id in repository.deletions().await?.difference(over) {
-        roots.extend(&repository.deletion_roots(id).await?);
+        needs.kept.extend(&repository.deletion_roots(id).await?);
     }
-    tracing::debug!(points, gone = gone.len(), "roots gathered");
-    Ok((points, roots))
+    tracing::debug!(points = needs.points, gone = gone.len(), "roots gathered");
+    Ok(needs)
 }
 
 /// Walks from the roots and notes what is reachable in `packs`, `pages` and `metas`.
@@ -75,18 +87,21 @@ pub(super) async fn roots(repository: &Repository, leases: &[Found], over: &BTre
 /// [`Error::Cancelled`].
 pub(super) async fn mark(
     repository: &Repository,
-    (points, roots): (u64, &Roots),
+    needs: &Needs,
     (packs, pages, metas): (&mut Packs, &mut Listed, &mut Listed),
     rank: impl Fn(&Packs) -> Vec<u32>,
     memory: u64,
     cancel: &CancelToken,
 ) -> Result<Marked> {
-    for id in &roots.objects {
+    for id in needs.kept.objects.iter().chain(&needs.pinned.objects) {
         metas.reach(&id.0);
     }
-    let trees: BTreeMap<[u8; 32], TreePin> = roots.trees.iter().map(|tree| (tree.page.0, *tree)).collect();
+    let trees = |roots: &Roots| -> BTreeMap<[u8; 32], TreePin> {
+        roots.trees.iter().map(|tree| (tree.page.0, *tree)).collect()
+    };
+    let (kept, pinned) = (trees(&needs.kept), trees(&needs.pinned));
     let passes = (packs.estimate() * ChunkTable::ROW).div_ceil(memory.max(1)).clamp(1, MAX_PASSES) as u32;
-    let mut marked = Marked { points, chunks: 0, missing: 0, passes };
+    let mut marked = Marked { points: needs.points, chunks: 0, missing: 0, passes };
     for number in 0..passes {
         let mut table = ChunkTable::new(Part { number, of: passes });
         packs
@@ -99,8 +114,12 @@ pub(super) async fn mark(
         table.sort();
         pages.forget_reached();
         let mut walk = Walk { repository, pages, unlisted: HashSet::new(), table: &mut table, missing: 0 };
-        for tree in trees.values() {
-            walk.tree(tree, cancel).await?;
+        for tree in kept.values() {
+            walk.tree(tree, false, cancel).await?;
+        }
+        // Behind the others: a page of a point that is absent is told, whoever else names it.
+        for tree in pinned.values() {
+            walk.tree(tree, true, cancel).await?;
         }
         marked.missing += walk.missing;
         marked.chunks += table.settle(packs, &rank(packs));
@@ -119,7 +138,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    async fn tree(&mut self, tree: &TreePin, cancel: &CancelToken) -> Result<()> {
+    /// Walks one tree. Of a `pinned` one, pages may be absent: its holder finds that out, and cannot use what they named.
+    async fn tree(&mut self, tree: &TreePin, pinned: bool, cancel: &CancelToken) -> Result<()> {
         let shape = Shape { disk: 0, capacity: tree.capacity, chunk_size: self.repository.chunk_size() };
         // At most the slots of one page a level, and of those read at once.
         let mut waiting = vec![(tree.page, shape.top())];
@@ -134,14 +154,23 @@ impl Walk<'_> {
             let read = async |(id, level): (PageId, u8)| (id, level, store.read_uncached(id, level).await);
             let read: Vec<_> = stream::iter(batch).map(read).buffered(PARALLEL).collect().await;
             for (id, level, page) in read {
-                let page = page.map_err(|fault| match fault {
-                    ReadFault::Damaged(reason) => Error::damaged(page::key(id), reason),
-                    ReadFault::Failed(error) => error,
-                })?;
-                self.page(&page, level, &mut waiting);
+                match page {
+                    Ok(page) => self.page(&page, level, &mut waiting),
+                    Err(ReadFault::Damaged(_)) if pinned && self.is_absent(id).await? => {}
+                    Err(ReadFault::Damaged(reason)) => return Err(Error::damaged(page::key(id), reason)),
+                    Err(ReadFault::Failed(error)) => return Err(error),
+                }
             }
         }
         Ok(())
+    }
+
+    async fn is_absent(&self, id: PageId) -> Result<bool> {
+        match self.repository.objects().read(Kind::Page, &page::key(id)).await {
+            Err(error) if is_absent(&error) => Ok(true),
+            Err(error) if !error.is_damage() => Err(error),
+            _ => Ok(false),
+        }
     }
 
     fn is_new(&mut self, id: &PageId) -> bool {

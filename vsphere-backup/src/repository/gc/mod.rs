@@ -47,6 +47,7 @@ pub(super) mod tomb;
 
 mod chunks;
 mod compact;
+mod forget;
 mod inventory;
 mod mark;
 mod options;
@@ -67,11 +68,13 @@ use self::{
 };
 use super::{
     Repository,
+    id::LeaseId,
     lease::{
         Lease,
-        record::{LeaseId, Purpose, Roots},
+        record::{Purpose, Roots},
         watch::{self, Found},
     },
+    storage::Key,
 };
 
 pub(super) use self::tomb::Condemned;
@@ -84,7 +87,8 @@ impl Repository {
     /// Deletes what no recovery point needs, in two phases, and rewrites packs of which little is needed.
     ///
     /// A run condemns what is not reachable and deletes what an earlier run condemned; so it takes two runs, with the
-    /// grace and the end of all writers of the time between them, until space is free. It may run beside backups,
+    /// grace and the end of all writers of the time between them, until space is free. Marks of restores that no point
+    /// needs go at once. It may run beside backups,
     /// restores, prunes and other collections (of which one works and the others return [`Error::Busy`]). A writer that
     /// has not renewed its lease, seen so by two runs, is fenced.
     ///
@@ -109,6 +113,9 @@ impl Repository {
     /// # Cancel safety
     /// When dropped, a later run goes on.
     pub async fn collect_garbage(&self, options: &GcOptions) -> Result<GcReport> {
+        if !options.dry_run {
+            self.may_delete(&Key::of(&["packs"]))?;
+        }
         if options.dry_run {
             return Collection { repository: self, options, lease: None, report: GcReport::default() }.run().await;
         }
@@ -144,7 +151,7 @@ impl Collection<'_> {
         let mut metas = Listed::read(objects, "meta").await?;
         // Again: the leases of before may have pinned more since.
         let leases = watch::survey(objects, &self.options.clock, false).await?;
-        let roots = mark::roots(self.repository, &leases, &over).await?;
+        let needs = mark::roots(self.repository, &leases, &over).await?;
         let condemned: HashMap<Entry, (u64, &str)> = ripe
             .iter()
             .chain(&unripe)
@@ -153,7 +160,7 @@ impl Collection<'_> {
         let rank = |packs: &Packs| rank(packs, &condemned);
         let all = (&mut packs, &mut pages, &mut metas);
         let (memory, cancel) = (self.options.limits.memory, &self.options.cancel);
-        let marked = mark::mark(self.repository, (roots.0, &roots.1), all, rank, memory, cancel).await?;
+        let marked = mark::mark(self.repository, &needs, all, rank, memory, cancel).await?;
         let Marked { points, chunks, missing, passes } = marked;
         self.report = GcReport { points, chunks, missing, passes, ..self.report };
 
@@ -171,6 +178,8 @@ impl Collection<'_> {
         );
         doomed.retain(|(entry, _)| !condemned.contains_key(entry) && !swept.contains(entry));
         self.condemn(&doomed).await?;
+        self.forget_marks().await?;
+        self.remove_unfinished().await?;
         Ok(self.report)
     }
 
@@ -215,6 +224,13 @@ impl Collection<'_> {
         let mut tombs = Vec::new();
         for (name, keys) in tomb::names(objects).await? {
             match tomb::read(objects, &name).await {
+                Ok(Some(tomb)) if self.is_from_the_future(&tomb) => {
+                    // By a clock that was ahead: it would not be ripe for as long. What it condemned is condemned anew.
+                    tracing::warn!(tomb = name, "a tombstone from the future is dropped");
+                    if !self.is_dry() {
+                        sweep::remove_tomb(self.repository.storage(), &name).await?;
+                    }
+                }
                 Ok(Some(mut tomb)) => {
                     if tomb.waits.is_none() {
                         tomb.waits = Some(self.writers().await?);
@@ -245,12 +261,18 @@ impl Collection<'_> {
         Ok(leases.iter().filter(|lease| lease.is_writer()).map(Found::id).collect())
     }
 
+    /// Tells whether the collector's clock was ahead of this one by more than clocks differ.
+    fn is_from_the_future(&self, tomb: &Tomb) -> bool {
+        let ahead = self.options.grace.as_secs().max(CLOCKS_DIFFER);
+        tomb.created > self.options.clock.seconds().saturating_add(ahead)
+    }
+
     fn is_ripe(&self, tomb: &Tomb, leases: &[Found]) -> bool {
         let age = self.options.clock.seconds().saturating_sub(tomb.created);
         let ended = |id: &LeaseId| leases.iter().all(|lease| lease.id() != *id);
-        // Whole seconds: no less than the grace has passed.
-        age >= self.options.grace.as_secs() + u64::from(self.options.grace.subsec_nanos() > 0)
-            && tomb.waits.as_ref().is_some_and(|waits| waits.iter().all(ended))
+        // Whole seconds: no less than the grace has passed. One without end never does.
+        let grace = self.options.grace.as_secs().saturating_add(u64::from(self.options.grace.subsec_nanos() > 0));
+        age >= grace && tomb.waits.as_ref().is_some_and(|waits| waits.iter().all(ended))
     }
 
     fn is_old(&self, modified: Option<std::time::SystemTime>) -> bool {
@@ -333,6 +355,9 @@ impl Collection<'_> {
         }
         self.check()?;
         sweep::replace_segments(self.repository.objects(), packs, &deleted).await?;
+        // What a mark names is gone.
+        let marks: Vec<_> = packs.marks.iter().filter(|(_, holds)| !holds).map(|(key, _)| key.clone()).collect();
+        sweep::remove_all(self.repository.storage(), &marks).await?;
         // Last: a writer that sees no tombstone must not see what it named, unless that stays.
         for tomb in ripe {
             self.check()?;
@@ -368,3 +393,6 @@ fn size_of(class: Class, id: &[u8; 32], packs: &Packs, pages: &Listed, metas: &L
         Class::Meta => metas.is_listed(id),
     }
 }
+
+/// Seconds by which the clocks of two computers may differ without harm.
+const CLOCKS_DIFFER: u64 = 3600;

@@ -65,6 +65,10 @@ pub struct GcReport {
     pub compacted: u64,
     /// Bytes that were written for that.
     pub rewritten: u64,
+    /// Marks of restores and of distrust that no point needs any more, deleted now.
+    pub marks: u64,
+    /// Remains of writes that a crash had cut short, deleted now; a dry run does not look for them.
+    pub unfinished: u64,
     /// Objects that the store refuses to delete, for now or for ever; at most 1000 names.
     pub refused: Vec<String>,
 }

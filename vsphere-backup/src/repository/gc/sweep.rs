@@ -1,6 +1,6 @@
 //! Deleting objects, and replacing segments of the index that name deleted packs.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::error::Result;
 
@@ -13,6 +13,7 @@ use super::{
         page,
         storage::{Key, Storage, StorageErrorKind},
     },
+    Collection,
     inventory::Packs,
     tomb::{Class, Entry},
 };
@@ -32,7 +33,15 @@ pub(super) async fn delete(
         Class::Page => page::key(PageId(id)),
         Class::Meta => meta_key(MetaId(id)),
     };
-    match storage.delete(&key).await {
+    delete_object(storage, &key, refused).await
+}
+
+/// Deletes an object by its name, as [`delete`] does.
+///
+/// # Errors
+/// [`Error::Storage`](crate::Error::Storage) for any other failure.
+pub(super) async fn delete_object(storage: &dyn Storage, key: &Key, refused: &mut Vec<String>) -> Result<bool> {
+    match storage.delete(key).await {
         Ok(()) => Ok(true),
         Err(error) if error.kind == StorageErrorKind::PermissionDenied => {
             if refused.len() < MAX_REFUSED {
@@ -41,6 +50,27 @@ pub(super) async fn delete(
             Ok(false)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+impl Collection<'_> {
+    /// Removes what writes left that were cut short, wherever the storage keeps such.
+    ///
+    /// # Errors
+    /// [`Error::Storage`](crate::Error::Storage).
+    pub(super) async fn remove_unfinished(&mut self) -> Result<()> {
+        // A write may take its time.
+        let age = self.options.grace.max(LONGEST_WRITE);
+        let Some(before) = self.options.clock.now().checked_sub(age).filter(|_| !self.is_dry()) else { return Ok(()) };
+        self.check()?;
+        match self.repository.storage().remove_unfinished(before).await {
+            Ok(removed) => self.report.unfinished = removed,
+            Err(error) if error.kind == StorageErrorKind::PermissionDenied => {
+                tracing::warn!(%error, "remains of writes that were cut short stay");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 }
 
@@ -73,7 +103,7 @@ pub(super) async fn replace_segments(objects: &Objects, packs: &Packs, deleted: 
 /// Writes what is kept of some segments, and then removes them.
 async fn write(objects: &Objects, kept: &mut Vec<PackEntries>, replaced: &mut Vec<Key>) -> Result<()> {
     if !kept.is_empty() {
-        index::write_segment(objects, kept).await?;
+        index::write_segments(objects, kept).await?;
         kept.clear();
     }
     remove_all(&**objects.storage(), replaced).await?;
@@ -110,5 +140,6 @@ pub(super) async fn remove_all(storage: &dyn Storage, keys: &[Key]) -> Result<()
 }
 
 const MAX_REFUSED: usize = 1000;
+const LONGEST_WRITE: Duration = Duration::from_secs(3600);
 /// Entries at which a new segment is written: 24 MiB.
 const SEGMENT_ENTRIES: usize = 1 << 19;

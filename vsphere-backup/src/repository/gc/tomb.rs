@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 use super::super::{
     envelope::Kind,
-    id::{PackId, random},
-    lease::record::LeaseId,
+    hex::random_name,
+    id::{LeaseId, PackId},
     object::{Objects, is_absent},
     storage::Key,
 };
@@ -123,8 +123,7 @@ pub(super) async fn read(objects: &Objects, name: &str) -> Result<Option<Tomb>> 
 /// # Errors
 /// [`Error::Storage`].
 pub(super) async fn write(objects: &Objects, created: u64, entries: &[Entry]) -> Result<String> {
-    let name: [u8; 8] = random()?;
-    let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = random_name()?;
     let mut body = Vec::with_capacity(HEAD + entries.len() * ENTRY);
     body.extend_from_slice(&created.to_le_bytes());
     for (class, id) in entries {

@@ -15,6 +15,7 @@ use crate::{
     repository::{
         cipher::{Cipher, TAG},
         envelope::{self, Kind},
+        hex::{hex, parse_hex, random_name, unhex},
         id::{RepositoryId, SlotId, random},
         now,
         storage::{Key, Storage, StorageError, StorageErrorKind},
@@ -22,7 +23,7 @@ use crate::{
 };
 
 use super::{
-    slot::{Attempt, Content, Hex, Slot, hex, unhex},
+    slot::{Attempt, Content, Hex, Slot},
     source::{KeySource, SecretKey, Unlock},
 };
 
@@ -80,7 +81,7 @@ impl Keyring {
             generations: vec![first],
         };
         let slots = ring.wrap(scope, sources).await?;
-        Ok(Self { slots, changes: vec![hex(&random::<8>()?)], ..ring })
+        Ok(Self { slots, changes: vec![random_name()?], ..ring })
     }
 
     /// Returns the ring as it is after a change, and the slots that are new. It still has its old number.
@@ -123,7 +124,7 @@ impl Keyring {
         if next.slots.len() > MAX_SLOTS {
             return Err(Error::invalid(format!("a repository has at most {MAX_SLOTS} key slots")));
         }
-        next.changes.push(hex(&random::<8>()?));
+        next.changes.push(random_name()?);
         let old = next.changes.len().saturating_sub(MAX_CHANGES);
         next.changes.drain(..old);
         Ok((next, added))
@@ -371,7 +372,7 @@ pub(super) fn number_of(key: &Key) -> Option<u64> {
     let name = key.file_name();
     let digits = name.strip_suffix(COPY).unwrap_or(name);
     let mut bytes = [0; 8];
-    crate::repository::id::parse_hex(digits, &mut bytes)?;
+    parse_hex(digits, &mut bytes)?;
     Some(u64::from_be_bytes(bytes))
 }
 

@@ -11,9 +11,11 @@ use crate::{
     error::{DiskError, Error, Result},
     repository::{
         cipher::{Cipher, WRAPPED},
-        id::{RecipientKey, RepositoryId, SlotId, parse_hex, random},
+        hex::{hex, parse_hex, unhex},
+        id::{RecipientKey, RepositoryId, SlotId, random},
         now,
     },
+    thread,
 };
 
 use super::source::{Holder, KeySource, PasswordCost, RecipientSecret, Secret, SecretKey, Unlock, Way};
@@ -201,15 +203,14 @@ fn context(repository: RepositoryId, slot: SlotId) -> String {
 /// Argon2id takes a tenth of a second and more: not on a thread of the runtime.
 async fn password_cipher(password: &Secret, cost: PasswordCost, salt: [u8; SALT]) -> Result<Cipher> {
     let password = password.clone();
-    let work = tokio::task::spawn_blocking(move || {
+    let derived = thread::run("deriving a key", move || {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32))?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(&password.0, &salt, &mut *key)?;
         Ok(Cipher::new(&key))
     });
     let failed = |what: String| Error::invalid(format!("a key could not be derived from the password: {what}"));
-    let derived: Result<Cipher, argon2::Error> = work.await.map_err(|_| failed("a worker panicked".into()))?;
-    derived.map_err(|error| failed(error.to_string()))
+    derived.await?.map_err(|error: argon2::Error| failed(error.to_string()))
 }
 
 fn key_file_cipher(content: &Secret, salt: &[u8; SALT]) -> Cipher {
@@ -285,15 +286,6 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
         parse_hex(&text, &mut bytes).ok_or_else(|| D::Error::custom(format!("{} hex digits are expected", N * 2)))?;
         Ok(Self(bytes))
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; text.len() / 2];
-    parse_hex(text, &mut bytes).map(|()| bytes)
 }
 
 pub(super) const PASSWORD: &str = "argon2id";

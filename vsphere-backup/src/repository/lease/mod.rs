@@ -29,10 +29,10 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 
-use self::record::{Ending, LeaseBody, LeaseId, Purpose, Roots};
+use self::record::{Ending, LeaseBody, Purpose, Roots};
 use super::{
     envelope::Kind,
-    id::random,
+    id::{LeaseId, random},
     object::{Objects, is_absent, is_taken},
     storage::{StorageError, StorageErrorKind},
 };
@@ -70,8 +70,22 @@ impl Lease {
     /// # Errors
     /// [`Error::Storage`]. A lease whose creation has an unknown outcome is nobody's, and ends by itself.
     pub(crate) async fn begin(objects: &Objects, purpose: Purpose, roots: Roots, ttl: Duration) -> Result<Self> {
+        Self::begin_for(None, objects, purpose, roots, ttl).await
+    }
+
+    /// The same for a job, which counts as alive with its lease.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub(crate) async fn begin_for(
+        job: Option<&str>,
+        objects: &Objects,
+        purpose: Purpose,
+        roots: Roots,
+        ttl: Duration,
+    ) -> Result<Self> {
         let (id, now) = (LeaseId(random()?), super::now());
-        let body = LeaseBody::new(id, purpose, roots, ttl, now);
+        let body = LeaseBody { job: job.map(str::to_owned), ..LeaseBody::new(id, purpose, roots, ttl, now) };
         let sent = SystemTime::now();
         if let Err(error) = objects.create(Kind::Lease, &id.key(0), body.encode()).await {
             let ours = objects.read(Kind::Lease, &id.key(0)).await.is_ok_and(|found| found == body.encode());

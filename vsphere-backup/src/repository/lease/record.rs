@@ -1,6 +1,6 @@
 //! What a lease says. `FORMAT.md`, "Leases".
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,15 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 use super::super::{
-    id::{MetaId, PageId, PointId, parse_hex},
+    id::{LeaseId, MetaId, PageId, PointId},
     manifest::{MAX_CAPACITY, Manifest},
     storage::Key,
     tree::TreeRoot,
 };
-
-/// The name of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LeaseId(pub(crate) [u8; 8]);
 
 impl LeaseId {
     /// Returns the name of a generation; 0 is the anchor.
@@ -35,34 +31,6 @@ impl LeaseId {
     }
 }
 
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl FromStr for LeaseId {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let mut bytes = [0; 8];
-        parse_hex(text, &mut bytes).map(|()| Self(bytes)).ok_or(())
-    }
-}
-
-impl Serialize for LeaseId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for LeaseId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|()| serde::de::Error::custom("not the name of a lease"))
-    }
-}
-
 /// The JSON of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,6 +45,9 @@ pub(crate) struct LeaseBody {
     pub(crate) renewed: u64,
     /// The holder, for people.
     pub(crate) holder: String,
+    /// The job that the holder works for, by the marker of what it makes on a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) job: Option<String>,
     #[serde(default)]
     pub(crate) roots: Roots,
     /// The last generation says how the lease ended.
@@ -88,7 +59,8 @@ impl LeaseBody {
     pub(crate) fn new(id: LeaseId, purpose: Purpose, roots: Roots, ttl: Duration, now: u64) -> Self {
         let holder =
             format!("{} {}, process {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), std::process::id());
-        Self { id, purpose, ttl: ttl.as_secs().max(1), started: now, renewed: now, holder, roots, ending: None }
+        let ttl = ttl.as_secs().max(1);
+        Self { id, purpose, ttl, started: now, renewed: now, holder, job: None, roots, ending: None }
     }
 
     pub(crate) fn encode(&self) -> Bytes {

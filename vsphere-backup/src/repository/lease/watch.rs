@@ -15,10 +15,11 @@ use super::{
     super::{
         envelope::Kind,
         fence,
+        id::LeaseId,
         object::{Objects, is_absent, is_taken},
         storage::{Key, Storage},
     },
-    record::{Ending, LeaseBody, LeaseId, Purpose},
+    record::{Ending, LeaseBody, Purpose},
 };
 
 /// A lease of somebody.
@@ -37,6 +38,11 @@ impl Found {
 
     pub(crate) fn id(&self) -> LeaseId {
         self.body.id
+    }
+
+    /// Tells whether the holder works for a job.
+    pub(crate) fn is_for(&self, job: &str) -> bool {
+        self.body.job.as_deref() == Some(job)
     }
 
     /// Tells whether the holder is a writer, which may yet commit a point.
@@ -137,8 +143,12 @@ async fn list(storage: &dyn Storage, prefix: &str) -> Result<BTreeMap<LeaseId, N
 }
 
 /// Returns a lease, unless it has ended meanwhile.
+///
+/// # Errors
+/// [`Error::Damaged`], also when its newest generation is listed again and again and never is there.
 async fn look(objects: &Objects, clock: &Clock, id: LeaseId, names: &mut Names, note: bool) -> Result<Option<Found>> {
-    while let Some(newest) = names.newest() {
+    for _ in 0..LOOKS {
+        let Some(newest) = names.newest() else { return Ok(None) };
         let key = id.key(newest);
         let body = match objects.read(Kind::Lease, &key).await {
             Ok(body) => LeaseBody::decode(&body, &key)?,
@@ -156,7 +166,8 @@ async fn look(objects: &Objects, clock: &Clock, id: LeaseId, names: &mut Names, 
         };
         return Ok(Some(Found { body, newest, dead }));
     }
-    Ok(None)
+    let reason = format!("of {LOOKS} times that it was listed, its newest generation was there at none");
+    Err(Error::damaged(id.prefix(), reason))
 }
 
 /// The JSON of the note of when a generation was first seen.
@@ -202,5 +213,58 @@ impl From<&Found> for Error {
     /// The lease is in the way.
     fn from(found: &Found) -> Self {
         Self::Busy { what: format!("the repository is in use: {}", found.body.describe()) }
+    }
+}
+
+/// How often a lease is looked for that is listed and not there: holders renew it every few seconds at most.
+const LOOKS: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::repository::{
+        lease::{Lease, record::Roots},
+        storage::{
+            BoxFuture, MemoryStorage, StorageError, StorageErrorKind,
+            around::{Answer, Around, Kind, Operation, decorate},
+        },
+    };
+
+    /// Lists objects and has none of them.
+    #[derive(Debug)]
+    struct Lying(Arc<MemoryStorage>);
+
+    impl Around for Lying {
+        fn inner(&self) -> &dyn Storage {
+            &*self.0
+        }
+
+        async fn around<'a, T: Answer>(
+            &'a self,
+            operation: Operation<'a>,
+            mut attempt: impl FnMut() -> BoxFuture<'a, Result<T, StorageError>> + Send + 'a,
+        ) -> Result<T, StorageError> {
+            if operation.kind == Kind::Read {
+                return Err(operation.failed(StorageErrorKind::NotFound));
+            }
+            attempt().await
+        }
+    }
+
+    decorate!(Lying);
+
+    #[tokio::test]
+    async fn a_lease_that_is_listed_and_never_there_is_damage_and_not_asked_for_without_end() {
+        let storage = Arc::new(MemoryStorage::new());
+        let honest = Objects::plain(storage.clone());
+        let hour = Duration::from_secs(3600);
+        let lease = Lease::begin(&honest, Purpose::Collect, Roots::default(), hour).await.unwrap();
+        let lying = Objects::plain(Arc::new(Lying(storage)));
+        let error = survey(&lying, &Clock::default(), true).await.unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains("listed"), "{error}");
+        assert_eq!(survey(&honest, &Clock::default(), true).await.unwrap().len(), 1, "nothing was swept");
+        lease.release().await;
     }
 }

@@ -7,15 +7,15 @@ use super::{BoxFuture, BoxStream, Key, ObjectInfo, Storage, StorageError, Storag
 
 /// One operation, seen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Operation<'a> {
-    pub(super) name: &'static str,
-    pub(super) key: &'a str,
-    pub(super) kind: Kind,
+pub(in crate::repository) struct Operation<'a> {
+    pub(in crate::repository) name: &'static str,
+    pub(in crate::repository) key: &'a str,
+    pub(in crate::repository) kind: Kind,
 }
 
 /// What an operation does to the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::repository) enum Kind {
     Read,
     List,
     /// With the bytes that are sent.
@@ -24,17 +24,17 @@ pub(super) enum Kind {
 }
 
 impl Operation<'_> {
-    pub(super) fn failed(&self, kind: StorageErrorKind) -> StorageError {
+    pub(in crate::repository) fn failed(&self, kind: StorageErrorKind) -> StorageError {
         StorageError::new(kind, self.name, self.key)
     }
 
-    pub(super) fn changes(&self) -> bool {
+    pub(in crate::repository) fn changes(&self) -> bool {
         matches!(self.kind, Kind::Write(_) | Kind::Delete)
     }
 }
 
 /// A decorator: [`decorate`] makes a [`Storage`] of it.
-pub(super) trait Around: Send + Sync {
+pub(in crate::repository) trait Around: Send + Sync {
     fn inner(&self) -> &dyn Storage;
 
     /// Carries out an operation. `attempt` begins it, each time that it is called.
@@ -65,7 +65,7 @@ pub(super) trait Around: Send + Sync {
 }
 
 /// What an operation answers.
-pub(super) trait Answer: Send + 'static {
+pub(in crate::repository) trait Answer: Send + 'static {
     /// The bytes that came with it.
     fn received(&self) -> u64;
 }
@@ -76,6 +76,12 @@ impl Answer for Bytes {
     }
 }
 
+impl Answer for u64 {
+    fn received(&self) -> u64 {
+        0
+    }
+}
+
 impl Answer for () {
     fn received(&self) -> u64 {
         0
@@ -83,7 +89,7 @@ impl Answer for () {
 }
 
 /// Counts the bytes of an object's parts.
-pub(super) fn total(parts: &[Bytes]) -> u64 {
+pub(in crate::repository) fn total(parts: &[Bytes]) -> u64 {
     parts.iter().map(|part| part.len() as u64).sum()
 }
 
@@ -91,7 +97,7 @@ pub(super) fn total(parts: &[Bytes]) -> u64 {
 macro_rules! decorate {
     ($type:ty) => {
         const _: () = {
-            use std::ops::Range;
+            use std::{ops::Range, time::SystemTime};
 
             use bytes::Bytes;
 
@@ -132,6 +138,11 @@ macro_rules! decorate {
                     Box::pin(self.around(operation, move || self.inner().delete(key)))
                 }
 
+                fn remove_unfinished(&self, before: SystemTime) -> BoxFuture<'_, Result<u64, StorageError>> {
+                    let operation = Operation { name: "remove unfinished", key: "", kind: Kind::Delete };
+                    Box::pin(self.around(operation, move || self.inner().remove_unfinished(before)))
+                }
+
                 fn location(&self) -> String {
                     self.inner().location()
                 }
@@ -140,4 +151,4 @@ macro_rules! decorate {
     };
 }
 
-pub(super) use decorate;
+pub(in crate::repository) use decorate;

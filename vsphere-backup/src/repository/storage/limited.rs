@@ -10,8 +10,8 @@ use super::{
     around::{Answer, Around, Operation, decorate},
 };
 
-/// A decorator that lets at most so many operations of another storage run at once. A listing is
-/// one until it ends or is dropped; whoever works on what it lists needs a second place.
+/// A decorator that lets at most so many operations of another storage run at once. A listing is one only while a line
+/// of it is waited for: whoever works on what it lists meanwhile is in nobody's way.
 #[derive(Debug)]
 pub struct Limited {
     inner: Arc<dyn Storage>,
@@ -19,9 +19,9 @@ pub struct Limited {
 }
 
 impl Limited {
-    /// Wraps `inner`; `operations` is at least 2, so that a listing does not lock out what is done about its objects.
+    /// Wraps `inner`; `operations` is at least 1.
     pub fn new(inner: Arc<dyn Storage>, operations: usize) -> Self {
-        Self { inner, places: Semaphore::new(operations.clamp(2, Semaphore::MAX_PERMITS)) }
+        Self { inner, places: Semaphore::new(operations.clamp(1, Semaphore::MAX_PERMITS)) }
     }
 
     async fn place(&self) -> SemaphorePermit<'_> {
@@ -44,14 +44,34 @@ impl Around for Limited {
     }
 
     fn listing<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<ObjectInfo, StorageError>> {
-        let held = async move { Ok((self.place().await, self.inner.list(prefix))) };
-        let lines = |(place, listing)| {
-            stream::try_unfold((place, listing), |(place, mut listing): (_, BoxStream<'a, _>)| async move {
-                Ok(listing.try_next().await?.map(|line| (line, (place, listing))))
-            })
-        };
-        stream::once(held).map_ok(lines).try_flatten().boxed()
+        stream::try_unfold(self.inner.list(prefix), move |mut listing| async move {
+            let _place = self.place().await;
+            Ok(listing.try_next().await?.map(|line| (line, listing)))
+        })
+        .boxed()
     }
 }
 
 decorate!(Limited);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::repository::storage::{Key, MemoryStorage};
+
+    #[tokio::test]
+    async fn listings_that_are_worked_on_lock_nobody_out() {
+        let memory = Arc::new(MemoryStorage::new());
+        for name in ["leases/a", "leases/b"] {
+            memory.put(&Key::parse(name).unwrap(), vec!["x".into()]).await.unwrap();
+        }
+        let storage = Limited::new(memory, 1);
+        let (mut one, mut other) = (storage.list("leases"), storage.list("leases"));
+        for listing in [&mut one, &mut other] {
+            let line = listing.try_next().now_or_never().expect("a place is free").unwrap().unwrap();
+            assert!(storage.get(&line.key, 9).now_or_never().expect("a place is free").is_ok());
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! A folder as storage.
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -8,15 +8,25 @@ use object_store::local::LocalFileSystem;
 use super::{
     BoxFuture, BoxStream, Key, ObjectInfo, Storage, StorageError, StorageErrorKind,
     object::{Ability, ObjectStorage, io_kind},
+    unfinished,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    thread,
+};
 
 /// A [`Storage`] in a folder of a local file system (or of one that behaves so, such as NFS).
 ///
 /// Objects are written beside their name and renamed or linked into place; file and folder are
-/// synced before a write counts as done.
+/// synced before a write counts as done. What a crash leaves beside a name (`name#1`) is not listed, and
+/// [removed](Storage::remove_unfinished) by collections of garbage.
+///
+/// Folders that are for one thing only, such as a lease's, go with the last object in them; others stay.
 #[derive(Debug)]
-pub struct LocalStorage(ObjectStorage);
+pub struct LocalStorage {
+    objects: ObjectStorage,
+    root: PathBuf,
+}
 
 impl LocalStorage {
     /// Uses the folder `root`, which is created when it does not exist.
@@ -32,39 +42,71 @@ impl LocalStorage {
         let store = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| failed(StorageErrorKind::Other, error.into()))?
             .with_fsync(true);
-        Ok(Self(ObjectStorage::new(Arc::new(store), root.display().to_string(), Ability::FOLDER)))
+        let objects = ObjectStorage::new(Arc::new(store), root.display().to_string(), Ability::FOLDER);
+        Ok(Self { objects, root })
+    }
+
+    /// Removes the folder of an object that was deleted, where it is empty and nobody but one ever writes to it: of
+    /// leases alone there would be hundreds of thousands after a year, and each look at leases goes through all of them.
+    async fn remove_folder_of(&self, key: &Key) {
+        let Some((folder, _)) = key.as_str().rsplit_once('/') else { return };
+        if !FLEETING.iter().any(|all| folder.strip_prefix(all).is_some_and(|one| one.starts_with('/'))) {
+            return;
+        }
+        let path = self.root.join(folder);
+        // Most often something else is in it.
+        drop(thread::run("removing a folder", move || drop(std::fs::remove_dir(path))).await);
     }
 }
 
 impl Storage for LocalStorage {
     fn get<'a>(&'a self, key: &'a Key, limit: u64) -> BoxFuture<'a, Result<Bytes, StorageError>> {
-        self.0.get(key, limit)
+        self.objects.get(key, limit)
     }
 
     fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> BoxFuture<'a, Result<Bytes, StorageError>> {
-        self.0.get_range(key, range)
+        self.objects.get_range(key, range)
     }
 
     fn put<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>> {
-        self.0.put(key, parts)
+        self.objects.put(key, parts)
     }
 
     fn put_new<'a>(&'a self, key: &'a Key, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), StorageError>> {
-        self.0.put_new(key, parts)
+        self.objects.put_new(key, parts)
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<ObjectInfo, StorageError>> {
-        self.0.list(prefix)
+        self.objects.list(prefix)
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StorageError>> {
-        self.0.delete(key)
+        Box::pin(async move {
+            self.objects.delete(key).await?;
+            self.remove_folder_of(key).await;
+            Ok(())
+        })
+    }
+
+    fn remove_unfinished(&self, before: SystemTime) -> BoxFuture<'_, Result<u64, StorageError>> {
+        Box::pin(async move {
+            let root = self.root.clone();
+            let failed = |kind| StorageError::new(kind, "remove unfinished", self.root.display());
+            match thread::run("removing unfinished files", move || unfinished::remove(root, before)).await {
+                Ok(Ok(removed)) => Ok(removed),
+                Ok(Err(error)) => Err(failed(io_kind(&error)).because(error)),
+                Err(error) => Err(failed(StorageErrorKind::Other).because(error)),
+            }
+        })
     }
 
     fn location(&self) -> String {
-        self.0.location()
+        self.objects.location()
     }
 }
+
+/// Below these, each folder is for one lease, one tombstone, or the holds of one point.
+const FLEETING: [&str; 3] = ["leases", "tombs", "holds"];
 
 #[cfg(test)]
 mod tests {
@@ -108,6 +150,21 @@ mod tests {
         storage.delete(&a).await.unwrap();
         storage.delete(&a).await.unwrap();
         assert_eq!(storage.list("packs").try_collect::<Vec<_>>().await.unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_folder_of_a_lease_goes_with_its_last_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = LocalStorage::open(folder.path()).unwrap();
+        for name in ["leases/a/0", "leases/a/1", "packs/ab/x"] {
+            storage.put_new(&key(name), vec![Bytes::from("x")]).await.unwrap();
+        }
+        storage.delete(&key("leases/a/0")).await.unwrap();
+        assert!(folder.path().join("leases/a").exists());
+        storage.delete(&key("leases/a/1")).await.unwrap();
+        storage.delete(&key("packs/ab/x")).await.unwrap();
+        assert!(!folder.path().join("leases/a").exists() && folder.path().join("leases").exists());
+        assert!(folder.path().join("packs/ab").exists());
     }
 
     #[cfg(unix)]

@@ -32,7 +32,7 @@
 //! | [`ObjectLocked`] | refuses both until an object has a certain age |
 //! | [`Faulty`] | fails, hangs, is slow, is full or is cut off at a chosen operation |
 
-mod around;
+pub(super) mod around;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub mod cloud;
 pub mod conformance;
@@ -46,6 +46,7 @@ mod restricted;
 mod retried;
 mod throttled;
 mod timer;
+mod unfinished;
 
 use std::{fmt, ops::Range, pin::Pin, time::SystemTime};
 
@@ -111,6 +112,15 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Removes an object. Removing an absent one is not an error.
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StorageError>>;
+
+    /// Removes what writes that were cut short before `before` left where no listing shows it, and returns how many.
+    ///
+    /// A store that keeps no such remains has nothing to do, which is the default. What a write that still runs needs may
+    /// go too when it was begun before: it fails then.
+    fn remove_unfinished(&self, before: SystemTime) -> BoxFuture<'_, Result<u64, StorageError>> {
+        let _ = before;
+        Box::pin(async { Ok(0) })
+    }
 
     /// Returns where this is, for messages: a path or an address without credentials.
     fn location(&self) -> String;

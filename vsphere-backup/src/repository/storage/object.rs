@@ -274,33 +274,37 @@ fn kind(error: &object_store::Error) -> StorageErrorKind {
 
 /// What one error of a chain says by itself.
 fn known(error: &(dyn StdError + 'static)) -> Option<StorageErrorKind> {
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        return Some(io_kind(error));
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => Some(io_kind(error)),
+        None => known_of_http(error),
     }
-    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-    {
-        use object_store::client::{HttpError, HttpErrorKind};
-        if let Some(error) = error.downcast_ref::<HttpError>() {
-            return match error.kind() {
-                HttpErrorKind::Connect
-                | HttpErrorKind::Request
-                | HttpErrorKind::Timeout
-                | HttpErrorKind::Interrupted => Some(StorageErrorKind::Unavailable),
-                _ => None,
-            };
-        }
-        // The type of an answer with a bad status is not public; a test holds its words.
-        let text = error.to_string();
-        let status = text.strip_prefix("Server returned non-2xx status code: ").and_then(|rest| rest.get(..3));
-        return match status {
-            Some("507") => Some(StorageErrorKind::Full),
-            Some("408" | "429") => Some(StorageErrorKind::Unavailable),
-            Some(status) if status.starts_with('5') => Some(StorageErrorKind::Unavailable),
+}
+
+#[cfg(not(any(feature = "s3", feature = "gcs", feature = "azure")))]
+fn known_of_http(_: &(dyn StdError + 'static)) -> Option<StorageErrorKind> {
+    None
+}
+
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+fn known_of_http(error: &(dyn StdError + 'static)) -> Option<StorageErrorKind> {
+    use object_store::client::{HttpError, HttpErrorKind};
+    if let Some(error) = error.downcast_ref::<HttpError>() {
+        return match error.kind() {
+            HttpErrorKind::Connect | HttpErrorKind::Request | HttpErrorKind::Timeout | HttpErrorKind::Interrupted => {
+                Some(StorageErrorKind::Unavailable)
+            }
             _ => None,
         };
     }
-    #[cfg(not(any(feature = "s3", feature = "gcs", feature = "azure")))]
-    None
+    // The type of an answer with a bad status is not public; a test holds its words.
+    let text = error.to_string();
+    let status = text.strip_prefix("Server returned non-2xx status code: ").and_then(|rest| rest.get(..3));
+    match status {
+        Some("507") => Some(StorageErrorKind::Full),
+        Some("408" | "429") => Some(StorageErrorKind::Unavailable),
+        Some(status) if status.starts_with('5') => Some(StorageErrorKind::Unavailable),
+        _ => None,
+    }
 }
 
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {

@@ -1,22 +1,23 @@
 //! The new machine's disks: found again, described, filled.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use vixdisklib::{Access, Connection};
+use vixdisklib::{Access, ConnectionOptions};
 use vsphere_vim::{
-    MoRef, Vim, VirtualDiskInfo,
+    MoRef, VirtualDiskInfo,
     config_spec::ConvertedConfig,
     device::DeviceKey,
     mo,
     types::{VirtualDeviceConfigSpecFileOperation, VirtualMachineConfigInfo},
 };
 
-use super::{NewVm, VmIdentity};
+use super::{Maker, NewVm, VmIdentity};
 use crate::{
     engine::Budget,
-    error::{Error, Result},
+    error::Result,
     repository::{DiskRecord, storage::BoxFuture},
-    restore::{Restore, RestoredDiskReport},
-    server::{self, failed},
+    restore::{Restore, RestoredDiskReport, transfer::Work},
+    server::{connect, failed},
+    step::Step,
 };
 
 /// Tells whether a description makes a new, empty disk of that stored one.
@@ -31,31 +32,28 @@ impl Restore {
     /// Fills the new machine's disks.
     pub(super) async fn fill(
         &self,
-        vim: &Vim,
+        maker: &Maker<'_>,
         vm: &MoRef<mo::VirtualMachine>,
         place: &NewVm,
         records: &[DiskRecord],
         config: &VirtualMachineConfigInfo,
         notes: &mut Vec<String>,
     ) -> Result<Vec<RestoredDiskReport>> {
+        let (vim, steps) = (maker.vim(), maker.steps());
         let old = VirtualDiskInfo::all_of(&config.hardware.device);
-        let new = vim.disks(vm).await.map_err(failed("reading the disks", vm.value()))?;
+        let wrong = || failed("reading the disks", vm.value());
+        let new = steps.take(Step::ReadDisks, || async { vim.disks(vm).await.map_err(wrong()) }).await?;
         let mut pairs = Vec::new();
         for record in records {
             let disk = self.counterpart(record, &old, &new)?;
             pairs.push((record, disk.backing.file_name.clone().unwrap_or_default()));
         }
-        let connection = Connection::connect(vim, vm, Access::ReadWrite, &self.transports).await;
-        let connection = connection.map_err(|error| Error::Server {
-            operation: "connecting to the disks",
-            vm: vm.value().to_owned(),
-            source: server::disk_error(error),
-        })?;
+        let connect = || connect(vim, vm, Access::ReadWrite, &self.transports, ConnectionOptions::new());
+        let connection = steps.take(Step::Connect, connect).await?;
         let budget = Budget::new(self.memory);
-        let (connection, budget) = (&connection, &budget);
+        let work = Work { steps, connection: &connection, budget: &budget };
         let keep_ids = place.identity == VmIdentity::Original;
-        let fill =
-            |(record, path)| Box::pin(self.fill_remote(connection, record, path, keep_ids, budget)) as BoxFuture<'_, _>;
+        let fill = |(record, path)| Box::pin(self.fill_remote(work, record, path, keep_ids)) as BoxFuture<'_, _>;
         let jobs: Vec<_> = pairs.into_iter().map(fill).collect();
         let filled: Vec<_> = stream::iter(jobs).buffered(self.parallel_disks).try_collect().await?;
         let mut reports = Vec::new();

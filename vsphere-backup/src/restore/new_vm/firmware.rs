@@ -1,12 +1,14 @@
 //! The NVRAM beside a new machine: boot entries, Secure Boot variables.
 
-use vsphere_vim::{MoRef, Vim, datastore::DatastorePath, mo, transport::stream::Upload};
+use vsphere_vim::{MoRef, datastore::DatastorePath, mo, transport::stream::Upload};
 
+use super::Maker;
 use crate::{
     backup::NVRAM_OBJECT,
     error::{Error, Result},
     restore::Restore,
     server::failed,
+    step::Step,
 };
 
 impl Restore {
@@ -14,12 +16,14 @@ impl Restore {
     /// a note: the firmware makes an empty one.
     pub(super) async fn put_nvram(
         &self,
-        vim: &Vim,
+        maker: &Maker<'_>,
         vm: &MoRef<mo::VirtualMachine>,
         notes: &mut Vec<String>,
     ) -> Result<bool> {
+        let (vim, steps) = (maker.vim(), maker.steps());
         let Some(bytes) = self.point.object(NVRAM_OBJECT).await? else { return Ok(false) };
-        let config = vim.config(vm).await.map_err(failed("reading the configuration", vm.value()))?;
+        let wrong = || failed("reading the configuration", vm.value());
+        let config = steps.take(Step::FindMachine, || async { vim.config(vm).await.map_err(wrong()) }).await?;
         let path = config.files.vm_path_name.as_deref().unwrap_or_default();
         // Where it is named, beside the configuration file; else after that one.
         let named = config.extra_config.iter().find(|option| option.key.eq_ignore_ascii_case("nvram"));
@@ -44,7 +48,7 @@ impl Restore {
             }
             Ok(false)
         };
-        let done: vsphere_vim::Result<bool> = self.cancel.run(async { Ok(put.await) }).await?;
+        let done: vsphere_vim::Result<bool> = steps.once(Step::WriteNvram, async { Ok(put.await) }).await?;
         match done {
             Ok(true) => Ok(true),
             Ok(false) => {

@@ -3,11 +3,12 @@
 
 mod disks;
 mod firmware;
+mod maker;
 mod options;
-mod undo;
 
 use std::{
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,21 +16,21 @@ use vsphere_vim::{
     MoRef, Vim, VmLookup,
     config_spec::{ConfigConversion, ConvertedConfig, DiskTarget},
     device::DeviceKey,
-    methods::CreateVM_Task,
     mo,
     types::VirtualMachineConfigInfo,
 };
 
+use self::maker::Maker;
 pub use self::options::{NetworkChoice, NewVm, UnmappedNetworks, VmIdentity};
-use self::undo::MachineJournal;
 use super::{Restore, RestoredDiskReport};
 use crate::{
     backup::CONFIG_OBJECT,
-    error::{Error, Result},
+    error::{Error, Result, in_one_line},
     event::Event,
-    journal::{Job, Leftover, Record},
+    journal::{Abandoned, Job, Leftover},
     repository::DiskRecord,
     server::failed,
+    step::{Step, Steps},
 };
 
 /// What a restore to a new machine did.
@@ -76,8 +77,9 @@ impl Restore {
     #[doc(alias = "CreateVM_Task")]
     pub async fn to_new_vm(self, vim: &Vim, place: NewVm) -> Result<NewVmReport> {
         let (vim, caller) = (vim.clone(), self.cancel.clone());
-        let work = |cancel| async move { Self { cancel, ..self }.make(&vim, &place).await };
-        caller.outlive(work).await
+        let work =
+            |cancel, journal: Arc<Abandoned>| async move { Self { cancel, ..self }.make(&vim, &place, &journal).await };
+        caller.outlive_journaled(work).await
     }
 
     /// Undoes what restores left behind on this server that did not end, as after a crash: machines that are not whole.
@@ -89,92 +91,70 @@ impl Restore {
     /// # Cancel safety
     /// When dropped, call it again.
     pub async fn clean_up(vim: &Vim, journal: impl AsRef<Path>) -> Result<Vec<Leftover>> {
-        undo::undo_all(vim, journal.as_ref(), &Default::default()).await
+        maker::undo_all(vim, journal.as_ref()).await
     }
 
-    async fn make(&self, vim: &Vim, place: &NewVm) -> Result<NewVmReport> {
+    async fn make(&self, vim: &Vim, place: &NewVm, abandoned: &Abandoned) -> Result<NewVmReport> {
         let begun = Instant::now();
-        let folder = self.journal.as_deref();
-        let folder = folder.ok_or_else(|| Error::invalid("a new machine needs a journal: Restore::journal"))?;
-        let pin = self.hold().await?;
-        let config = self.stored_config().await?;
-        let plan = self.plan(vim, place, &config).await?;
-        self.cancel.check()?;
-
+        let steps = self.steps(self.point.manifest().vm.instance_uuid.as_str());
         let job = self.new_job(vim, "")?;
-        let journal = MachineJournal::open(folder, &job.id).await?;
-        journal.begin(job.clone()).await?;
-        let done = self.create_and_fill(vim, place, &plan, &config, &journal, &job).await;
-        let mut report = match done {
-            Ok(report) => report,
-            Err(error) => {
-                // The first error is the one to be told of; the journal keeps what stays.
-                if let Err(left) = undo::undo(vim, &journal, &self.events).await {
-                    self.events.send(Event::LeftBehind { what: crate::error::in_one_line(&left) });
-                }
-                return Err(error);
-            }
-        };
-        if let Err(error) = journal.clear().await {
-            self.events.warn(crate::error::in_one_line(&error));
-        }
-        if let Some(pin) = pin {
-            pin.release().await;
-        }
+        let mut report = self.holding(&steps, &job, self.make_held(&steps, vim, place, &job, abandoned)).await?;
         report.elapsed = begun.elapsed();
         Ok(report)
+    }
+
+    async fn make_held(
+        &self,
+        steps: &Steps,
+        vim: &Vim,
+        place: &NewVm,
+        job: &Job,
+        abandoned: &Abandoned,
+    ) -> Result<NewVmReport> {
+        let folder = self.journal.as_deref();
+        let folder = folder.ok_or_else(|| Error::invalid("a new machine needs a journal: Restore::journal"))?;
+        let config = steps.once(Step::LoadConfig, self.stored_config()).await?;
+        let plan = steps.take(Step::DescribeMachine, || self.plan(vim, place, &config)).await?;
+        let maker = Maker::open(vim, folder, &job.id, steps, &self.events).await?;
+        abandoned.note(maker.journal());
+        let done = self.create_and_fill(&maker, place, &plan, &config, job).await;
+        // The first error is the one to be told of; the journal keeps what stays.
+        if let Err(left) = maker.undo().await {
+            self.events.send(Event::LeftBehind { what: in_one_line(&left) });
+        }
+        done
     }
 
     /// Everything that is undone when it fails.
     async fn create_and_fill(
         &self,
-        vim: &Vim,
+        maker: &Maker<'_>,
         place: &NewVm,
         plan: &Plan,
         config: &VirtualMachineConfigInfo,
-        journal: &MachineJournal,
         job: &Job,
     ) -> Result<NewVmReport> {
         let name = plan.converted.spec.name.clone().unwrap_or_default();
-        let mut spec = plan.converted.spec.clone();
-        undo::mark(&mut spec, &job.marker);
-        journal.record(Record::MachineIntent { folder: place.folder.value().to_owned(), name: name.clone() }).await?;
-        let wrong = || failed("creating the machine", &name);
-        let args =
-            CreateVM_Task { config: spec, pool: place.pool.clone(), host: place.host.clone(), ..Default::default() };
-        let task = vim.invoke(&place.folder, args).await.map_err(wrong())?;
-        let done = vim.wait(&task).cancel_on(self.cancel.cancelled()).await.map_err(wrong())?;
-        let vm: MoRef<mo::VirtualMachine> = done.result().map_err(wrong())?;
-        journal.record(Record::MachineCreated { machine: vm.value().to_owned() }).await?;
-        self.events.send(Event::MachineCreated { machine: vm.value().to_owned() });
+        maker.begin(job.clone()).await?;
+        let vm = maker.create(job, place, plan.converted.spec.clone(), &self.cancel).await?;
 
         let mut notes: Vec<String> = plan.converted.warnings().map(ToString::to_string).collect();
         notes.extend(plan.notes.iter().cloned());
-        let disks = self.fill(vim, &vm, place, &plan.disks, config, &mut notes).await?;
-        let nvram = self.put_nvram(vim, &vm, &mut notes).await?;
+        let disks = self.fill(maker, &vm, place, &plan.disks, config, &mut notes).await?;
+        let nvram = self.put_nvram(maker, &vm, &mut notes).await?;
         self.cancel.check()?;
-
-        // From here on it is whole, whatever else fails.
-        journal.record(Record::MachineSettled).await?;
-        if let Err(error) = undo::unmark(vim, &vm).await {
-            notes.push(format!("the mark of the restore stays in its configuration: {error}"));
+        notes.extend(maker.settle(&vm).await?);
+        let mut powered_on = false;
+        if place.power_on {
+            match self.power_up(&maker.steps().undoing(), maker.vim(), &vm).await {
+                Ok(()) => powered_on = true,
+                Err(error) => notes.push(format!("it could not be powered on: {}", in_one_line(&error))),
+            }
         }
-        let powered_on = place.power_on && self.power_on(vim, &vm, &mut notes).await;
         for note in &notes {
             self.events.warn(format!("{name}: {note}"));
         }
         Ok(NewVmReport { vm, name, disks, notes, nvram, powered_on, elapsed: Duration::ZERO })
-    }
-
-    async fn power_on(&self, vim: &Vim, vm: &MoRef<mo::VirtualMachine>, notes: &mut Vec<String>) -> bool {
-        match vim.power_on(vm).await {
-            Ok(()) => self.events.send(Event::PoweredOn),
-            Err(error) => {
-                notes.push(format!("it could not be powered on: {error}"));
-                return false;
-            }
-        }
-        true
     }
 
     /// Reads the configuration that the point holds.

@@ -134,6 +134,9 @@ impl S3Builder {
             .with_bucket_name(&self.bucket)
             .with_region(&self.region)
             .with_virtual_hosted_style_request(self.bucket_in_host)
+            // One object by one request: where many are deleted by one, a refusal comes as a success with a list of
+            // errors, which has no kind by which it could be told; and some stores do not know it.
+            .with_disable_bulk_delete(true)
             .with_client_options(self.http.client_options())
             .with_allow_http(self.http.allows_plain())
             .with_retry(self.http.retry())

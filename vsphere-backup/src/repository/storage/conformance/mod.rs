@@ -24,6 +24,7 @@ mod rules;
 use std::{fmt, sync::Arc};
 
 use super::{BoxFuture, Key, Storage, StorageError};
+use crate::conformance;
 
 /// The suite and its measures.
 #[derive(Clone)]
@@ -73,30 +74,10 @@ pub enum Rule {
 }
 
 /// What was found to hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Report {
-    /// The rules that were checked, all of which were kept.
-    pub kept: Vec<Rule>,
-}
+pub type Report = conformance::Report<Rule>;
 
 /// The first breach of the contract.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Violation {
-    /// The broken rule.
-    pub rule: Rule,
-    /// What was seen.
-    pub what: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.rule, self.what)
-    }
-}
-
-impl std::error::Error for Violation {}
+pub type Violation = conformance::Violation<Rule>;
 
 impl Default for Conformance {
     fn default() -> Self {
@@ -184,13 +165,13 @@ impl Conformance {
                 suite: self,
                 folder: format!("{}/{}", self.prefix, format!("{rule:?}").to_lowercase()),
             };
-            check(&place).await.map_err(|what| Violation { rule, what })?;
+            check(&place).await.map_err(|what| Violation::new(rule, what))?;
             if !self.append_only {
-                place.clear().await.map_err(|what| Violation { rule: Rule::Deleted, what })?;
+                place.clear().await.map_err(|what| Violation::new(Rule::Deleted, what))?;
             }
             kept.push(rule);
         }
-        Ok(Report { kept })
+        Ok(Report::new(kept))
     }
 
     fn applies(&self, rule: Rule) -> bool {
