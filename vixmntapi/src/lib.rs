@@ -1,0 +1,24 @@
+//! Files out of virtual disks: partitions, volumes, file systems, operating system facts and mounts, read in this
+//! process, without a vendor's library and without a kernel mount.
+#![doc = "\n\nThe crate is named after VMware's `VixMntapi`, whose model it has in [`set`]; see [`device`], [`part`] and [`fs`] for the layers, [`os`] for what is installed."]
+//!
+//! What people do with the files of one: [`walk`] over all of them, [`find`] some of them, make a [`catalogue`], [`compare`] two, [`copy`] them out, or as an [`archive`].
+#![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
+
+pub mod archive;
+mod bytes;
+pub mod catalogue;
+pub mod compare;
+pub mod copy;
+pub mod device;
+mod error;
+pub mod find;
+pub mod fs;
+pub mod os;
+pub mod part;
+mod progress;
+pub mod set;
+mod volume;
+pub mod walk;
+
+pub use error::{Error, Result};

@@ -1,0 +1,132 @@
+//! A mounted volume: its files by their paths.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    Volume,
+    path::{Last, Resolver},
+};
+use crate::{
+    error::{Error, Result},
+    fs::{Content, Entries, FileName, FileSystem, Metadata, NodeId},
+};
+
+/// The files of a volume, which it keeps open.
+///
+/// Paths are bytes with `/` between names, from the volume's root on; a leading `/` changes nothing. Symbolic links are
+/// followed within the volume and never lead out of its root, whatever they say.
+pub struct Mounted {
+    volume: Volume,
+    files: Arc<dyn FileSystem>,
+}
+
+impl Mounted {
+    pub(super) fn new(volume: Volume, files: Arc<dyn FileSystem>) -> Self {
+        volume.found().mounts.fetch_add(1, Ordering::Relaxed);
+        Self { volume, files }
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    /// The file system. It may outlive this: it keeps open what it needs.
+    pub fn file_system(&self) -> &Arc<dyn FileSystem> {
+        &self.files
+    }
+
+    /// Finds what a path names, at the end of all links.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::TooManyLinks`], [`Error::Damaged`].
+    pub fn lookup(&self, path: impl AsRef<[u8]>) -> Result<NodeId> {
+        self.resolve(path.as_ref(), Last::Follow)
+    }
+
+    /// Finds what a path names, be it a link.
+    ///
+    /// # Errors
+    /// As [`Mounted::lookup`].
+    pub fn lookup_link(&self, path: impl AsRef<[u8]>) -> Result<NodeId> {
+        self.resolve(path.as_ref(), Last::Keep)
+    }
+
+    /// Whether a path names something, at the end of all links.
+    ///
+    /// # Errors
+    /// As [`Mounted::lookup`], but for what says that there is nothing.
+    pub fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool> {
+        match self.lookup(path) {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound(_) | Error::NotADirectory(_) | Error::TooManyLinks(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What there is to know of a file, at the end of all links.
+    ///
+    /// # Errors
+    /// As [`Mounted::lookup`].
+    pub fn metadata(&self, path: impl AsRef<[u8]>) -> Result<Metadata> {
+        self.files.metadata(self.lookup(path)?)
+    }
+
+    /// Lists a directory.
+    ///
+    /// # Errors
+    /// As [`Mounted::lookup`].
+    pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Entries> {
+        self.files.clone().read_dir(self.lookup(path)?)
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As [`Mounted::lookup`] and [`FileSystem::open`].
+    pub fn open(&self, path: impl AsRef<[u8]>) -> Result<Arc<dyn Content>> {
+        self.files.clone().open(self.lookup(path)?, None)
+    }
+
+    /// Reads a whole file of at most `limit` bytes: for configuration, not for data.
+    ///
+    /// # Errors
+    /// As [`Mounted::open`]; [`Error::Invalid`] when it is larger.
+    pub fn read(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Vec<u8>> {
+        let path = path.as_ref();
+        let content = self.open(path)?;
+        let size = content.size();
+        if size > limit {
+            let path = path.escape_ascii();
+            return Err(Error::Invalid(format!("{path} has {size} bytes, more than the {limit} that were expected")));
+        }
+        let mut bytes = vec![0; size as usize];
+        let len = content.read_at(0, &mut bytes)?;
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    /// Ends the use of the volume; dropping does the same. What was opened stays usable until it is dropped as well.
+    #[doc(alias = "VixMntapi_DismountVolume")]
+    pub fn dismount(self) {}
+
+    fn resolve(&self, path: &[u8], last: Last) -> Result<NodeId> {
+        let letters: Vec<FileName> = self.volume.mount_points();
+        Resolver::new(&*self.files, &letters).resolve(path, last)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.volume.found().mounts.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Mounted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Mounted").field(self.volume.id()).finish()
+    }
+}

@@ -1,0 +1,135 @@
+//! A small image that is kept, whole and damaged: damage makes errors, and neither panics nor endless work.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+use proptest::prelude::*;
+use vixmntapi::{
+    device::Device,
+    fs::{ExtentKind, FileName, open},
+};
+
+use super::{
+    image::{Image, reparse, set},
+    whole,
+};
+use crate::{
+    compare::{walk, walk_hostile},
+    disks::Memory,
+    tree::noise,
+};
+
+/// A small volume with something of everything: kept in the repository, so that the reader is proved where ntfs-3g
+/// cannot mount. `the_kept_image_is_made_again` made it.
+pub(crate) fn image() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(&include_bytes!("small.img.gz")[..]).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+#[ignore = "makes the image anew: KEEP=1 cargo test -p vixmntapi --test it -- --ignored kept_image"]
+fn the_kept_image_is_made_again() {
+    let Some(image) = Image::new(&["-c", "512", "-s", "512", "-L", "small"], 3) else { return };
+    let Some(mount) = image.mount() else { return };
+    let at = |name: &str| mount.path().join(name);
+    fs::create_dir(at("packed")).unwrap();
+    set(&at("packed"), "system.ntfs_attrib_be", &0x810_u32.to_be_bytes());
+    fs::write(at("packed/text"), text()).unwrap();
+    fs::write(at("noise"), noise(20_000)).unwrap();
+    set(&at("noise"), "user.stream", &noise(2000));
+    fs::write(at("link"), "").unwrap();
+    reparse(&at("link"), 0xa000_000c, &super::image::link(0xa000_000c, r"a\b"));
+    fs::create_dir(at("many")).unwrap();
+    for number in 0..120 {
+        fs::write(at(&format!("many/file with a longer name {number}")), format!("{number}")).unwrap();
+    }
+    for number in 0..20 {
+        fs::hard_link(at("noise"), at(&format!("many/the name of a hard link {number}"))).unwrap();
+    }
+    let sparse = fs::File::create(at("sparse")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    sparse.write_all_at(b"in the midst", 1 << 39).unwrap();
+    drop((sparse, mount));
+    if std::env::var_os("KEEP").is_some() {
+        let file = fs::File::create("tests/it/ntfs/small.img.gz").unwrap();
+        let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::best());
+        packed.write_all(&fs::read(image.path()).unwrap()).unwrap();
+        packed.finish().unwrap();
+    }
+}
+
+#[test]
+fn everything_in_the_kept_image_is_as_it_was_written() {
+    let device: Arc<dyn Device> = Arc::new(Memory(image()));
+    let fs = open(&device).unwrap().unwrap();
+    let found = walk(&fs);
+    assert_eq!(found.len(), 1 + 6 + 120 + 20);
+    let read = |path: &str, stream: Option<&str>| {
+        let stream = stream.map(FileName::from);
+        whole(&*fs.clone().open(found[path.as_bytes()], stream.as_ref()).unwrap())
+    };
+    assert!(read("packed/text", None) == text().as_bytes());
+    assert!(read("noise", None) == noise(20_000));
+    assert!(read("noise", Some("stream")) == noise(2000));
+    assert_eq!(fs.read_link(found[&b"link"[..]]).unwrap(), FileName::from("a/b"));
+    for number in 0..120 {
+        assert_eq!(read(&format!("many/file with a longer name {number}"), None), format!("{number}").as_bytes());
+    }
+    for number in 0..20 {
+        let path = format!("many/the name of a hard link {number}");
+        assert_eq!(found[path.as_bytes()], found[&b"noise"[..]]);
+    }
+    assert_eq!(fs.metadata(found[&b"noise"[..]]).unwrap().links, 21);
+    let sparse = fs.clone().open(found[&b"sparse"[..]], None).unwrap();
+    let mut bytes = [1; 20];
+    assert_eq!(sparse.read_at((1 << 39) - 4, &mut bytes).unwrap(), 20);
+    assert_eq!(&bytes, b"\0\0\0\0in the midst\0\0\0\0");
+    let extents = sparse.extents(0..u64::MAX).unwrap();
+    assert!(matches!(&*extents, [first, .., last] if first.kind == ExtentKind::Hole && last.kind == ExtentKind::Hole));
+    assert!(extents.len() < 6 && sparse.size() == 1 << 40, "{extents:?}");
+    assert_eq!(fs.info().label.as_deref(), Some("small"));
+}
+
+fn text() -> String {
+    "again and again ".repeat(9000)
+}
+
+#[test]
+fn flipped_bits_make_errors_and_no_panic() {
+    let image = image();
+    let whole: Arc<dyn Device> = Arc::new(Memory(image.clone()));
+    let fine = walk_hostile(&open(&whole).unwrap().unwrap());
+    assert!(fine > 500, "{fine}");
+    // Bits of free space and of contents do not count.
+    let of_structures: Vec<usize> = image
+        .chunks(512)
+        .enumerate()
+        .filter(|(sector, bytes)| *sector == 0 || bytes.starts_with(b"FILE") || bytes.starts_with(b"INDX"))
+        .flat_map(|(sector, _)| sector * 512..sector * 512 + 1024)
+        .filter(|at| *at < image.len() && image[*at] != 0)
+        .collect();
+    let flips = prop::collection::vec((any::<prop::sample::Index>(), 0..8_u8, any::<bool>()), 1..40);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..Default::default()
+    });
+    let tested = runner.run(&flips, |flips| {
+        let mut bytes = image.clone();
+        for (place, bit, anywhere) in flips {
+            let at = if anywhere { place.index(bytes.len()) } else { of_structures[place.index(of_structures.len())] };
+            bytes[at] ^= 1 << bit;
+        }
+        let device: Arc<dyn Device> = Arc::new(Memory(bytes));
+        if let Ok(Some(fs)) = open(&device) {
+            walk_hostile(&fs);
+        }
+        Ok(())
+    });
+    tested.unwrap();
+}
