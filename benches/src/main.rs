@@ -5,6 +5,7 @@
 
 mod backup;
 mod ffi;
+mod files;
 mod nfc;
 mod process;
 mod retrieve;
@@ -35,10 +36,11 @@ fn main() -> ExitCode {
         "nfc" => nfc::run(),
         "transports" => transports::run(),
         "ffi" => ffi::run(),
+        "files" => files::run(),
         _ => {
             Err("questions: vim-retrieve (a large inventory through the public API, against a bare scan and pyVmomi), \
                   backup (full, incremental and restore, and their limit, restic and borg), vmdk (conversions, reads and maps of disks, against qemu-img), nfc (disks over port \
-                  902, near and far, against bare streams), transports (one disk over each), ffi (the C interface against the crate)"
+                  902, near and far, against bare streams), transports (one disk over each), ffi (the C interface against the crate), files (guests' file systems, against native readers and dissect)"
                 .into())
         }
     };

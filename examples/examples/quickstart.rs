@@ -127,7 +127,7 @@ impl Run {
         self.restore_file(&first.point, "first point to a file", &self.work.join(name), format).await?;
 
         self.vim.logout().await?;
-        let left = self.simulator.leftovers();
+        let left = self.simulator.settled(Duration::from_secs(2)).await;
         if !left.is_clean() {
             return Err(format!("left behind on the server: {left:?}").into());
         }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vsphere_backup::Backup;
 use vsphere_backup::repository::{CreateOptions, Repository};
@@ -91,7 +92,7 @@ impl World {
     pub async fn close(self) -> Result<(), Box<dyn Error>> {
         self.vim.logout().await?;
         if let Some(simulator) = self.simulator {
-            let left = simulator.leftovers();
+            let left = simulator.settled(Duration::from_secs(2)).await;
             simulator.shutdown().await;
             if !left.is_clean() {
                 return Err(format!("left behind on the server: {left:?}").into());

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use vixdisklib::{Access, Connection, Disk};
 use vsphere_backup::engine::{DiskBackup, DiskSource, Parent};
@@ -17,6 +18,7 @@ use vsphere_backup::{Backup, DiskError, FileFormat, Restore, Since};
 use vsphere_vim::{Credentials, MoRef, Vim};
 
 use super::image;
+use super::stopwatch::Stopwatch;
 
 const KEY: i32 = 2000;
 
@@ -91,13 +93,16 @@ pub(super) async fn of_machine(access: &[String], folder: &Path) -> Result<Done,
     let credentials = Credentials::password(user, password.as_str());
     let vim = Vim::builder(url).credentials(credentials).thumbprint(sha256.parse()?).connect().await?;
     let repository = open(folder).await?;
+    let stopwatch = Arc::new(Stopwatch::default());
     let report = Backup::of(&vim, MoRef::new(vm))
         .journal(folder.with_extension("journal"))
         .since(Since::Latest)
         .parallel_disks(8)
+        .step_hook(stopwatch.clone())
         .run(&repository)
         .await?;
     vim.logout().await?;
+    println!("{stopwatch}");
     Ok(Done { changed: report.bytes().changed, read: report.bytes().read })
 }
 
@@ -132,5 +137,9 @@ impl DiskSource for Local {
 
     fn read_at(&self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, DiskError>> {
         Box::pin(async move { self.0.read_at(offset, len).await.map_err(DiskError::new) })
+    }
+
+    fn read_with(&self, offset: u64, len: usize, memory: BytesMut) -> BoxFuture<'_, Result<Bytes, DiskError>> {
+        Box::pin(async move { self.0.read_with(offset, len, memory).await.map_err(DiskError::new) })
     }
 }

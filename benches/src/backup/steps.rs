@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 
-use super::{bare, ours};
+use super::{bare, ours, stopwatch};
 use crate::process::{self, Cost};
 
 /// The argument that makes this program one step; its name and arguments follow.
@@ -35,6 +35,9 @@ pub(super) fn run<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item
     let mut command = Command::new(std::env::current_exe()?);
     command.args([STEP, name]).args(arguments);
     let (printed, cost) = process::run(&mut command)?;
+    if std::env::args().any(|argument| argument == "--steps") {
+        printed.lines().filter(|line| line.starts_with(stopwatch::LINE)).for_each(|line| println!("{line}"));
+    }
     let line = printed.lines().find_map(|line| line.strip_prefix("done: ")).ok_or("the step said nothing")?;
     let numbers: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     let [changed, read, peak] = numbers[..] else { return Err("the step said something else".into()) };

@@ -20,7 +20,7 @@ fn make_tree(root: &Path) {
     }
 }
 
-fn ext4(folder: &Path) -> Option<std::path::PathBuf> {
+pub(crate) fn ext4(folder: &Path) -> Option<std::path::PathBuf> {
     let mkfs = peer("mkfs.ext4")?;
     let (tree, image) = (folder.join("tree"), folder.join("ext4.img"));
     make_tree(&tree);

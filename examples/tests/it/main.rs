@@ -4,5 +4,6 @@
 mod crash;
 mod damage;
 mod file_systems;
+mod guest_files;
 mod memory;
 mod support;
