@@ -22,7 +22,7 @@ use crate::{
     tree::{Manifest, Names, Tree, noise},
 };
 
-fn image(mib: u64, cluster: &str) -> Option<NamedTempFile> {
+pub(crate) fn image(mib: u64, cluster: &str) -> Option<NamedTempFile> {
     let mkfs = peer("mkfs.exfat")?;
     let image = NamedTempFile::new().unwrap();
     image.as_file().set_len(mib << 20).unwrap();
@@ -31,7 +31,7 @@ fn image(mib: u64, cluster: &str) -> Option<NamedTempFile> {
 }
 
 /// Lets the FUSE driver have an image. `None` where this system does not mount; that is said.
-fn mounted(image: &Path, work: impl FnOnce(&Path)) -> Option<()> {
+pub(crate) fn mounted(image: &Path, work: impl FnOnce(&Path)) -> Option<()> {
     let driver = peer("mount.exfat-fuse")?;
     let cannot = |what: &[u8]| {
         eprintln!("CANNOT MOUNT exFAT: {}. This test proves nothing", String::from_utf8_lossy(what).trim());

@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// FAT has times of two seconds, and neither owners nor links.
-const FAT: Compare = Compare { owners: false, modified: 2_000_000_000, xattrs: false, links: false };
+pub(crate) const FAT: Compare = Compare { owners: false, modified: 2_000_000_000, xattrs: false, links: false };
 
 /// An image that `mkfs.fat` made.
-fn image(kib: u64, options: &[&str]) -> Option<tempfile::NamedTempFile> {
+pub(crate) fn image(kib: u64, options: &[&str]) -> Option<tempfile::NamedTempFile> {
     peer("mcopy")?;
     let mkfs = peer("mkfs.fat")?;
     let image = tempfile::NamedTempFile::new().unwrap();
@@ -41,7 +41,7 @@ fn mtools(tool: &str, image: &Path, arguments: &[&dyn AsRef<std::ffi::OsStr>]) {
 }
 
 /// Copies what is in a directory of this computer into the root of an image.
-fn fill(image: &Path, source: &Path) {
+pub(crate) fn fill(image: &Path, source: &Path) {
     for entry in fs::read_dir(source).unwrap() {
         mtools("mcopy", image, &[&"-s", &"-m", &"-Q", &entry.unwrap().path(), &"::"]);
     }
@@ -60,7 +60,7 @@ fn find(files: &Arc<dyn FileSystem>, path: &str) -> Option<NodeId> {
 }
 
 /// The names that mtools can write: it cuts characters to 16 bits, and makes a directory larger by one cluster only.
-fn names(tree: Tree, small_clusters: bool) -> Tree {
+pub(crate) fn names(tree: Tree, small_clusters: bool) -> Tree {
     let tree = tree.names(Names::Portable);
     for entry in fs::read_dir(tree.path().join("names")).unwrap() {
         let path = entry.unwrap().path();

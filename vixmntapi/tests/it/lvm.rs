@@ -246,6 +246,53 @@ fn write_text(disk: &mut [u8], text: &[u8], offset: usize) {
     seal(disk);
 }
 
+/// The first MiB of each physical volume of a group `vg0` with one volume, `linear`, that takes all of them; they hold so
+/// many MiB each. Their labels and headers are LVM2's own, for other sizes.
+pub(crate) fn linear_group(sizes: &[usize]) -> Vec<Vec<u8>> {
+    let heads: [&[u8]; 2] = [include_bytes!("lvm/a.head.gz"), include_bytes!("lvm/b.head.gz")];
+    let mut heads: Vec<Vec<u8>> = heads[..sizes.len()]
+        .iter()
+        .map(|head| {
+            let mut bytes = vec![0; MIB];
+            flate2::read::GzDecoder::new(*head).read_exact(&mut bytes).unwrap();
+            bytes
+        })
+        .collect();
+    let (mut volumes, mut segments, mut start) = (String::new(), String::new(), 0);
+    for (number, (head, size)) in heads.iter().zip(sizes).enumerate() {
+        let id = String::from_utf8(head[544..576].to_vec()).unwrap();
+        let cuts = [0, 6, 10, 14, 18, 22, 26, 32];
+        let id = cuts.windows(2).map(|cut| &id[cut[0]..cut[1]]).collect::<Vec<_>>().join("-");
+        let sectors = (size + 1) * 2048;
+        volumes += &format!(
+            "pv{number} {{\nid = \"{id}\"\nstatus = [\"ALLOCATABLE\"]\nflags = []\n\
+             dev_size = {sectors}\npe_start = 2048\npe_count = {size}\n}}\n"
+        );
+        segments += &format!(
+            "segment{} {{\nstart_extent = {start}\nextent_count = {size}\ntype = \"striped\"\nstripe_count = 1\n\
+             stripes = [\n\"pv{number}\", 0\n]\n}}\n",
+            number + 1
+        );
+        start += size;
+    }
+    let flags = "status = [\"READ\", \"WRITE\", \"VISIBLE\"]\nflags = []";
+    let text = format!(
+        "vg0 {{\nid = \"kZbI1a-xwQO-C12v-TMqR-MgYz-bmCX-0LBeze\"\nseqno = 11\nformat = \"lvm2\"\n\
+         status = [\"RESIZEABLE\", \"READ\", \"WRITE\"]\nflags = []\nextent_size = 2048\nmax_lv = 0\nmax_pv = 0\n\
+         metadata_copies = 0\nphysical_volumes {{\n{volumes}}}\nlogical_volumes {{\nlinear {{\n\
+         id = \"12goQU-0Dzy-dKQx-inz9-2gnl-eoAK-DRJIer\"\n{flags}\nsegment_count = {}\n{segments}}}\n}}\n}}\n\
+         contents = \"Text Format Volume Group\"\nversion = 1\n\0",
+        sizes.len()
+    );
+    for (head, size) in heads.iter_mut().zip(sizes) {
+        write_text(head, text.as_bytes(), 512);
+        head[576..584].copy_from_slice(&(((size + 1) * MIB) as u64).to_le_bytes());
+        let sum = checksum(&head[532..1024]);
+        head[528..532].copy_from_slice(&sum.to_le_bytes());
+    }
+    heads
+}
+
 /// Corrects the checksum of the header of the metadata area.
 fn seal(disk: &mut [u8]) {
     let sum = checksum(&disk[4100..4096 + 512]);

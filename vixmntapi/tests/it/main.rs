@@ -26,4 +26,5 @@ mod peers;
 mod set;
 mod tree;
 mod walk;
+mod wrapped;
 mod xfs;

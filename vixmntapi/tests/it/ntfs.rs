@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Times of NTFS count 100 ns. Owners and permissions are ntfs-3g's own.
-const WINDOWS: Compare = Compare { owners: false, modified: 100, xattrs: false, links: true };
+pub(crate) const WINDOWS: Compare = Compare { owners: false, modified: 100, xattrs: false, links: true };
 
 fn tree(many: usize) -> Tree {
     let tree = Tree::new().many(many).deep(40).sizes().sparse(3 << 30).names(Names::Utf8).times();

@@ -207,6 +207,6 @@ fn hard(folder: &Path) {
 }
 
 /// What the kernel says. It tells ACLs twice: as programs set them, and as they are stored.
-fn truth(mount: &Path) -> Manifest {
+pub(crate) fn truth(mount: &Path) -> Manifest {
     Manifest::of(mount).map(|_, node| node.xattrs.retain(|name, _| !name.starts_with(b"trusted.SGI_ACL_")))
 }

@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct Open {
     fs: Arc<Ext>,
     inode: Inode,
-    /// All of it, when it lives in its inode.
+    /// What lives in its inode, when it does; zeros follow.
     inline: Option<Vec<u8>>,
 }
 
@@ -40,8 +40,12 @@ impl Content for Open {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let buf = within(self.inode.size, offset, buf);
         match &self.inline {
-            Some(data) if !buf.is_empty() => buf.copy_from_slice(&data[offset as usize..offset as usize + buf.len()]),
-            Some(_) => {}
+            Some(data) => {
+                let there = data.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+                let (stored, zeros) = buf.split_at_mut(there.len().min(buf.len()));
+                stored.copy_from_slice(&there[..stored.len()]);
+                zeros.fill(0);
+            }
             None => self.fs.read_blocks(&self.inode, offset, buf)?,
         }
         Ok(buf.len())
@@ -52,8 +56,11 @@ impl Content for Open {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        if self.inline.is_some() {
-            return Ok(vec![Extent::new(range, ExtentKind::Encoded)]);
+        if let Some(data) = &self.inline {
+            let end = (data.len() as u64).clamp(range.start, range.end);
+            let parts = [(range.start..end, ExtentKind::Encoded), (end..range.end, ExtentKind::Hole)];
+            let parts = parts.into_iter().filter(|(part, _)| !part.is_empty());
+            return Ok(parts.map(|(part, kind)| Extent::new(part, kind)).collect());
         }
         let who = || format!("inode {}", self.inode.number);
         self.fs.volume.map(range, who, |at| self.fs.part(&self.inode, at))

@@ -181,7 +181,7 @@ impl Ext {
 
     /// The entries of a directory that lives in its inode: behind the number of its parent, and in an attribute.
     fn inline_entries(&self, directory: &Inode) -> Result<Vec<Entry>> {
-        let data = self.inline_data(directory)?;
+        let data = self.whole_inline_data(directory)?;
         let mut found = Vec::new();
         let cut = data.len().min(directory.block.len());
         for part in [data.get(4..cut), data.get(cut..)] {

@@ -131,7 +131,7 @@ impl FileSystem for Ext {
             return Err(inode.damaged(format!("a symbolic link of {} bytes", inode.size)));
         }
         if inode.has(flag::INLINE_DATA) {
-            return Ok(FileName::new(self.inline_data(&inode)?));
+            return Ok(FileName::new(self.whole_inline_data(&inode)?));
         }
         let size = inode.size as usize;
         if size < inode.block.len() && !inode.has(flag::EXTENTS) {
