@@ -5,5 +5,6 @@ mod crash;
 mod damage;
 mod file_systems;
 mod guest_files;
+mod guest_kinds;
 mod memory;
 mod support;

@@ -50,8 +50,13 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn with(disk: DiskSpec) -> Self {
+        Self::of(VmSpec::new("web").disk(disk)).await
+    }
+
+    /// With this machine, whose name is `web`.
+    pub(crate) async fn of(machine: VmSpec) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let sim = Simulator::builder().vm(VmSpec::new("web").disk(disk)).start().await.unwrap();
+        let sim = Simulator::builder().vm(machine).start().await.unwrap();
         std::fs::write(folder.path().join("password"), sim.password()).unwrap();
         Self { sim, folder }
     }
