@@ -2,6 +2,8 @@
 
 pub(crate) mod image;
 mod kept;
+mod wim;
+mod wof;
 
 use std::{
     fs::{self, File},
@@ -270,7 +272,7 @@ fn links_lead_where_they_say_and_content_that_is_elsewhere_is_named_and_refused(
     fs::create_dir(at("junction")).unwrap();
     reparse(&at("junction"), 0xa000_0003, &image::link(0xa000_0003, r"\??\C:\ProgramData"));
     for (name, tag, data) in [
-        ("wof", 0x8000_0017_u32, &[1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0][..]),
+        ("wof", 0x8000_0017_u32, &[1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0][..]),
         ("dedup", 0x8000_0013, &[1; 40]),
         ("cloud", 0x9000_301a, &[2; 40]),
     ] {
@@ -286,7 +288,7 @@ fn links_lead_where_they_say_and_content_that_is_elsewhere_is_named_and_refused(
         assert_eq!(fs.read_link(node).unwrap(), FileName::from(target));
         assert!(matches!(fs.clone().open(node, None), Err(Error::NotAFile { kind: "a symbolic link", .. })));
     }
-    for (name, says) in [("wof", "LZX"), ("dedup", "deduplication"), ("cloud", "cloud")] {
+    for (name, says) in [("wof", "WIM"), ("dedup", "deduplication"), ("cloud", "cloud")] {
         let node = find(&fs, name);
         assert_eq!(fs.metadata(node).unwrap().kind, FileKind::File);
         match fs.clone().open(node, None).map(|content| content.size()) {

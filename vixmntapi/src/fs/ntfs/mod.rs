@@ -1,8 +1,8 @@
 //! NTFS 1.2 to 3.1.
 //!
 //! Read as Windows reads it: clusters of 512 bytes to 2 MiB, attribute lists, sparse and compressed (LZNT1) files,
-//! alternate streams, links, security descriptors. What is compressed by WOF, deduplicated, encrypted or kept in a cloud is
-//! named and refused when it is opened. The log is not replayed; a volume that was in use says so.
+//! alternate streams, links, security descriptors, files compressed by WOF (CompactOS). What is deduplicated, encrypted or
+//! kept in a cloud is named and refused when it is opened. The log is not replayed; a volume that was in use says so.
 //!
 //! After the documentation of the Linux-NTFS project and MS-FSCC; no field is trusted.
 
@@ -20,6 +20,7 @@ mod reparse;
 mod runs;
 mod security;
 mod state;
+mod wof;
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
@@ -33,6 +34,7 @@ use self::{
     plain::Resident,
     record::Reference,
     state::State,
+    wof::Wof,
 };
 use super::{
     Content, Entries, Entry, FileKind, FileName, FileSystem, FileSystemInfo, Metadata, NodeId, Times, Timestamp,
@@ -113,6 +115,26 @@ impl Ntfs {
         Ok(names.get(&wanted).or_else(|| names.iter().find(same)).cloned())
     }
 
+    /// The content of a file that WOF keeps.
+    fn overlaid(&self, file: &File, reparse: &[u8]) -> Result<Arc<dyn Content>> {
+        let number = file.base.number();
+        let method = wof::Method::of(reparse)
+            .map_err(|reason| Error::unsupported(format!("file {number} of WOF (CompactOS)"), reason))?;
+        let what = describe(number, kind::DATA, &[]);
+        let missing = |stream: &str| Error::damaged(&what, format!("there is no {stream}"));
+        let sizes = self.mft.sizes(file, kind::DATA, &[])?;
+        let (sizes, _) = sizes.ok_or_else(|| missing("stream without a name"))?;
+        let name = overlay();
+        let packed = self.mft.attribute(file, kind::DATA, &name)?.ok_or_else(|| missing(wof::STREAM))?;
+        let packed = self.content(packed, number, &name)?;
+        Ok(Arc::new(Wof::new(packed, method, sizes.data, what)?))
+    }
+
+    /// Whether WOF keeps the content of a file in a stream of it, which Windows does not show then.
+    fn is_overlaid(&self, file: &File) -> Result<bool> {
+        Ok(self.reparse(file)?.is_some_and(|(tag, _)| tag == reparse::WOF))
+    }
+
     fn content(&self, attribute: Attribute, number: u64, name: &[u16]) -> Result<Arc<dyn Content>> {
         let what = describe(number, kind::DATA, name);
         if attribute.flags & flag::ENCRYPTED != 0 {
@@ -161,6 +183,10 @@ impl FileSystem for Ntfs {
         let sizes = data.map(|(sizes, _)| sizes).unwrap_or_default();
         let mut metadata = Metadata::new(kind, sizes.data);
         metadata.allocated = sizes.allocated;
+        if matches!(point, Some((reparse::WOF, _))) {
+            let packed = self.mft.sizes(&file, kind::DATA, &overlay())?;
+            metadata.allocated += packed.map_or(0, |(sizes, _)| sizes.allocated);
+        }
         if let (FileKind::Symlink, Some((tag, data))) = (kind, &point) {
             metadata.size = reparse::target(*tag, data).map_or(0, |target| target.as_bytes().len() as u64);
             metadata.mode = 0o777;
@@ -228,7 +254,8 @@ impl FileSystem for Ntfs {
             None => {
                 if let Some((tag, data)) = self.reparse(&file)? {
                     return Err(match reparse::kind(tag, file.base.is_directory()) {
-                        FileKind::File => reparse::refuse(tag, &data, number),
+                        FileKind::File if tag == reparse::WOF => return self.overlaid(&file, &data),
+                        FileKind::File => reparse::refuse(tag, number),
                         kind => Error::NotAFile { what: format!("file {number}"), kind: called(kind) },
                     });
                 }
@@ -247,6 +274,9 @@ impl FileSystem for Ntfs {
         let file = self.file(node)?;
         let mut streams = Vec::new();
         for name in self.mft.names(&file, kind::DATA)?.into_iter().filter(|name| !name.is_empty()) {
+            if name == overlay() && self.is_overlaid(&file)? {
+                continue;
+            }
             if let Some((sizes, _)) = self.mft.sizes(&file, kind::DATA, &name)? {
                 streams.push((FileName::from_utf16(name), sizes.data));
             }
@@ -305,6 +335,11 @@ impl Iterator for Listing {
 fn bad_name(directory: NodeId) -> Error {
     let what = format!("directory {}", Reference(directory.number).number());
     Error::damaged(what, "a name in it contradicts itself")
+}
+
+/// The name of the stream in which WOF keeps content.
+fn overlay() -> Vec<u16> {
+    wof::STREAM.encode_utf16().collect()
 }
 
 fn called(kind: FileKind) -> &'static str {

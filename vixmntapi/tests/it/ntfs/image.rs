@@ -39,10 +39,20 @@ impl Image {
     /// Mounts it; `None` where this system cannot: no rights, no FUSE. That is said, and is a failure only with
     /// `REQUIRE_MOUNTS` set.
     pub(crate) fn mount(&self) -> Option<Mounted> {
+        self.mount_with("xattr")
+    }
+
+    /// The same with streams as `file:stream`, which may be of any size.
+    pub(crate) fn mount_with_streams(&self) -> Option<Mounted> {
+        self.mount_with("windows")
+    }
+
+    fn mount_with(&self, streams: &str) -> Option<Mounted> {
         let program = peer("ntfs-3g")?;
         let point = tempfile::tempdir().unwrap();
         let mut command = Command::new(program);
-        command.args(["-o", "streams_interface=xattr,compression,norecover,no_def_opts,silent,allow_other"]);
+        let options = "compression,norecover,no_def_opts,silent,allow_other";
+        command.arg("-o").arg(format!("streams_interface={streams},{options}"));
         let output = command.arg(&self.path).arg(point.path()).stdin(Stdio::null()).output().unwrap();
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);

@@ -15,7 +15,7 @@ use vixmntapi::{
 
 use super::{
     image::{Image, reparse, set},
-    whole,
+    whole, wim, wof,
 };
 use crate::{
     compare::{walk, walk_hostile},
@@ -35,13 +35,19 @@ pub(crate) fn image() -> Vec<u8> {
 #[ignore = "makes the image anew: KEEP=1 cargo test -p vixmntapi --test it -- --ignored kept_image"]
 fn the_kept_image_is_made_again() {
     let Some(image) = Image::new(&["-c", "512", "-s", "512", "-L", "small"], 3) else { return };
-    let Some(mount) = image.mount() else { return };
+    let Some(mount) = image.mount_with_streams() else { return };
     let at = |name: &str| mount.path().join(name);
     fs::create_dir(at("packed")).unwrap();
     set(&at("packed"), "system.ntfs_attrib_be", &0x810_u32.to_be_bytes());
     fs::write(at("packed/text"), text()).unwrap();
     fs::write(at("noise"), noise(20_000)).unwrap();
-    set(&at("noise"), "user.stream", &noise(2000));
+    fs::write(at("noise:stream"), noise(2000)).unwrap();
+    for (method, chunk, number) in wof::METHODS {
+        let packed = wim::packed(&[&program()], method, chunk).unwrap();
+        for (size, packed) in packed {
+            wof::overlay(&at(&format!("program-{number}")), size, &packed, number);
+        }
+    }
     fs::write(at("link"), "").unwrap();
     reparse(&at("link"), 0xa000_000c, &super::image::link(0xa000_000c, r"a\b"));
     fs::create_dir(at("many")).unwrap();
@@ -68,12 +74,15 @@ fn everything_in_the_kept_image_is_as_it_was_written() {
     let device: Arc<dyn Device> = Arc::new(Memory(image()));
     let fs = open(&device).unwrap().unwrap();
     let found = walk(&fs);
-    assert_eq!(found.len(), 1 + 6 + 120 + 20);
+    assert_eq!(found.len(), 1 + 10 + 120 + 20);
     let read = |path: &str, stream: Option<&str>| {
         let stream = stream.map(FileName::from);
         whole(&*fs.clone().open(found[path.as_bytes()], stream.as_ref()).unwrap())
     };
     assert!(read("packed/text", None) == text().as_bytes());
+    for (_, _, number) in wof::METHODS {
+        assert!(read(&format!("program-{number}"), None) == program());
+    }
     assert!(read("noise", None) == noise(20_000));
     assert!(read("noise", Some("stream")) == noise(2000));
     assert_eq!(fs.read_link(found[&b"link"[..]]).unwrap(), FileName::from("a/b"));
@@ -97,6 +106,61 @@ fn everything_in_the_kept_image_is_as_it_was_written() {
 
 fn text() -> String {
     "again and again ".repeat(9000)
+}
+
+/// What looks like a program: calls, of which many have the same target.
+fn program() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in 0..3000_i32 {
+        bytes.push(0xe8);
+        bytes.extend((4000 * (number % 5) - bytes.len() as i32).to_le_bytes());
+        bytes.extend(format!("push {}\n", number.wrapping_mul(7919) % 1000).as_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn flipped_bits_in_what_is_packed_make_errors_or_as_many_bytes_and_no_panic() {
+    let image = image();
+    let device: Arc<dyn Device> = Arc::new(Memory(image.clone()));
+    let fs = open(&device).unwrap().unwrap();
+    let find = |name: &str| fs.lookup(fs.root(), &name.into()).unwrap().unwrap();
+    let (mut refused, mut other) = (0, 0);
+    for (_, _, number) in wof::METHODS {
+        let node = find(&format!("program-{number}"));
+        let stream = fs.clone().open(node, Some(&"WofCompressedData".into())).unwrap();
+        let places: Vec<usize> = stream
+            .extents(0..u64::MAX)
+            .unwrap()
+            .into_iter()
+            .flat_map(|part| match part.kind {
+                ExtentKind::Stored(at) => at as usize..(at + part.range.end - part.range.start) as usize,
+                kind => panic!("{kind:?}"),
+            })
+            .collect();
+        let mut random = noise(3 * 100).into_iter().map(usize::from);
+        for _ in 0..100 {
+            let mut bytes = image.clone();
+            let mut next = || random.next().unwrap();
+            bytes[places[(next() * 256 + next()) % places.len()]] ^= 1 << (next() % 8);
+            let device: Arc<dyn Device> = Arc::new(Memory(bytes));
+            let fs = open(&device).unwrap().unwrap();
+            let content = fs.open(node, None).unwrap();
+            let mut got = vec![0; program().len()];
+            match content.read_at(0, &mut got) {
+                Ok(len) => {
+                    assert_eq!(len, got.len());
+                    other += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("WofCompressedData"), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    // The format has no checksums.
+    assert!(refused > 60 && other > 60, "{refused} refused, {other} read as something else");
 }
 
 #[test]
