@@ -2,6 +2,8 @@
 //! process, without a vendor's library and without a kernel mount.
 #![doc = "\n\nThe crate is named after VMware's `VixMntapi`, whose model it has in [`set`]; see [`device`], [`part`] and [`fs`] for the layers, [`os`] for what is installed."]
 //!
+//! Volumes that are encrypted with LUKS are opened with a key when the feature `luks` is on.
+//!
 //! What people do with the files of one: [`walk`] over all of them, [`find`] some of them, make a [`catalogue`], [`compare`] two, [`copy`] them out, or as an [`archive`].
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 

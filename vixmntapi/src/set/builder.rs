@@ -8,6 +8,7 @@ use super::DiskSet;
 use crate::{
     device::{CacheOptions, CachedDisk, Device, PageCache},
     error::{Error, Result},
+    volume::luks::Keys,
 };
 
 /// Takes the disks of a set, in the order in which the guest has them: the disk it boots from first.
@@ -16,6 +17,7 @@ use crate::{
 pub struct DiskSetBuilder {
     disks: Vec<Source>,
     cache: CacheOptions,
+    keys: Keys,
 }
 
 enum Source {
@@ -65,6 +67,23 @@ impl DiskSetBuilder {
         self
     }
 
+    /// Gives a passphrase, or the bytes of a key file, for volumes that are encrypted with LUKS. Each volume is opened
+    /// with the first key that fits; one that none fits stays closed, and says so in
+    /// [`Volume::degraded`](super::Volume::degraded). [`DiskSetBuilder::open`] takes seconds and up to 1 GiB of memory
+    /// for each key and slot, as their maker chose.
+    #[cfg(feature = "luks")]
+    pub fn passphrase(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.keys.passphrase(secret.as_ref());
+        self
+    }
+
+    /// Gives the key of a volume itself, as `cryptsetup luksDump --dump-volume-key` tells it.
+    #[cfg(feature = "luks")]
+    pub fn volume_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.keys.volume_key(key.as_ref());
+        self
+    }
+
     /// Reads the partition tables and the metadata of volume managers. File systems are not looked at yet. What is
     /// damaged or missing does not fail this: see [`DiskSet::problems`].
     ///
@@ -83,7 +102,7 @@ impl DiskSetBuilder {
                 Arc::new(CachedDisk::new(image, &cache, format!("disk {number}")).sectors_of(sector_size))
             }
         });
-        Ok(DiskSet::new(disks.collect(), cache))
+        Ok(DiskSet::new(disks.collect(), cache, &self.keys))
     }
 }
 

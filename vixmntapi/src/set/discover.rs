@@ -4,13 +4,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Problem,
-    volume::{Found, PartitionPlace, VolumeKind},
+    volume::{Encryption, Found, PartitionPlace, VolumeKind},
 };
 use crate::{
     device::Device,
     error::Error,
     part::{self, Role, Scheme, Table},
-    volume::{Assembled, Assembly, ldm, lvm, md},
+    volume::{Assembled, Assembly, ldm, luks::Keys, lvm, md},
 };
 
 /// What is on disks.
@@ -21,8 +21,8 @@ pub(super) struct Layout {
     pub(super) problems: Vec<Problem>,
 }
 
-/// Reads the partition tables and what volume managers say of themselves.
-pub(super) fn discover(disks: &[Arc<dyn Device>]) -> Layout {
+/// Reads the partition tables and what volume managers say of themselves, and opens what is encrypted on the way.
+pub(super) fn discover(disks: &[Arc<dyn Device>], keys: &Keys) -> Layout {
     let mut layout = Layout::default();
     for (number, disk) in disks.iter().enumerate() {
         let table = layout.table(disk);
@@ -31,10 +31,13 @@ pub(super) fn discover(disks: &[Arc<dyn Device>]) -> Layout {
         layout.tables.push(table);
     }
     layout.assemble_dynamic(disks);
+    layout.unlock(keys);
     // Arrays of arrays are made for RAID 1+0. What volume groups lie on is known once all arrays are there.
     layout.assemble(md::assemble, |_| true);
     layout.assemble(md::assemble, |found| matches!(found.kind, VolumeKind::Md { .. }));
+    layout.unlock(keys);
     layout.assemble(lvm::assemble, |_| true);
+    layout.unlock(keys);
     layout
 }
 
@@ -64,6 +67,23 @@ impl Layout {
         }
         for (partition, device) in table.partitions.iter().zip(slices) {
             self.volumes.push(Found::partition(id, number, table.scheme, partition.clone(), device));
+        }
+    }
+
+    /// Opens what is encrypted and was not tried yet; the volume is then what is in it.
+    fn unlock(&mut self, keys: &Keys) {
+        for found in self.volumes.iter_mut().filter(|found| !found.was_tried) {
+            found.was_tried = true;
+            let Ok(device) = &found.device else { continue };
+            match keys.unlock(device) {
+                None => {}
+                Some(Ok(unlocked)) => {
+                    found.size = unlocked.device.size();
+                    found.encryption = Some(Encryption { scheme: unlocked.scheme, uuid: unlocked.uuid });
+                    found.device = Ok(unlocked.device);
+                }
+                Some(Err(error)) => found.degraded = Some(error.to_string()),
+            }
         }
     }
 

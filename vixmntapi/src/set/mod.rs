@@ -24,7 +24,8 @@
 //! | LVM2 | linear, striped, RAID 0, mirrors, RAID 1, RAID 10 | thin volumes, snapshots, caches, RAID 4 to 6, VDO |
 //! | Linux md 0.90, 1.0, 1.1, 1.2 | linear, RAID 0, RAID 1, RAID 10 with copies side by side | RAID 4 to 6, other RAID 10, arrays between two forms |
 //! | Windows' dynamic disks | simple, spanned, striped, mirrored | RAID-5 |
-//! | LUKS, BitLocker | | all |
+//! | LUKS1, LUKS2 | AES with XTS or CBC, with a key and the feature `luks` | other ciphers, volumes that are being encrypted |
+//! | BitLocker | | all |
 //!
 //! A copy that is not in step with the others is not read. What lies on a disk that is missing is an error of the reads
 //! that need it; [`Volume::degraded`] tells what is missing.
@@ -61,7 +62,7 @@ use std::{
 pub use self::{
     builder::DiskSetBuilder,
     mounted::Mounted,
-    volume::{Contents, PartitionPlace, Volume, VolumeId, VolumeInfo, VolumeKind},
+    volume::{Contents, Encryption, PartitionPlace, Volume, VolumeId, VolumeInfo, VolumeKind},
 };
 use self::{discover::Layout, volume::Found};
 use crate::{
@@ -69,6 +70,7 @@ use crate::{
     error::{Error, Result},
     fs::FileName,
     part::Table,
+    volume::luks::Keys,
 };
 
 /// Disks that are read together, and the volumes on them. Clones are the same set.
@@ -114,8 +116,8 @@ impl DiskSet {
         DiskSetBuilder::default()
     }
 
-    fn new(disks: Vec<Arc<dyn Device>>, cache: Arc<PageCache>) -> Self {
-        let Layout { tables, volumes, problems } = discover::discover(&disks);
+    fn new(disks: Vec<Arc<dyn Device>>, cache: Arc<PageCache>, keys: &Keys) -> Self {
+        let Layout { tables, volumes, problems } = discover::discover(&disks, keys);
         let disks = disks.into_iter().zip(tables).map(|(device, table)| SetDisk { device, table }).collect();
         Self(Arc::new(Inner { disks, cache, volumes, problems, mount_points: Mutex::default() }))
     }

@@ -114,6 +114,16 @@ pub struct PartitionPlace {
     pub partition: Partition,
 }
 
+/// How a volume is encrypted that was opened with a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Encryption {
+    /// `LUKS1`, `LUKS2`.
+    pub scheme: &'static str,
+    /// The id of what is encrypted, as `blkid` writes it.
+    pub uuid: String,
+}
+
 /// All there is to know of a volume.
 #[doc(alias = "VixVolumeInfo")]
 #[derive(Clone, Debug)]
@@ -129,6 +139,8 @@ pub struct VolumeInfo {
     pub contents: Contents,
     /// What is missing of it, where something is.
     pub degraded: Option<String>,
+    /// How it is encrypted, if it was opened with a key.
+    pub encryption: Option<Encryption>,
     /// Whether a [`Mounted`] of it is in use.
     pub is_mounted: bool,
     /// Where the guest mounts it, as far as that was [noted](DiskSet::note_mount_points).
@@ -155,6 +167,9 @@ pub(super) struct Found {
     /// The volume's bytes, or why there are none.
     pub(super) device: Result<Arc<dyn Device>>,
     pub(super) degraded: Option<String>,
+    pub(super) encryption: Option<Encryption>,
+    /// Whether keys were tried on it.
+    pub(super) was_tried: bool,
     pub(super) place: Option<PartitionPlace>,
     pub(super) contents: OnceLock<Contents>,
     /// The file system while somebody uses it.
@@ -170,6 +185,8 @@ impl Found {
             size,
             device,
             degraded: None,
+            encryption: None,
+            was_tried: false,
             place: None,
             contents: OnceLock::new(),
             open: Mutex::new(None),
@@ -244,9 +261,15 @@ impl Volume {
         self.found().place.as_ref()
     }
 
-    /// What is missing of it: a member of a mirror, which costs nothing, or a disk, whose bytes cannot be read.
+    /// What is missing of it: a member of a mirror, which costs nothing, a disk, whose bytes cannot be read, or a key
+    /// that fits.
     pub fn degraded(&self) -> Option<&str> {
         self.found().degraded.as_deref()
+    }
+
+    /// How it is encrypted, if it was opened with a key.
+    pub fn encryption(&self) -> Option<&Encryption> {
+        self.found().encryption.as_ref()
     }
 
     /// The set that it is of.
@@ -285,6 +308,7 @@ impl Volume {
             size: found.size,
             contents: found.contents(&|| self.others())?,
             degraded: found.degraded.clone(),
+            encryption: found.encryption.clone(),
             is_mounted: found.mounts.load(Ordering::Relaxed) > 0,
             mount_points: self.mount_points(),
         })

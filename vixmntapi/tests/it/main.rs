@@ -16,6 +16,7 @@ mod hostile;
 mod images;
 mod iso;
 mod ldm;
+mod luks;
 mod lvm;
 mod made_up;
 mod md;

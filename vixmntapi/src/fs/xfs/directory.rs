@@ -94,7 +94,7 @@ impl Xfs {
     /// Where entries of a hash lie, in bytes of the directory.
     fn addresses(&self, directory: &Inode, hash: u32) -> Result<Vec<u64>> {
         let wrong = || directory.damaged("the index of the directory is none");
-        if directory.size == self.superblock.directory_block.into() {
+        if directory.size == u64::from(self.superblock.directory_block) {
             let block = self.directory_block(directory, 0, DATA_CRC)?;
             // Else its index has a block of its own.
             if let Some((table, count)) = self.table_of_block(&block) {
