@@ -1,4 +1,4 @@
-//! `/etc/fstab`: fstab(5).
+//! `/etc/fstab`: fstab(5), and `/etc/crypttab`: crypttab(5).
 
 use crate::fs::FileName;
 
@@ -33,6 +33,17 @@ pub(super) fn parse(text: &[u8]) -> Vec<Line> {
         .collect()
 }
 
+/// What `/etc/crypttab` opens: the name that device mapper then has for it, and the device by any of its names.
+pub(super) fn parse_crypttab(text: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).take(MOST_LINES);
+    let pair = |line: &str| {
+        let mut fields = line.split_whitespace();
+        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+    };
+    lines.filter_map(pair).collect()
+}
+
 /// A field with its `\040` for what divides fields.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
@@ -54,6 +65,13 @@ const MOST_LINES: usize = 10_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_opened_with_a_key_is_told_by_its_name() {
+        let text = b"# <target> <source>\n\nsda3_crypt UUID=4d1a none luks,discard\nhome\t/dev/sdb1\nalone\n";
+        let pair = |name: &str, source: &str| (name.to_owned(), source.to_owned());
+        assert_eq!(parse_crypttab(text), [pair("sda3_crypt", "UUID=4d1a"), pair("home", "/dev/sdb1")]);
+    }
 
     #[test]
     fn lines_that_mount_are_told_with_their_spaces() {

@@ -181,12 +181,13 @@ fn of_elf(header: &[u8; 20]) -> Option<Architecture> {
 /// The lines of `/etc/fstab`; without one for the root there is one more, because that is where it was found.
 fn mounts(look: &mut Look<'_>) -> Vec<GuestMount> {
     let lines = fstab::parse(&look.read("/etc/fstab").unwrap_or_default());
+    let opened = fstab::parse_crypttab(&look.read("/etc/crypttab").unwrap_or_default());
     let here = look.mounted.volume().id().clone();
     let mut mounts: Vec<_> = lines
         .into_iter()
         .map(|line| GuestMount {
             // What the guest calls its root is this volume, whether or not the name can be followed.
-            volume: if line.point == *"/" { Some(here.clone()) } else { look.names.of_linux(&line.source) },
+            volume: if line.point == *"/" { Some(here.clone()) } else { look.names.of_linux(&line.source, &opened) },
             point: line.point,
             source: line.source,
             kind: Some(line.kind),

@@ -14,6 +14,8 @@ struct Named {
     id: VolumeId,
     kind: VolumeKind,
     uuid: Option<String>,
+    /// The id of what it was encrypted as.
+    encrypted: Option<String>,
     label: Option<String>,
     /// Disk, number, PARTUUID and name of a partition, and where it begins.
     disk: Option<usize>,
@@ -42,6 +44,7 @@ impl Names {
                 id: volume.id().clone(),
                 kind: volume.kind().clone(),
                 uuid,
+                encrypted: volume.encryption().map(|encryption| encryption.uuid.clone()),
                 label,
                 disk,
                 number: place.map(|place| place.partition.number),
@@ -55,7 +58,8 @@ impl Names {
     }
 
     /// The volume that the first field of a line of `/etc/fstab` names; `None` when none is, or when several are.
-    pub(super) fn of_linux(&self, source: &str) -> Option<VolumeId> {
+    /// `opened` is what `/etc/crypttab` says.
+    pub(super) fn of_linux(&self, source: &str, opened: &[(String, String)]) -> Option<VolumeId> {
         let unquoted = |text: &str| text.trim_matches('"').to_owned();
         for (tag, folder, kind) in [
             ("UUID=", "/dev/disk/by-uuid/", By::Uuid),
@@ -72,6 +76,13 @@ impl Names {
         }
         let device = source.strip_prefix("/dev/")?;
         if let Some(mapped) = device.strip_prefix("mapper/") {
+            if let Some((_, source)) = opened.iter().find(|(name, _)| name == mapped) {
+                let uuid = source.strip_prefix("UUID=").or_else(|| source.strip_prefix("/dev/disk/by-uuid/"));
+                return uuid.map_or_else(|| self.of_linux(source, &[]), |uuid| self.encrypted(uuid.trim_matches('"')));
+            }
+            if let Some(found) = mapped.strip_prefix("luks-").and_then(|uuid| self.encrypted(uuid)) {
+                return Some(found);
+            }
             let (group, name) = mapped_name(mapped)?;
             return self.logical(&group, &name);
         }
@@ -104,6 +115,10 @@ impl Names {
             By::PartUuid => volume.part_uuid.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(wanted)),
             By::PartLabel => volume.part_label.as_deref() == Some(wanted),
         })
+    }
+
+    fn encrypted(&self, uuid: &str) -> Option<VolumeId> {
+        self.only(|volume| volume.encrypted.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(uuid)))
     }
 
     fn logical(&self, wanted_group: &str, wanted: &str) -> Option<VolumeId> {

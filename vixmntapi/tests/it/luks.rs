@@ -15,9 +15,11 @@ use vixmntapi::{
 
 use crate::{
     disks::{Memory, Partitions, touch},
+    ext::made_of,
     guest::{Guest, SIZE},
     lvm,
     peers::{peer, run},
+    tree::{Tree, noise},
 };
 
 const MIB: usize = 1 << 20;
@@ -107,7 +109,7 @@ fn the_first_version_is_read_too() {
 
 #[test]
 fn sectors_of_4096_bytes_are_read_wherever_a_read_begins_and_ends() {
-    let bytes = crate::tree::noise(3 * MIB);
+    let bytes = noise(3 * MIB);
     let options = ["--pbkdf", "pbkdf2", "--sector-size", "4096"];
     let Some(encrypted) = Encrypted::new(&bytes, &options) else { return };
     let device = encrypted.opened(SECRET).device().unwrap();
@@ -192,6 +194,37 @@ fn a_group_within_an_encrypted_partition_has_its_volumes() {
     let volume = set.volume("lvm/vg0/linear").unwrap();
     assert!(volume.encryption().is_some() && matches!(volume.kind(), VolumeKind::Lvm { .. }));
     guest.assert_is(&volume);
+}
+
+#[test]
+fn a_system_with_encrypted_volumes_is_found_with_its_mounts() {
+    let Some(guest) = Guest::get() else { return };
+    let tree = Tree::new();
+    std::fs::create_dir_all(tree.path().join("etc")).unwrap();
+    let Some(home) = Encrypted::new(&guest.bytes, &["--pbkdf", "pbkdf2"]) else { return };
+    let uuid = home.opened(SECRET).encryption().unwrap().uuid.clone();
+    for (name, text) in [
+        ("os-release", "ID=debian\nVERSION_ID=\"12\"\n".into()),
+        (
+            "fstab",
+            format!(
+                "/dev/mapper/root_crypt / ext4\n/dev/mapper/home_crypt /home ext4\n/dev/mapper/luks-{uuid} /x ext4\n"
+            ),
+        ),
+        ("crypttab", format!("root_crypt /dev/sda1 none luks\nhome_crypt UUID={uuid} none luks\n")),
+    ] {
+        std::fs::write(tree.path().join("etc").join(name), text).unwrap();
+    }
+    let Some(root) = made_of(&tree, &["-t", "ext4"], SIZE as u64) else { return };
+    let Some(root) = Encrypted::new(&std::fs::read(&root.path).unwrap(), &["--pbkdf", "pbkdf2"]) else { return };
+    let Some(disk) = Partitions::gpt(&[&root.bytes(), &home.bytes()]) else { return };
+    let set = DiskSet::builder().device(Arc::new(Memory(disk))).passphrase(SECRET).open().unwrap();
+    let [system] = &set.os_info().systems[..] else { panic!("one system is expected") };
+    let mounts = system.mounts.iter().map(|mount| {
+        (mount.point.to_string_lossy().into_owned(), mount.volume.as_ref().map_or(String::new(), ToString::to_string))
+    });
+    let expected = [("/", "disk0p1"), ("/home", "disk0p2"), ("/x", "disk0p2")];
+    assert_eq!(mounts.collect::<Vec<_>>(), expected.map(|(point, volume)| (point.to_owned(), volume.to_owned())));
 }
 
 #[test]
