@@ -114,6 +114,11 @@ impl Library {
         self.inner.shut_down().await.map_err(failed)
     }
 
+    /// The library as `vixdisklib-sys` has it, for VMware's other libraries, which work on its connections.
+    pub fn as_sys(&self) -> &load::Library {
+        &self.inner
+    }
+
     pub(crate) async fn connect(&self, spec: ConnectSpec) -> Result<load::Connection, load::Error> {
         self.inner.connect(spec).await
     }

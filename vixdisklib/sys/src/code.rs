@@ -275,6 +275,68 @@ codes! {
     16069 DISK_ATTACH_ROOTLINK "VIX_E_DISK_ATTACH_ROOTLINK" No "a disk without a parent cannot be attached";
     18000 CANNOT_CONNECT_TO_HOST "VIX_E_CANNOT_CONNECT_TO_HOST" Reconnect "the host cannot be connected to",
         "port 902 of the host has to be open for this machine";
+    24000 MNTAPI_MOUNTPT_NOT_FOUND "VIX_E_MNTAPI_MOUNTPT_NOT_FOUND" No "there is no such mount point";
+    24001 MNTAPI_MOUNTPT_IN_USE "VIX_E_MNTAPI_MOUNTPT_IN_USE" Later "the mount point is in use";
+    24002 MNTAPI_DISK_NOT_FOUND "VIX_E_MNTAPI_DISK_NOT_FOUND" No "there is no such disk";
+    24003 MNTAPI_DISK_NOT_MOUNTED "VIX_E_MNTAPI_DISK_NOT_MOUNTED" No "the disk is not mounted";
+    24004 MNTAPI_DISK_IS_MOUNTED "VIX_E_MNTAPI_DISK_IS_MOUNTED" No "the disk is mounted already";
+    24005 MNTAPI_DISK_NOT_SAFE "VIX_E_MNTAPI_DISK_NOT_SAFE" No "it is not safe to mount the disk",
+        "mount a snapshot's disk read-only, or a child of it";
+    24006 MNTAPI_DISK_CANT_OPEN "VIX_E_MNTAPI_DISK_CANT_OPEN" No "the disk cannot be opened";
+    24007 MNTAPI_CANT_READ_PARTS "VIX_E_MNTAPI_CANT_READ_PARTS" No "the partition table cannot be read";
+    24008 MNTAPI_UMOUNT_APP_NOT_FOUND "VIX_E_MNTAPI_UMOUNT_APP_NOT_FOUND" No "there is no program to unmount with",
+        "install fusermount and umount where the library looks for them";
+    24009 MNTAPI_UMOUNT "VIX_E_MNTAPI_UMOUNT" Later "it cannot be unmounted",
+        "close what is open on the volume; lsof and fuser name who has it";
+    24010 MNTAPI_NO_MOUNTABLE_PARTITONS "VIX_E_MNTAPI_NO_MOUNTABLE_PARTITONS" No "no partition can be mounted",
+        "swap space, extended partitions and members of volume groups cannot be";
+    24011 MNTAPI_PARTITION_RANGE "VIX_E_MNTAPI_PARTITION_RANGE" No "there is no partition of this number";
+    24012 MNTAPI_PERM "VIX_E_MNTAPI_PERM" No "this user may not do it", "mounting needs root";
+    24013 MNTAPI_DICT "VIX_E_MNTAPI_DICT" No "the list of mounts cannot be used";
+    24014 MNTAPI_DICT_LOCKED "VIX_E_MNTAPI_DICT_LOCKED" Later "the list of mounts is locked",
+        "another program mounts; one at a time is the rule";
+    24015 MNTAPI_OPEN_HANDLES "VIX_E_MNTAPI_OPEN_HANDLES" Later "files on it are open";
+    24016 MNTAPI_CANT_MAKE_VAR_DIR "VIX_E_MNTAPI_CANT_MAKE_VAR_DIR" No "the directory for mounts cannot be made";
+    24017 MNTAPI_NO_ROOT "VIX_E_MNTAPI_NO_ROOT" No "it needs root", "run as root";
+    24018 MNTAPI_LOOP_FAILED "VIX_E_MNTAPI_LOOP_FAILED" Later "no loop device could be set up",
+        "the kernel needs the module loop and a free device";
+    24019 MNTAPI_DAEMON "VIX_E_MNTAPI_DAEMON" Later "the process that serves the disk failed",
+        "the kernel needs FUSE, and this machine its programs";
+    24020 MNTAPI_INTERNAL "VIX_E_MNTAPI_INTERNAL" No "an error inside the library";
+    24021 MNTAPI_SYSTEM "VIX_E_MNTAPI_SYSTEM" No "a call of the operating system failed";
+    24022 MNTAPI_NO_CONNECTION_DETAILS "VIX_E_MNTAPI_NO_CONNECTION_DETAILS" No
+        "the connection does not tell how it was made";
+    24300 MNTAPI_INCOMPATIBLE_VERSION "VIX_E_MNTAPI_INCOMPATIBLE_VERSION" No "the version is not one that fits";
+    24301 MNTAPI_OS_ERROR "VIX_E_MNTAPI_OS_ERROR" No "the operating system refused or failed";
+    24302 MNTAPI_DRIVE_LETTER_IN_USE "VIX_E_MNTAPI_DRIVE_LETTER_IN_USE" No "the drive letter is in use";
+    24303 MNTAPI_DRIVE_LETTER_ALREADY_ASSIGNED "VIX_E_MNTAPI_DRIVE_LETTER_ALREADY_ASSIGNED" No
+        "the volume has a drive letter already";
+    24304 MNTAPI_VOLUME_NOT_MOUNTED "VIX_E_MNTAPI_VOLUME_NOT_MOUNTED" No "the volume is not mounted";
+    24305 MNTAPI_VOLUME_ALREADY_MOUNTED "VIX_E_MNTAPI_VOLUME_ALREADY_MOUNTED" No
+        "the volume is mounted already: as good as a success";
+    24306 MNTAPI_FORMAT_FAILURE "VIX_E_MNTAPI_FORMAT_FAILURE" No "formatting failed";
+    24307 MNTAPI_NO_DRIVER "VIX_E_MNTAPI_NO_DRIVER" No "there is no driver for mounting",
+        "install vstor2-mntapi, the driver of the VDDK for Windows";
+    24308 MNTAPI_ALREADY_OPENED "VIX_E_MNTAPI_ALREADY_OPENED" No "it is open already";
+    24309 MNTAPI_ITEM_NOT_FOUND "VIX_E_MNTAPI_ITEM_NOT_FOUND" No "there is no such item";
+    24310 MNTAPI_UNSUPPROTED_BOOT_LOADER "VIX_E_MNTAPI_UNSUPPROTED_BOOT_LOADER" No
+        "the guest's boot loader is not supported";
+    24311 MNTAPI_UNSUPPROTED_OS "VIX_E_MNTAPI_UNSUPPROTED_OS" No "the guest's operating system is not supported",
+        "only Windows is looked into";
+    24312 MNTAPI_CODECONVERSION "VIX_E_MNTAPI_CODECONVERSION" No "a text could not be converted";
+    24313 MNTAPI_REGWRITE_ERROR "VIX_E_MNTAPI_REGWRITE_ERROR" No "the registry could not be written";
+    24314 MNTAPI_UNSUPPORTED_FT_VOLUME "VIX_E_MNTAPI_UNSUPPORTED_FT_VOLUME" No
+        "fault-tolerant volumes of this kind are not supported";
+    24315 MNTAPI_PARTITION_NOT_FOUND "VIX_E_MNTAPI_PARTITION_NOT_FOUND" No "there is no such partition";
+    24316 MNTAPI_PUTFILE_ERROR "VIX_E_MNTAPI_PUTFILE_ERROR" No "a file could not be written";
+    24317 MNTAPI_GETFILE_ERROR "VIX_E_MNTAPI_GETFILE_ERROR" No "a file could not be read";
+    24318 MNTAPI_REG_NOT_OPENED "VIX_E_MNTAPI_REG_NOT_OPENED" No "the guest's registry could not be opened",
+        "mount its system volume first, and let no other program use the registry of the same guest";
+    24319 MNTAPI_REGDELKEY_ERROR "VIX_E_MNTAPI_REGDELKEY_ERROR" No "a key of the registry could not be deleted";
+    24320 MNTAPI_CREATE_PARTITIONTABLE_ERROR "VIX_E_MNTAPI_CREATE_PARTITIONTABLE_ERROR" No
+        "a partition table could not be created";
+    24321 MNTAPI_OPEN_FAILURE "VIX_E_MNTAPI_OPEN_FAILURE" No "it could not be opened";
+    24322 MNTAPI_VOLUME_NOT_WRITABLE "VIX_E_MNTAPI_VOLUME_NOT_WRITABLE" No "the volume is not writable";
     25000 ASYNC "VIX_ASYNC" No "an asynchronous operation has begun: a success, not an error";
     26000 ASYNC_MIXEDMODE_UNSUPPORTED "VIX_E_ASYNC_MIXEDMODE_UNSUPPORTED" No
         "asynchronous and synchronous calls were mixed on one disk";

@@ -2,7 +2,9 @@
 //!
 //! They are numbers with names, not enums: a library may answer with one that is not known here.
 
-/// Declares a C enumeration as a number with named values.
+/// Declares a C enumeration as a number with named values. Also for VMware's other libraries.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! named_numbers {
     ($(#[$doc:meta])* $type:ident($repr:ty) { $($(#[$value_doc:meta])* $name:ident = $value:literal,)* }) => {
         $(#[$doc])*

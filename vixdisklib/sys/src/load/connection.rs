@@ -105,6 +105,12 @@ impl Connection {
         &self.raw.library
     }
 
+    /// The library's own handle, for calls of other libraries of VMware's. It is valid as long as this, a clone or a
+    /// disk is kept, and used [on the library's thread](Library::on_opener) only.
+    pub fn as_ptr(&self) -> ConnectionHandle {
+        self.raw.handle.0
+    }
+
     /// Opens a disk: `[ds] dir/x.vmdk`, a file of this machine, or the id of a first class disk.
     #[doc(alias = "VixDiskLib_Open")]
     pub fn open(&self, path: &str, flags: OpenFlags) -> Answer<Disk> {

@@ -4,7 +4,7 @@ use std::{fmt, ops::Range, sync::mpsc::Sender};
 
 use super::{
     answer::{Answer, answer},
-    connection::Connection,
+    connection::{Connection, Handle},
     error::{Error, Result},
     info::DiskInfo,
     library::need,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     code::VixCode,
     constants::DiskType,
-    types::{SECTOR, Sectors},
+    types::{DiskHandle, DiskObject, SECTOR, Sectors},
 };
 
 /// An open disk. It keeps its connection; dropping it closes it behind one's back, [`close`](Self::close) tells how that
@@ -25,6 +25,7 @@ use crate::{
 /// are under way at once, and their order is then not defined.
 #[doc(alias = "VixDiskLibHandle")]
 pub struct Disk {
+    handle: Handle<DiskObject>,
     messages: Sender<Message>,
     path: String,
     info: DiskInfo,
@@ -35,13 +36,14 @@ pub struct Disk {
 
 impl Disk {
     pub(super) fn new(
+        handle: Handle<DiskObject>,
         messages: Sender<Message>,
         path: String,
         info: DiskInfo,
         mode: String,
         connection: Connection,
     ) -> Self {
-        Self { messages, path, info, mode, connection, closed: false }
+        Self { handle, messages, path, info, mode, connection, closed: false }
     }
 
     /// What it was opened by.
@@ -65,6 +67,13 @@ impl Disk {
     /// Its connection.
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The library's own handle, for calls of other libraries of VMware's. It is valid as long as this is kept. Calls on
+    /// a handle must not overlap: whoever uses it asks nothing else of the disk meanwhile, and before that waits until
+    /// it is [idle](Self::idle).
+    pub fn as_ptr(&self) -> DiskHandle {
+        self.handle.0
     }
 
     /// Reads sectors.

@@ -183,7 +183,7 @@ impl Library {
         let (major, minor) = options.version;
         let (begun, result) = channel();
         let _ = jobs.send(Box::new(move || {
-            let [info, warning, panic] = log::FUNCTIONS;
+            let [info, warning, panic] = log::LOG_FUNCTIONS;
             let (lib_dir, config_file) = (pointer(lib_dir.as_ref()), pointer(config_file.as_ref()));
             // SAFETY: the registry is locked and empty, so that this is the first beginning of the process, or follows
             // one that failed. The texts live to the end of this job, and the file to the end of the library.
@@ -305,8 +305,11 @@ impl Library {
         answer
     }
 
-    /// Has work done on the thread of the library.
-    pub(super) fn on_opener<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Answer<T> {
+    /// Has work done on the thread of the library, so that no disk is opened or closed meanwhile. For what else opens
+    /// disks of it, such as VMware's VixMntapi.
+    ///
+    /// The work must not wait for anything else that this thread does: it would wait for itself.
+    pub fn on_opener<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Answer<T> {
         let (asker, answer) = answer();
         // When the thread is gone, the asker is dropped and says so.
         let _ = self.inner.jobs.send(Box::new(move || asker.give(work())));

@@ -23,8 +23,9 @@ pub enum LogLevel {
 /// not call the library.
 pub type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
 
-/// The functions for `InitEx`, never null: the library's own default is not thread-safe.
-pub(super) const FUNCTIONS: [Option<LogFunc>; 3] = [Some(info), Some(warning), Some(panic)];
+/// The functions that format lines for the loaded library's [`LogSink`]: of information, warnings and panics. For
+/// `InitEx`, and for VMware's other libraries; never null, as the library's own default is not thread-safe.
+pub const LOG_FUNCTIONS: [Option<LogFunc>; 3] = [Some(info), Some(warning), Some(panic)];
 
 /// Where lines go from now on. One for the process, as the functions get no data of ours.
 pub(super) fn send_to(sink: Option<LogSink>) {

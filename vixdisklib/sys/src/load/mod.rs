@@ -52,7 +52,7 @@ pub use self::{
     error::{Attempt, Error, Failure, Result},
     info::DiskInfo,
     library::{Leftovers, Library, LibraryOptions},
-    log::{LogLevel, LogSink},
+    log::{LOG_FUNCTIONS, LogLevel, LogSink},
     pair::{attach, is_attach_possible},
     progress::Progress,
     spec::{ConnectSpec, CreateSpec, Login, Object},

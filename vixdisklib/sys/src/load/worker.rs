@@ -138,7 +138,8 @@ impl Worker {
             self.depth = self.connection.library().depth();
         }
         let connection = Connection::from_raw(Arc::clone(&self.connection));
-        Ok(Disk::new(self.messages.clone(), self.path.clone(), info, mode, connection))
+        let handle = Handle(self.handle.0);
+        Ok(Disk::new(handle, self.messages.clone(), self.path.clone(), info, mode, connection))
     }
 
     pub(super) fn api(&self) -> &Api {
