@@ -1,4 +1,7 @@
-//! Btrfs made by btrfs-progs and written by the kernel.
+//! Btrfs made by btrfs-progs and written by the kernel, clean and in use.
+
+mod kept;
+mod log;
 
 use std::{
     fs::{self, File},
@@ -142,23 +145,6 @@ fn a_copy_of_metadata_that_is_wrong_is_not_taken() {
     assert!(seen.len() > 5);
     let fs = vixmntapi::fs::open(&(Arc::new(Memory(bytes)) as _)).unwrap().unwrap();
     assert_eq!(walk(&fs).into_keys().collect::<Vec<_>>(), truth);
-}
-
-#[test]
-fn what_was_synced_since_the_last_commit_is_said_to_be_left_out() {
-    let Some(image) = Image::new(&[], &Tree::new()) else { return };
-    let Some(mount) = Mount::new(&image.path, "commit=300") else { return };
-    fs::write(mount.path().join("committed"), "committed").unwrap();
-    run("sync", &[&"-f", &mount.path()]);
-    fs::write(mount.path().join("synced"), "synced").unwrap();
-    File::open(mount.path().join("synced")).unwrap().sync_all().unwrap();
-    let dirty = image.path.with_extension("dirty");
-    run("cp", &[&"--sparse=always", &image.path, &dirty]);
-    drop(mount);
-    let (fs, _) = opened(&dirty);
-    assert_eq!(fs.info().consistency, Consistency::DirtyIgnored);
-    assert!(fs.lookup(fs.root(), &"committed".into()).unwrap().is_some());
-    assert_eq!(opened(&image.path).0.info().consistency, Consistency::Clean);
 }
 
 #[test]

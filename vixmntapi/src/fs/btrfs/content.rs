@@ -224,9 +224,9 @@ fn take(from: impl Read, len: usize) -> Option<Vec<u8>> {
 
 const EXTENT_DATA: u8 = 108;
 /// Kinds of extents.
-const INLINE: u8 = 0;
-const REGULAR: u8 = 1;
-const PREALLOCATED: u8 = 2;
+pub(super) const INLINE: u8 = 0;
+pub(super) const REGULAR: u8 = 1;
+pub(super) const PREALLOCATED: u8 = 2;
 /// Ways to pack.
 const ZLIB: u8 = 1;
 const LZO: u8 = 2;

@@ -19,7 +19,7 @@ pub(super) struct DirItem<'a> {
     pub(super) location: Key,
     pub(super) name: &'a [u8],
     value: &'a [u8],
-    kind: u8,
+    pub(super) kind: u8,
 }
 
 impl<'a> DirItem<'a> {
@@ -78,8 +78,8 @@ impl Btrfs {
             return Ok(None);
         }
         let inode = self.directory(directory)?;
-        let hash = crc32c(NAME_SEED, name);
-        let Some(item) = self.volume.item(inode.tree, Key::new(directory.number, DIR_ITEM, hash.into()))? else {
+        let key = Key::new(directory.number, DIR_ITEM, name_hash(name));
+        let Some(item) = self.volume.item(inode.tree, key)? else {
             return Ok(None);
         };
         let entries = DirItem::all(&item).ok_or_else(|| inode.damaged("an entry of it is none"))?;
@@ -117,6 +117,11 @@ impl Btrfs {
             _ => Ok(NodeId { tree: directory.tree, number: location.object }),
         }
     }
+}
+
+/// Under which a name is kept in its directory.
+pub(super) fn name_hash(name: &[u8]) -> u64 {
+    crc32c(NAME_SEED, name).into()
 }
 
 const XATTR_ITEM: u8 = 24;

@@ -65,4 +65,4 @@ pub(super) fn describe(node: NodeId) -> String {
     format!("Btrfs inode {} of tree {}", node.number, node.tree)
 }
 
-const INODE_ITEM: u8 = 1;
+pub(super) const INODE_ITEM: u8 = 1;

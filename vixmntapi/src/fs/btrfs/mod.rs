@@ -1,13 +1,16 @@
 //! Btrfs: subvolumes, snapshots, compression by zlib, LZO and zstd, and copies and stripes on several devices.
 //!
-//! The view is that of the last commit. What was synced since then is in a tree of its own that is not replayed; such a
-//! volume is [`Consistency::DirtyIgnored`]. Blocks of trees are verified when their checksums are CRC-32C, and read from
-//! another copy when they are wrong; checksums of contents are not looked at.
+//! What programs synced since the last commit is in logs, which are replayed in memory. A log that cannot be replayed whole
+//! is left alone as a whole: the view is then that of the last commit, and [`Consistency::DirtyIgnored`]. Blocks of trees
+//! are verified when their checksums are CRC-32C, and read from another copy when they are wrong; checksums of contents are
+//! not looked at.
 
+mod changes;
 mod chunk;
 mod content;
 mod directory;
 mod inode;
+mod log;
 mod lzo;
 mod subvolume;
 mod superblock;
@@ -16,6 +19,7 @@ mod tree;
 use std::{collections::BTreeMap, sync::Arc};
 
 use self::{
+    changes::Changes,
     chunk::{Chunks, Place},
     content::Open,
     inode::Inode,
@@ -63,10 +67,12 @@ pub(super) fn open_among(
         }
     }
     let chunks = superblock.system_chunks.clone();
-    let mut volume = Volume { devices: members, main, chunks, superblock, blocks: Blocks::default() };
+    let (blocks, changes) = (Blocks::default(), BTreeMap::new());
+    let mut volume = Volume { devices: members, main, chunks, superblock, blocks, changes };
     volume.read_chunks()?;
+    let consistency = volume.replay_logs()?;
     let default = volume.default_subvolume()?;
-    Ok(Some(Arc::new(Btrfs { volume, default })))
+    Ok(Some(Arc::new(Btrfs { volume, default, consistency })))
 }
 
 /// The devices and what is known of where things are on them.
@@ -78,6 +84,8 @@ struct Volume {
     chunks: Chunks,
     superblock: Superblock,
     blocks: Blocks,
+    /// What the logs change, by the subvolume.
+    changes: BTreeMap<u64, Changes>,
 }
 
 impl Volume {
@@ -85,7 +93,7 @@ impl Volume {
     fn read_chunks(&mut self) -> Result<()> {
         let (address, level) = self.superblock.chunk_root;
         let mut all = Chunks::default();
-        self.each_item(Tree { address, level }, Key::new(CHUNK_OBJECT, CHUNK_ITEM, 0), |key, item| {
+        self.each_item(Tree { id: 0, address, level }, Key::new(CHUNK_OBJECT, CHUNK_ITEM, 0), |key, item| {
             if (key.object, key.kind) != (CHUNK_OBJECT, CHUNK_ITEM) {
                 return Ok(false);
             }
@@ -98,7 +106,26 @@ impl Volume {
 
     fn root_tree(&self) -> Tree {
         let (address, level) = self.superblock.root;
-        Tree { address, level }
+        Tree { id: 0, address, level }
+    }
+
+    /// Replays what was synced since the last commit; tells what the view is then.
+    fn replay_logs(&mut self) -> Result<Consistency> {
+        if self.superblock.log_root.0 == 0 {
+            return Ok(Consistency::Clean);
+        }
+        match log::replay(self) {
+            Ok(changes) => {
+                self.changes = changes;
+                Ok(Consistency::ReplayedInMemory)
+            }
+            Err(error @ Error::Read { .. }) => Err(error),
+            Err(error) => {
+                let device = self.devices.get(&self.main).map(|device| device.name());
+                tracing::warn!(device, %error, "the logs of Btrfs are left alone");
+                Ok(Consistency::DirtyIgnored)
+            }
+        }
     }
 
     fn read_place(&self, place: Place, buf: &mut [u8]) -> Result<()> {
@@ -143,6 +170,7 @@ struct Btrfs {
     volume: Volume,
     /// The tree that is mounted when none is named.
     default: u64,
+    consistency: Consistency,
 }
 
 impl Btrfs {
@@ -159,9 +187,7 @@ impl FileSystem for Btrfs {
         info.label = (!label.is_empty()).then(|| label.into_owned());
         info.uuid = Some(uuid_text(&superblock.uuid));
         info.free = Some(superblock.total.saturating_sub(superblock.used));
-        if superblock.log_root != 0 {
-            info.consistency = Consistency::DirtyIgnored;
-        }
+        info.consistency = self.consistency;
         info
     }
 

@@ -24,7 +24,7 @@ impl Volume {
             if (key.object, key.kind) != (id, ROOT_ITEM) {
                 return Ok(false);
             }
-            found = le_u64(item, 176).zip(u8_at(item, 238)).map(|(address, level)| Tree { address, level });
+            found = le_u64(item, 176).zip(u8_at(item, 238)).map(|(address, level)| Tree { id, address, level });
             Ok(true)
         })?;
         found.ok_or_else(|| Error::NotFound(format!("Btrfs subvolume {id}")))

@@ -23,8 +23,8 @@ pub(super) struct Superblock {
     /// Where the trees of all trees and of chunks are, with their levels.
     pub(super) root: (u64, u8),
     pub(super) chunk_root: (u64, u8),
-    /// Where the tree of what was synced since the last commit is, or 0.
-    pub(super) log_root: u64,
+    /// Where the tree of the logs of what was synced since the last commit is, or 0, and its level.
+    pub(super) log_root: (u64, u8),
     pub(super) root_directory: u64,
     /// How many devices it is on.
     pub(super) devices: u64,
@@ -105,7 +105,7 @@ impl Superblock {
             node_size,
             root: (number(80)?, level(198)?),
             chunk_root: (number(88)?, level(199)?),
-            log_root: number(96)?,
+            log_root: (number(96)?, level(200)?),
             root_directory: number(128)?,
             devices: number(136)?,
             device: number(201)?,

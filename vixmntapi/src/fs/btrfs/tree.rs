@@ -29,8 +29,19 @@ impl Key {
         Some(Self { object: le_u64(bytes, 0)?, kind: u8_at(bytes, 8)?, offset: le_u64(bytes, 9)? })
     }
 
+    /// The one before among all keys.
+    pub(super) fn previous(self) -> Option<Self> {
+        match self.offset.checked_sub(1) {
+            Some(offset) => Some(Self { offset, ..self }),
+            None => match self.kind.checked_sub(1) {
+                Some(kind) => Some(Self { kind, offset: u64::MAX, ..self }),
+                None => Some(Self::new(self.object.checked_sub(1)?, u8::MAX, u64::MAX)),
+            },
+        }
+    }
+
     /// The next of all keys.
-    fn next(self) -> Option<Self> {
+    pub(super) fn next(self) -> Option<Self> {
         match self.offset.checked_add(1) {
             Some(offset) => Some(Self { offset, ..self }),
             None => match self.kind.checked_add(1) {
@@ -44,9 +55,14 @@ impl Key {
 /// The root of a tree: its address and level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tree {
+    /// The number of a subvolume, whose items may be other than what is stored; 0 of all other trees.
+    pub(super) id: u64,
     pub(super) address: u64,
     pub(super) level: u8,
 }
+
+/// The last item up to a key, and the key of the first one after that.
+pub(super) type Around = (Option<(Key, Vec<u8>)>, Option<Key>);
 
 /// Blocks that were read and verified.
 #[derive(Debug, Default)]
@@ -80,8 +96,8 @@ impl Leaf {
 }
 
 impl Volume {
-    /// Goes through the items from a key on, until `take` says no.
-    pub(super) fn each_item(
+    /// Goes through the stored items from a key on, until `take` says no.
+    pub(super) fn stored_each(
         &self,
         tree: Tree,
         from: Key,
@@ -106,16 +122,15 @@ impl Volume {
         Ok(())
     }
 
-    /// The item with a key.
-    pub(super) fn item(&self, tree: Tree, key: Key) -> Result<Option<Vec<u8>>> {
+    /// The stored item with a key.
+    pub(super) fn stored_item(&self, tree: Tree, key: Key) -> Result<Option<Vec<u8>>> {
         let leaf = self.leaf(tree, key)?;
         let index = leaf.before(key);
         Ok(if leaf.key(index) == Some(key) { leaf.data(index).map(<[u8]>::to_vec) } else { None })
     }
 
-    /// The last item up to a key, and the key of the first one after that.
-    #[allow(clippy::type_complexity)] // One use.
-    pub(super) fn around(&self, tree: Tree, key: Key) -> Result<(Option<(Key, Vec<u8>)>, Option<Key>)> {
+    /// The last stored item up to a key, and the key of the first one after that.
+    pub(super) fn stored_around(&self, tree: Tree, key: Key) -> Result<Around> {
         let leaf = self.leaf(tree, key)?;
         let index = leaf.before(key) + usize::from(leaf.key(leaf.before(key)) == Some(key));
         let last = index.checked_sub(1).and_then(|last| Some((leaf.key(last)?, leaf.data(last)?.to_vec())));
@@ -127,6 +142,12 @@ impl Volume {
             },
         };
         Ok((last, after))
+    }
+
+    /// In which transaction the root of a tree was written.
+    pub(super) fn generation(&self, tree: Tree) -> Result<u64> {
+        let block = self.block(tree.address, tree.level)?;
+        le_u64(&block, 80).ok_or_else(|| damaged(tree.address, "it ends early"))
     }
 
     /// The leaf in which a key is, if anywhere.
