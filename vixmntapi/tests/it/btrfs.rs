@@ -180,7 +180,7 @@ proptest! {
 }
 
 /// An image whose checksums are not looked at, so that what is damaged is not just refused, and its sectors in use.
-fn hostile() -> Option<&'static (Vec<u8>, Vec<usize>)> {
+pub(crate) fn hostile() -> Option<&'static (Vec<u8>, Vec<usize>)> {
     static IMAGE: OnceLock<Option<(Vec<u8>, Vec<usize>)>> = OnceLock::new();
     let make = || {
         let tree = Tree::new().many(120).deep(4).names(Names::Bytes);

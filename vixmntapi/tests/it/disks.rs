@@ -58,6 +58,40 @@ impl Device for Memory {
     }
 }
 
+/// Bytes of which single bits are wrong.
+#[derive(Debug)]
+pub(crate) struct Flipped {
+    whole: Arc<Memory>,
+    bits: Vec<(usize, u8)>,
+}
+
+impl Flipped {
+    /// With these bits of bytes the other way round.
+    pub(crate) fn new(whole: &Arc<Memory>, bits: Vec<(usize, u8)>) -> Self {
+        Self { whole: whole.clone(), bits }
+    }
+}
+
+impl Device for Flipped {
+    fn size(&self) -> u64 {
+        self.whole.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.whole.read_at(offset, buf)?;
+        for (at, bit) in &self.bits {
+            if let Some(byte) = at.checked_sub(offset as usize).and_then(|at| buf.get_mut(at)) {
+                *byte ^= 1 << bit;
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.whole.name()
+    }
+}
+
 /// A set of disks in memory.
 pub(crate) fn set(disks: impl IntoIterator<Item = Vec<u8>>) -> DiskSet {
     let devices = disks.into_iter().map(|disk| Arc::new(Memory(disk)) as Arc<dyn Device>);

@@ -102,8 +102,8 @@ fn a_tree_is_read_as_the_fuse_driver_wrote_it() {
 }
 
 /// A volume as its specification describes it, of which the tests write the parts.
-struct Volume {
-    bytes: Vec<u8>,
+pub(crate) struct Volume {
+    pub(crate) bytes: Vec<u8>,
     cluster: usize,
     table: usize,
     heap: usize,
@@ -195,7 +195,7 @@ fn set(name: &str, attributes: u16, stored: Stored) -> Vec<u8> {
 
 /// A volume with a file in one piece of which half was written, one in pieces, and a directory of 512-byte clusters
 /// whose sets lie across them, in pieces or side by side.
-fn written(contiguous: bool) -> Option<(Volume, Vec<u8>)> {
+pub(crate) fn written(contiguous: bool) -> Option<(Volume, Vec<u8>)> {
     let mut volume = Volume::new(4, "512")?;
     let content = noise(2000);
     volume.fill(&[100, 101, 102, 103], &content);

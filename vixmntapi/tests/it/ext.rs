@@ -276,10 +276,10 @@ proptest! {
 }
 
 /// An image and those of its blocks that are not empty.
-type Used = (Vec<u8>, Vec<usize>);
+pub(crate) type Used = (Vec<u8>, Vec<usize>);
 
 /// A small image of a kind.
-fn hostile(kind: usize) -> Option<&'static Used> {
+pub(crate) fn hostile(kind: usize) -> Option<&'static Used> {
     static IMAGES: OnceLock<Option<Vec<Used>>> = OnceLock::new();
     let make = || {
         let tree = Tree::new().many(60).deep(4).names(Names::Bytes).links().xattrs();

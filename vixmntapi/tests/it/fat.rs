@@ -11,7 +11,7 @@ use vixmntapi::{
 
 use crate::{
     compare::{Compare, assert_same, walk_hostile},
-    disks::{Memory, raw},
+    disks::{Flipped, Memory, raw},
     peers::{peer, run},
     tree::{Manifest, Names, Tree, noise},
 };
@@ -217,35 +217,8 @@ fn a_chain_that_comes_back_ends_early_or_leaves_the_volume_is_an_error_of_its_fi
     }
 }
 
-/// A volume of which single bits are wrong.
-#[derive(Debug)]
-struct Flipped {
-    whole: Arc<Memory>,
-    bits: Vec<(usize, u8)>,
-}
-
-impl Device for Flipped {
-    fn size(&self) -> u64 {
-        self.whole.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> vixmntapi::Result<()> {
-        self.whole.read_at(offset, buf)?;
-        for (at, bit) in &self.bits {
-            if let Some(byte) = at.checked_sub(offset as usize).and_then(|at| buf.get_mut(at)) {
-                *byte ^= 1 << bit;
-            }
-        }
-        Ok(())
-    }
-
-    fn name(&self) -> String {
-        self.whole.name()
-    }
-}
-
 /// A volume with a little of everything, and where its tables and its directories begin.
-fn small(kib: u64, options: &[&str]) -> Option<(Arc<Memory>, [usize; 3])> {
+pub(crate) fn small(kib: u64, options: &[&str]) -> Option<(Arc<Memory>, [usize; 3])> {
     let image = image(kib, options)?;
     let tree = Tree::new().many(40).deep(6);
     fs::write(tree.path().join("many/a name of more than one part, é"), "x").unwrap();
@@ -267,7 +240,7 @@ fn damaged_volumes_give_files_or_errors_and_end() {
         for (whole, places) in &volumes {
             let lens = [512, 1024, 16 << 10];
             let bits = flips.iter().map(|(place, at, bit)| (places[*place] + *at as usize % lens[*place], *bit));
-            let damaged = Flipped { whole: whole.clone(), bits: bits.collect() };
+            let damaged = Flipped::new(whole, bits.collect());
             if let Ok(Some(files)) = open(&(Arc::new(damaged) as _)) {
                 walk_hostile(&files);
             }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Makes a disc of a tree.
-fn disc(program: &str, options: &[&str], tree: &Tree) -> Option<(TempDir, std::path::PathBuf)> {
+pub(crate) fn disc(program: &str, options: &[&str], tree: &Tree) -> Option<(TempDir, std::path::PathBuf)> {
     let program = peer(program)?;
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disc.iso");

@@ -55,6 +55,12 @@ fn group(guest: &Guest) -> (Group, [Vec<u8>; 2]) {
     (Group::new(2, volumes), disks)
 }
 
+/// Those two disks, partitioned by an MBR.
+pub(crate) fn disks(guest: &Guest) -> [Vec<u8>; 2] {
+    let (group, data) = group(guest);
+    [0, 1].map(|disk| with_mbr(&group, disk, &data[disk]))
+}
+
 #[test]
 fn volumes_of_every_kind_have_the_files() {
     let Some(guest) = Guest::get() else { return };

@@ -26,7 +26,7 @@ const MIB: usize = 1 << 20;
 const PV: usize = 64 * MIB;
 
 /// The two physical volumes, with the guest's file system in every volume of 12 MiB.
-fn disks(guest: &Guest) -> [Vec<u8>; 2] {
+pub(crate) fn disks(guest: &Guest) -> [Vec<u8>; 2] {
     let heads: [&[u8]; 2] = [include_bytes!("lvm/a.head.gz"), include_bytes!("lvm/b.head.gz")];
     let mut disks = heads.map(|head| {
         let mut disk = vec![0; PV];

@@ -11,6 +11,7 @@ mod exfat;
 mod ext;
 mod fat;
 mod find;
+mod flips;
 mod guest;
 mod hostile;
 mod images;

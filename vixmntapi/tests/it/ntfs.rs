@@ -1,7 +1,7 @@
 //! NTFS against ntfs-3g: images are made and filled by it, and what it reads from them is what we have to read.
 
 pub(crate) mod image;
-mod kept;
+pub(crate) mod kept;
 mod wim;
 mod wof;
 

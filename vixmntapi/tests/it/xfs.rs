@@ -1,6 +1,6 @@
 //! XFS made by xfsprogs and written by the kernel, clean and in use.
 
-mod kept;
+pub(crate) mod kept;
 
 use std::{
     fs::{self, File},

@@ -128,10 +128,10 @@ proptest! {
 }
 
 /// An image and those of its sectors that are not empty.
-type Used = (Vec<u8>, Vec<usize>);
+pub(crate) type Used = (Vec<u8>, Vec<usize>);
 
 /// One with a log, and one without checksums, so that what is damaged is not just refused.
-fn hostile(in_use: bool) -> Option<&'static Used> {
+pub(crate) fn hostile(in_use: bool) -> Option<&'static Used> {
     static IMAGES: OnceLock<Option<[Used; 2]>> = OnceLock::new();
     let used = |bytes: Vec<u8>| {
         let used = bytes.chunks(512).enumerate().filter(|(_, sector)| sector.iter().any(|byte| *byte != 0));
