@@ -22,5 +22,6 @@ mod progress;
 pub mod set;
 mod volume;
 pub mod walk;
+mod windows;
 
 pub use error::{Error, Result};

@@ -112,8 +112,9 @@ impl<W: Write> Format for Tar<W> {
         records.time("mtime", metadata.times.modified);
         records.time("atime", metadata.times.accessed);
         if kind != b'1' {
-            for (name, value) in work.files.xattrs(item.node).map_err(Stop::Entry)? {
-                records.attribute(&name, &value);
+            let of_windows = work.attributes(item.node).map_err(Stop::Entry)?;
+            for (name, value) in work.files.xattrs(item.node).map_err(Stop::Entry)?.iter().chain(&of_windows) {
+                records.attribute(name, value);
             }
         }
         if kind == b'0' {

@@ -93,6 +93,8 @@ impl<W: Write> Format for Zip<W> {
         if name.len() > MAX_NAME {
             return Err(Stop::Entry(Error::Invalid(format!("zip has no paths of more than {MAX_NAME} bytes"))));
         }
+        // It has no place for them; this counts them.
+        work.attributes(item.node).map_err(Stop::Entry)?;
         match metadata.kind {
             FileKind::Directory if name.is_empty() => Ok(true),
             FileKind::Directory => {

@@ -118,6 +118,16 @@ impl Folder {
         set(file, &self.path_of(PARTIAL), mode, metadata, owners, xattrs)
     }
 
+    /// Sets an extended attribute of the folder itself.
+    pub(super) fn set_attribute(&self, name: &FileName, value: &[u8]) -> Result<()> {
+        set_attribute(&self.fd, &self.path, name, value)
+    }
+
+    /// Sets an extended attribute of a file that was [begun](Folder::begin).
+    pub(super) fn set_attribute_of_file(&self, file: &File, name: &FileName, value: &[u8]) -> Result<()> {
+        set_attribute(file, &self.path_of(PARTIAL), name, value)
+    }
+
     /// Sets what is kept of a link or special file, which cannot be opened.
     pub(super) fn set_closed(
         &self,
@@ -143,7 +153,7 @@ impl Folder {
             path.extend_from_slice(name);
             for (attribute, value) in xattrs {
                 fs::lsetxattr(&*path, attribute.as_bytes(), value, XattrFlags::empty())
-                    .map_err(|error| self.error("set an attribute of", name, error))?;
+                    .map_err(|error| self.error(SET_ATTRIBUTE, name, error))?;
             }
         }
         fs::utimensat(&self.fd, name, &times(metadata), AtFlags::SYMLINK_NOFOLLOW)
@@ -176,10 +186,14 @@ fn set(
     }
     fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(|error| local("set the permissions of", path, error))?;
     for (name, value) in xattrs {
-        fs::fsetxattr(fd, name.as_bytes(), value, XattrFlags::empty())
-            .map_err(|error| local("set an attribute of", path, error))?;
+        set_attribute(fd, path, name, value)?;
     }
     fs::futimens(fd, &times(metadata)).map_err(|error| local("set the times of", path, error))
+}
+
+fn set_attribute(fd: impl AsFd, path: &Path, name: &FileName, value: &[u8]) -> Result<()> {
+    let set = fs::fsetxattr(fd, name.as_bytes(), value, XattrFlags::empty());
+    set.map_err(|error| local(SET_ATTRIBUTE, path, error))
 }
 
 fn times(metadata: &Metadata) -> Timestamps {
@@ -191,6 +205,8 @@ fn local(operation: &'static str, path: &Path, error: impl Into<io::Error>) -> E
     Error::Local { operation, path: path.display().to_string(), source: error.into() }
 }
 
+/// The operation of errors with extended attributes.
+pub(super) const SET_ATTRIBUTE: &str = "set an attribute of";
 /// A file that is not whole has this name, in the folder that it will be in.
 pub(super) const PARTIAL: &[u8] = b".vixmntapi-partial";
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

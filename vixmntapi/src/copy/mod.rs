@@ -20,7 +20,9 @@ use crate::{
 /// What a guest says is not trusted: everything is made within the folder, whatever names and links say, and no link
 /// in the folder is followed, be it the guest's or there before. Permissions, times to the nanosecond, attributes
 /// named `user.*`, links, hard links and holes are kept. Owners, setuid and setgid, devices and pipes, and the other
-/// attributes (which may be privileges, as `security.capability`) are left out unless they are asked for.
+/// attributes (which may be privileges, as `security.capability`) are left out unless they are asked for. So are alternate
+/// streams and security descriptors of Windows, which the report counts; its other attributes (hidden, archive), short
+/// names and times of creation have no place here.
 ///
 /// A file is written under another name and gets its own when it is whole. So a copy that was ended anywhere goes on
 /// where it was by being run again: what is there with its size and time is taken for done.
@@ -45,9 +47,25 @@ pub struct CopyOut<'a> {
     name: Option<FileName>,
     keep: Keep,
     names: Names,
+    streams: Streams,
     overwrite: bool,
     max_bytes: u64,
     on_progress: OnProgress<'a>,
+}
+
+/// What to do with alternate streams of Windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Streams {
+    /// They are left out.
+    #[default]
+    LeftOut,
+    /// They become extended attributes, `user.` and the stream's name: what ntfs-3g shows of them, and takes for them when
+    /// the folder is on NTFS. They may have 64 KiB, and less on most other file systems.
+    Attributes,
+    /// They become files beside their own, of any size, named `file:stream` as Windows writes them; for a file with several
+    /// names beside the first of these. NTFS, which has streams by such names, does not take such files.
+    Files,
 }
 
 /// What is kept only where it is asked for.
@@ -57,6 +75,7 @@ struct Keep {
     set_id: bool,
     special: bool,
     all_xattrs: bool,
+    descriptors: bool,
 }
 
 impl<'a> CopyOut<'a> {
@@ -73,6 +92,7 @@ impl<'a> CopyOut<'a> {
             name: None,
             keep: Keep::default(),
             names: Names::Refused,
+            streams: Streams::LeftOut,
             overwrite: false,
             max_bytes: u64::MAX,
             on_progress: Box::new(|_| ControlFlow::Continue(())),
@@ -106,6 +126,19 @@ impl<'a> CopyOut<'a> {
     /// Keeps all extended attributes: ACLs, labels, privileges. That takes the right to.
     pub fn keep_all_xattrs(mut self) -> Self {
         self.keep.all_xattrs = true;
+        self
+    }
+
+    /// Keeps security descriptors of Windows in the extended attribute `system.ntfs_acl`, which a folder on NTFS has,
+    /// mounted by ntfs-3g; Windows has the same bytes. It names accounts by ids that other computers may not know.
+    pub fn keep_security_descriptors(mut self) -> Self {
+        self.keep.descriptors = true;
+        self
+    }
+
+    /// What to do with alternate streams of Windows. One that cannot be kept is a failure, and its file is copied.
+    pub fn streams(mut self, streams: Streams) -> Self {
+        self.streams = streams;
         self
     }
 
@@ -172,8 +205,14 @@ pub struct Report {
     pub hard_links: u64,
     /// Devices, pipes and sockets.
     pub special: u64,
-    /// Devices, pipes and sockets that were not asked for, and alternate streams of Windows, which have no place here.
+    /// Devices, pipes and sockets that were not asked for.
     pub left_out: u64,
+    /// Alternate streams of Windows that were kept.
+    pub streams: u64,
+    /// Alternate streams of Windows that were not asked for, or are those of a link.
+    pub streams_left_out: u64,
+    /// Files and directories whose security descriptors of Windows were not asked for.
+    pub descriptors_left_out: u64,
     /// Bytes that were written; holes are none.
     pub bytes: u64,
     /// Files that failed in whole or in part.

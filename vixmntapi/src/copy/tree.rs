@@ -4,12 +4,16 @@ use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use rustix::fs::FileType;
 
-use super::{CopyOut, Keep, Names, Progress, Report, folder::Folder};
+use super::{
+    CopyOut, Keep, Names, Progress, Report, Streams,
+    folder::{Folder, SET_ATTRIBUTE},
+};
 use crate::{
     error::{Error, Result},
     fs::{FileKind, FileName, FileSystem, Metadata, NodeId, spans},
     progress::OnProgress,
     walk::{Found, Walk},
+    windows,
 };
 
 pub(super) struct Copier<'a> {
@@ -18,6 +22,8 @@ pub(super) struct Copier<'a> {
     name: Option<FileName>,
     keep: Keep,
     names: Names,
+    streams: Streams,
+    has_descriptors: bool,
     overwrite: bool,
     max_bytes: u64,
     on_progress: OnProgress<'a>,
@@ -37,6 +43,13 @@ struct Level {
     metadata: Option<(NodeId, Metadata)>,
 }
 
+/// When a file was written.
+enum Done {
+    /// By an earlier copy.
+    Before,
+    Now,
+}
+
 /// Why one entry is not copied, or none from here on.
 enum Stop {
     Entry(Error),
@@ -48,6 +61,8 @@ impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
         match &error {
+            // An attribute may only be larger than the file system here has room for in one file.
+            Error::Local { operation: SET_ATTRIBUTE, .. } => Self::Entry(error),
             Error::Local { source, .. } if full.contains(&source.kind()) => Self::All(error),
             _ => Self::Entry(error),
         }
@@ -56,13 +71,15 @@ impl From<Error> for Stop {
 
 impl<'a> Copier<'a> {
     pub(super) fn new(copy: CopyOut<'a>, folder: Folder) -> Self {
-        let CopyOut { files, start, name, keep, names, overwrite, max_bytes, on_progress } = copy;
+        let CopyOut { files, start, name, keep, names, streams, overwrite, max_bytes, on_progress } = copy;
         Self {
             walk: Walk::from(&files, start).max_depth(MAX_DEPTH),
+            has_descriptors: windows::has_descriptors(&files),
             files,
             name,
             keep,
             names,
+            streams,
             overwrite,
             max_bytes,
             on_progress,
@@ -98,11 +115,16 @@ impl<'a> Copier<'a> {
 
     fn failed(&mut self, stop: Stop) -> Result<(), Stop> {
         let Stop::Entry(error) = stop else { return Err(stop) };
+        self.note(error);
+        Ok(())
+    }
+
+    /// Tells of a failure that is not the end of an entry.
+    fn note(&mut self, error: Error) {
         self.report.failed += 1;
         if self.report.failures.len() < MAX_FAILURES {
             self.report.failures.push(error.at(&self.progress.path));
         }
-        Ok(())
     }
 
     fn tell(&mut self) -> Result<(), Stop> {
@@ -114,6 +136,8 @@ impl<'a> Copier<'a> {
     fn close(&mut self, depth: usize) {
         while self.open.len() > depth.max(1) {
             let Some(Level { folder, metadata: Some((node, metadata)), .. }) = self.open.pop() else { continue };
+            let kept = self.keep_attributes(node, |name, value| folder.set_attribute(name, value));
+            self.kept(kept);
             let set = self
                 .xattrs(node)
                 .and_then(|xattrs| folder.set(self.mode(&metadata), &metadata, self.keep.owners, &xattrs));
@@ -135,11 +159,12 @@ impl<'a> Copier<'a> {
         };
         let local = local.into_owned();
         let metadata = self.files.metadata(found.node)?;
-        self.report.left_out += self.files.streams(found.node)?.len() as u64;
+        self.count_left_out(found.node, metadata.kind)?;
         match metadata.kind {
             FileKind::Directory if found.kind == FileKind::Directory => {
                 let folder = self.here()?.make(&local)?;
                 self.report.directories += 1;
+                self.streams_beside(found.node, &local, &metadata)?;
                 self.open.push(Level { folder, name: local, metadata: Some((found.node, metadata)) });
                 Ok(())
             }
@@ -153,22 +178,64 @@ impl<'a> Copier<'a> {
         if metadata.links > 1 && self.hard_link(node, name)? {
             return Ok(());
         }
+        match self.content(node, None, name, metadata)? {
+            Done::Before => self.report.unchanged += 1,
+            Done::Now => self.report.files += 1,
+        }
+        self.remember(node, name, metadata);
+        self.streams_beside(node, name, metadata)
+    }
+
+    /// Makes files of the streams of a file or directory, where that is wanted.
+    fn streams_beside(&mut self, node: NodeId, name: &[u8], metadata: &Metadata) -> Result<(), Stop> {
+        if self.streams != Streams::Files {
+            return Ok(());
+        }
+        for (stream, size) in self.files.streams(node)? {
+            let beside = FileName::new([name, b":", stream.as_bytes()].concat());
+            let metadata = Metadata { size, ..metadata.clone() };
+            let done = match self.names.local(&beside) {
+                Some(local) => self.content(node, Some(&stream), &local, &metadata),
+                None => Err(Error::Invalid(format!("the name {beside:?} cannot be on this computer")).into()),
+            };
+            match done {
+                Ok(_) => self.report.streams += 1,
+                Err(stop) => self.failed(stop)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a file of a file's content, or of one of its streams.
+    fn content(
+        &mut self,
+        node: NodeId,
+        stream: Option<&FileName>,
+        name: &[u8],
+        metadata: &Metadata,
+    ) -> Result<Done, Stop> {
         if let Some(there) = self.here()?.look(name)? {
             let is_done = FileType::from_raw_mode(there.st_mode) == FileType::RegularFile
                 && there.st_size as u64 == metadata.size
                 && is_time(metadata, there.st_mtime, there.st_mtime_nsec as u32);
             if is_done {
-                self.report.unchanged += 1;
-                self.remember(node, name, metadata);
-                return Ok(());
+                return Ok(Done::Before);
             }
             if !self.overwrite {
                 return Err(self.exists(name));
             }
         }
         let file = self.here()?.begin()?;
-        let written = self.write(&file, node, metadata).and_then(|()| {
-            let xattrs = self.xattrs(node)?;
+        let written = self.write(&file, node, stream, metadata).and_then(|()| {
+            let xattrs = match stream {
+                None => {
+                    let here = self.here()?;
+                    let kept = self.keep_attributes(node, |name, value| here.set_attribute_of_file(&file, name, value));
+                    self.kept(kept);
+                    self.xattrs(node)?
+                }
+                Some(_) => Vec::new(),
+            };
             let here = self.here()?;
             here.set_file(&file, self.mode(metadata), metadata, self.keep.owners, &xattrs)?;
             Ok(here.finish(name)?)
@@ -177,14 +244,55 @@ impl<'a> Copier<'a> {
             self.here()?.forget_partial();
             return Err(stop);
         }
-        self.report.files += 1;
-        self.remember(node, name, metadata);
+        Ok(Done::Now)
+    }
+
+    /// Counts what of Windows a file has and is not kept.
+    fn count_left_out(&mut self, node: NodeId, kind: FileKind) -> Result<()> {
+        if self.put.contains_key(&node) {
+            return Ok(());
+        }
+        let can_have = matches!(kind, FileKind::File | FileKind::Directory);
+        if self.streams == Streams::LeftOut || !can_have {
+            self.report.streams_left_out += self.files.streams(node)?.len() as u64;
+        }
+        if self.has_descriptors && !(self.keep.descriptors && can_have) {
+            self.report.descriptors_left_out += 1;
+        }
         Ok(())
     }
 
+    /// Keeps what of Windows becomes attributes: how many streams, and what went wrong.
+    fn keep_attributes(&self, node: NodeId, set: impl Fn(&FileName, &[u8]) -> Result<()>) -> (u64, Vec<Error>) {
+        let (mut streams, mut failures) = (0, Vec::new());
+        if self.streams == Streams::Attributes {
+            let all = self.files.streams(node).unwrap_or_else(|error| {
+                failures.push(error);
+                Vec::new()
+            });
+            for (stream, _) in all {
+                match windows::stream(&self.files, node, &stream).and_then(|(name, value)| set(&name, &value)) {
+                    Ok(()) => streams += 1,
+                    Err(error) => failures.push(error),
+                }
+            }
+        }
+        if self.keep.descriptors {
+            let found = windows::descriptor(&self.files, node);
+            let set = found.and_then(|found| found.map_or(Ok(()), |(name, value)| set(&name, &value)));
+            failures.extend(set.err());
+        }
+        (streams, failures)
+    }
+
+    fn kept(&mut self, (streams, failures): (u64, Vec<Error>)) {
+        self.report.streams += streams;
+        failures.into_iter().for_each(|error| self.note(error));
+    }
+
     /// Writes what is not zero by the file's map; the rest stays a hole.
-    fn write(&mut self, file: &File, node: NodeId, metadata: &Metadata) -> Result<(), Stop> {
-        let content = self.files.clone().open(node, None)?;
+    fn write(&mut self, file: &File, node: NodeId, stream: Option<&FileName>, metadata: &Metadata) -> Result<(), Stop> {
+        let content = self.files.clone().open(node, stream)?;
         let local = |operation, source| Error::Local { operation, path: self.progress.path.to_string(), source };
         file.set_len(metadata.size).map_err(|error| local("set the size of", error))?;
         let mut buffer = std::mem::take(&mut self.buffer);
