@@ -2,6 +2,7 @@
 
 mod kept;
 mod log;
+mod sums;
 
 use std::{
     fs::{self, File},

@@ -121,7 +121,10 @@ impl Btrfs {
             let target = &mut buf[done..done + len];
             match part.source {
                 Source::Hole | Source::Unwritten => target.fill(0),
-                Source::At(address) => self.volume.read_address(address, target)?,
+                Source::At(address) => self.volume.read_summed(address, target, |wrong| {
+                    let byte = (at + wrong).saturating_sub(address);
+                    inode.damaged(format!("the checksum of the block at byte {byte} is wrong"))
+                })?,
                 Source::Packed(packed) => {
                     let bytes = match last {
                         Some((start, bytes)) if *start == packed.start => bytes.clone(),
@@ -192,7 +195,9 @@ impl Btrfs {
             Stored::Here(bytes) => bytes.clone(),
             Stored::At(address, len) => {
                 let mut bytes = vec![0; *len as usize];
-                self.volume.read_address(*address, &mut bytes)?;
+                self.volume.read_summed(*address, &mut bytes, |_| {
+                    inode.damaged(format!("a checksum of the packed extent at byte {} is wrong", packed.start))
+                })?;
                 bytes
             }
         };

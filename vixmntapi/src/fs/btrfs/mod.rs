@@ -2,8 +2,7 @@
 //!
 //! What programs synced since the last commit is in logs, which are replayed in memory. A log that cannot be replayed whole
 //! is left alone as a whole: the view is then that of the last commit, and [`Consistency::DirtyIgnored`]. Blocks of trees
-//! are verified when their checksums are CRC-32C, and read from another copy when they are wrong; checksums of contents are
-//! not looked at.
+//! and contents are verified when their checksums are CRC-32C, and read from another copy when they are wrong.
 
 mod changes;
 mod chunk;
@@ -13,6 +12,7 @@ mod inode;
 mod log;
 mod lzo;
 mod subvolume;
+mod sums;
 mod superblock;
 mod tree;
 
@@ -23,6 +23,7 @@ use self::{
     chunk::{Chunks, Place},
     content::Open,
     inode::Inode,
+    sums::Sums,
     superblock::Superblock,
     tree::{Blocks, Key, Tree},
 };
@@ -68,8 +69,10 @@ pub(super) fn open_among(
     }
     let chunks = superblock.system_chunks.clone();
     let (blocks, changes) = (Blocks::default(), BTreeMap::new());
-    let mut volume = Volume { devices: members, main, chunks, superblock, blocks, changes };
+    let sums = Sums::default();
+    let mut volume = Volume { devices: members, main, chunks, superblock, blocks, changes, sums };
     volume.read_chunks()?;
+    volume.sums.tree = volume.sum_tree()?;
     let consistency = volume.replay_logs()?;
     let default = volume.default_subvolume()?;
     Ok(Some(Arc::new(Btrfs { volume, default, consistency })))
@@ -86,6 +89,7 @@ struct Volume {
     blocks: Blocks,
     /// What the logs change, by the subvolume.
     changes: BTreeMap<u64, Changes>,
+    sums: Sums,
 }
 
 impl Volume {
@@ -115,8 +119,11 @@ impl Volume {
             return Ok(Consistency::Clean);
         }
         match log::replay(self) {
-            Ok(changes) => {
-                self.changes = changes;
+            Ok(replayed) => {
+                self.changes = replayed.changes;
+                if self.superblock.crc {
+                    self.sums.logged = replayed.sums;
+                }
                 Ok(Consistency::ReplayedInMemory)
             }
             Err(error @ Error::Read { .. }) => Err(error),

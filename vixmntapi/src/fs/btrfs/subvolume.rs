@@ -8,7 +8,7 @@ use super::{
     tree::{Key, Tree},
 };
 use crate::{
-    bytes::{le_u16, le_u64, slice, u8_at},
+    bytes::{le_u16, le_u64, slice},
     error::{Error, Result},
     fs::{FileName, NodeId, Subvolume},
 };
@@ -24,7 +24,7 @@ impl Volume {
             if (key.object, key.kind) != (id, ROOT_ITEM) {
                 return Ok(false);
             }
-            found = le_u64(item, 176).zip(u8_at(item, 238)).map(|(address, level)| Tree { id, address, level });
+            found = Tree::of_root(id, item);
             Ok(true)
         })?;
         found.ok_or_else(|| Error::NotFound(format!("Btrfs subvolume {id}")))

@@ -95,12 +95,39 @@ impl Leaf {
     }
 }
 
+impl Tree {
+    /// What an item of the tree of trees says.
+    pub(super) fn of_root(id: u64, item: &[u8]) -> Option<Self> {
+        Some(Self { id, address: le_u64(item, 176)?, level: u8_at(item, 238)? })
+    }
+}
+
 impl Volume {
     /// Goes through the stored items from a key on, until `take` says no.
     pub(super) fn stored_each(
         &self,
         tree: Tree,
         from: Key,
+        take: impl FnMut(Key, &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        self.stored_each_from(tree, from, 0, take)
+    }
+
+    /// The same from the last item before the key on, for items that stand for what follows them.
+    pub(super) fn stored_each_around(
+        &self,
+        tree: Tree,
+        key: Key,
+        take: impl FnMut(Key, &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        self.stored_each_from(tree, key, 1, take)
+    }
+
+    fn stored_each_from(
+        &self,
+        tree: Tree,
+        from: Key,
+        mut back: usize,
         mut take: impl FnMut(Key, &[u8]) -> Result<bool>,
     ) -> Result<()> {
         let mut from = Some(from);
@@ -109,7 +136,7 @@ impl Volume {
         while let Some(key) = from {
             let leaf = self.leaf(tree, key)?;
             left = left.checked_sub(1).ok_or_else(|| damaged(tree.address, "it goes on for ever"))?;
-            for index in leaf.before(key)..leaf.items {
+            for index in leaf.before(key).saturating_sub(std::mem::take(&mut back))..leaf.items {
                 let item = leaf.key(index).zip(leaf.data(index));
                 let (found, data) = item.ok_or_else(|| damaged(tree.address, "an item of it leaves its leaf"))?;
                 if !take(found, data)? {

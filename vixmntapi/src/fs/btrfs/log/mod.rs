@@ -15,16 +15,26 @@ use super::{
     changes::{Changes, View},
     inode::INODE_ITEM,
     subvolume::ROOT_ITEM,
+    sums::{SUM_ITEM, SUMS},
     tree::{Key, Tree},
 };
 use crate::{
-    bytes::{le_u32, le_u64, u8_at},
+    bytes::{le_u32, le_u64},
     error::{Error, Result},
     fs::FileKind,
 };
 
-/// Replays all logs: what they change, by the subvolume.
-pub(super) fn replay(volume: &Volume) -> Result<BTreeMap<u64, Changes>> {
+/// What the logs of a volume make of it.
+#[derive(Default)]
+pub(super) struct Replayed {
+    /// What they change, by the subvolume.
+    pub(super) changes: BTreeMap<u64, Changes>,
+    /// The checksums of new contents, by the address of the first.
+    pub(super) sums: BTreeMap<u64, Vec<u8>>,
+}
+
+/// Replays all logs.
+pub(super) fn replay(volume: &Volume) -> Result<Replayed> {
     let (address, level) = volume.superblock.log_root;
     let logs = Tree { id: 0, address, level };
     if Some(volume.generation(logs)?) != volume.superblock.generation.checked_add(1) {
@@ -35,14 +45,13 @@ pub(super) fn replay(volume: &Volume) -> Result<BTreeMap<u64, Changes>> {
         if (key.object, key.kind) != (TREE_LOG, ROOT_ITEM) || roots.len() >= MOST_LOGS {
             return Ok(false);
         }
-        let root = le_u64(item, 176).zip(u8_at(item, 238)).ok_or_else(|| damaged("the root of one ends early"))?;
-        roots.push((key.offset, Tree { id: 0, address: root.0, level: root.1 }));
+        roots.push((key.offset, Tree::of_root(0, item).ok_or_else(|| damaged("the root of one ends early"))?));
         Ok(true)
     })?;
     if roots.len() >= MOST_LOGS {
         return Err(damaged("there are too many"));
     }
-    let mut all = BTreeMap::new();
+    let mut all = Replayed::default();
     for (id, log) in roots {
         let tree = match volume.subvolume(id) {
             Ok(tree) => tree,
@@ -50,10 +59,12 @@ pub(super) fn replay(volume: &Volume) -> Result<BTreeMap<u64, Changes>> {
             Err(Error::NotFound(_)) => continue,
             Err(error) => return Err(error),
         };
-        let mut replay = Replay { volume, tree, log, changes: Changes::default(), count: BTreeSet::new() };
+        let (changes, count) = (Changes::default(), BTreeSet::new());
+        let mut replay = Replay { volume, tree, log, changes, count, sums: &mut all.sums };
         replay.all()?;
         if !replay.changes.is_empty() {
-            all.insert(id, replay.changes);
+            let changes = replay.changes;
+            all.changes.insert(id, changes);
         }
     }
     Ok(all)
@@ -68,6 +79,7 @@ struct Replay<'a> {
     changes: Changes,
     /// Inodes whose names are to be counted in the end.
     count: BTreeSet<u64>,
+    sums: &'a mut BTreeMap<u64, Vec<u8>>,
 }
 
 impl Replay<'_> {
@@ -84,6 +96,10 @@ impl Replay<'_> {
             INODE_REF | INODE_EXTREF => replay.references(key, item),
             XATTR_ITEM => replay.changes.put(key, item.to_vec()),
             EXTENT_DATA => replay.extent(key, item),
+            SUM_ITEM if key.object == SUMS => {
+                replay.sums.insert(key.offset, item.to_vec());
+                if replay.sums.len() > MOST_SUMS { Err(damaged("there are too many checksums")) } else { Ok(()) }
+            }
             _ => Ok(()),
         })?;
         while let Some(number) = self.count.pop_last() {
@@ -232,3 +248,5 @@ const ALLOCATED: usize = 24;
 const LINKS: usize = 40;
 /// Logs of one volume: one for each subvolume in use.
 const MOST_LOGS: usize = 1 << 16;
+/// Items with checksums, of up to a block each.
+const MOST_SUMS: usize = 1 << 14;
