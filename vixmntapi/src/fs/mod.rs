@@ -224,13 +224,15 @@ pub struct FileSystemInfo {
     pub free: Option<u64>,
     /// Whether this is what the guest's system would see.
     pub consistency: Consistency,
+    /// Why it may not be, for people, where the file system tells more than that.
+    pub doubts: Vec<String>,
 }
 
 impl FileSystemInfo {
     /// Makes one with what every file system has.
     pub fn new(kind: &'static str, block_size: u32, total: u64) -> Self {
         let consistency = Consistency::Clean;
-        Self { kind, label: None, uuid: None, block_size, total, free: None, consistency }
+        Self { kind, label: None, uuid: None, block_size, total, free: None, consistency, doubts: Vec::new() }
     }
 }
 

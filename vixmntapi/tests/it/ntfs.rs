@@ -2,6 +2,7 @@
 
 pub(crate) mod image;
 pub(crate) mod kept;
+mod state;
 mod streams;
 mod wim;
 mod wof;

@@ -2,7 +2,10 @@
 //!
 //! Read as Windows reads it: clusters of 512 bytes to 2 MiB, attribute lists, sparse and compressed (LZNT1) files,
 //! alternate streams, links, security descriptors, files compressed by WOF (CompactOS). What is deduplicated, encrypted or
-//! kept in a cloud is named and refused when it is opened. The log is not replayed; a volume that was in use says so.
+//! kept in a cloud is named and refused when it is opened.
+//!
+//! The log is not replayed: there is no program in the open that writes logs as Windows does, against which that could be
+//! proved. A volume that was in use, marked to be checked, or hibernated says so, and why.
 //!
 //! After the documentation of the Linux-NTFS project and MS-FSCC; no field is trusted.
 
@@ -10,6 +13,7 @@ mod attribute;
 mod boot;
 mod ea;
 mod index;
+mod log;
 mod lznt1;
 mod mft;
 mod names;
@@ -66,7 +70,24 @@ impl Ntfs {
         let mft = Mft::open(&volume)?;
         let root = mft.file(Reference(ROOT))?.base.reference();
         let (upcase, state) = (UpCase::open(&mft)?, State::open(&mft)?);
-        Ok(Self { volume, mft, upcase, state, root })
+        let mut ntfs = Self { volume, mft, upcase, state, root };
+        match ntfs.is_hibernated() {
+            Ok(true) => ntfs.state.doubts.push(state::HIBERNATED.into()),
+            Err(error @ Error::Read { .. }) => return Err(error),
+            // What is damaged says so when somebody comes by it.
+            Ok(false) | Err(_) => {}
+        }
+        Ok(ntfs)
+    }
+
+    /// Whether Windows has put its memory into a file, to go on from there.
+    fn is_hibernated(&self) -> Result<bool> {
+        let Some(node) = self.lookup(self.root(), &"hiberfil.sys".into())? else { return Ok(false) };
+        let file = self.file(node)?;
+        let Some(attribute) = self.mft.attribute(&file, kind::DATA, &[])? else { return Ok(false) };
+        let mut head = [0; 4];
+        self.content(attribute, file.base.number(), &[])?.read_at(0, &mut head)?;
+        Ok(matches!(&head, b"hibr" | b"HIBR"))
     }
 
     fn file(&self, node: NodeId) -> Result<File> {
@@ -160,7 +181,8 @@ impl FileSystem for Ntfs {
         let mut info = FileSystemInfo::new("ntfs", self.volume.cluster as u32, self.volume.total);
         info.label.clone_from(&self.state.label);
         info.uuid = Some(format!("{:016X}", self.volume.serial));
-        info.consistency = self.state.consistency;
+        info.consistency = self.state.consistency();
+        info.doubts.clone_from(&self.state.doubts);
         info
     }
 

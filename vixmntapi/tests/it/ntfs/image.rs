@@ -79,10 +79,14 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         run("umount", &[&self.point.path()]);
-        // The driver writes its last bytes after the mount is gone, and holds a lock until it has.
-        let file = File::open(&self.image).unwrap();
-        rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
+        wait(&self.image);
     }
+}
+
+/// Waits for the driver, which writes its last bytes after the mount is gone, and holds a lock until it has.
+pub(crate) fn wait(image: &Path) {
+    let file = File::open(image).unwrap();
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
 }
 
 /// Sets an extended attribute, by which ntfs-3g also hands out streams and what else is of Windows.
