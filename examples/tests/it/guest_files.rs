@@ -78,7 +78,9 @@ async fn assert_holds(opened: vixmntapi::set::DiskSetBuilder, disk: &Disk) {
             if record.metadata.kind == FileKind::File {
                 let path = record.path.to_string_lossy().into_owned();
                 let read = mounted.read(&path, 1 << 20).unwrap();
-                assert!(read == std::fs::read(tree.join(&path)).unwrap(), "{kind}: {path}");
+                let expected =
+                    std::fs::read(tree.join(&path)).unwrap_or_else(|error| panic!("{kind}: {path}: {error}"));
+                assert!(read == expected, "{kind}: {path}");
                 files += 1;
             }
         }

@@ -23,7 +23,10 @@ pub(crate) fn all(folder: &Path, tree: &Path) -> Vec<(&'static str, PathBuf)> {
         ("vfat", |image, tree| {
             format("mkfs.fat", &["-F", "32"], image, 64)?;
             for entry in std::fs::read_dir(tree).unwrap() {
-                run(Command::new(peer("mcopy")?).args(["-s", "-i"]).arg(image).arg(entry.unwrap().path()).arg("::"));
+                let mut mcopy = Command::new(peer("mcopy")?);
+                // It takes names for what its locale says.
+                mcopy.env("LC_ALL", "C.UTF-8").args(["-s", "-i"]).arg(image).arg(entry.unwrap().path()).arg("::");
+                run(&mut mcopy);
             }
             Some(())
         }),
