@@ -11,6 +11,7 @@ mod metadata;
 mod name;
 mod ntfs;
 mod parts;
+mod security;
 pub(crate) mod spans;
 mod xfs;
 
@@ -19,6 +20,7 @@ use std::{fmt, ops::Range, sync::Arc};
 pub use self::{
     metadata::{FileKind, Metadata, Times, Timestamp},
     name::FileName,
+    security::{SecurityDescriptor, Sid},
 };
 use crate::{
     device::Device,
@@ -107,7 +109,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         Ok(Vec::new())
     }
 
-    /// The security descriptor of Windows, self-relative.
+    /// The security descriptor of Windows, self-relative: [`SecurityDescriptor::parse`] reads it.
     ///
     /// # Errors
     /// [`Error::Damaged`].

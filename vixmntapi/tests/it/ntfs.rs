@@ -2,6 +2,7 @@
 
 pub(crate) mod image;
 pub(crate) mod kept;
+mod sddl;
 mod state;
 mod streams;
 mod wim;
