@@ -45,8 +45,8 @@ pub(super) fn short(raw: &[u8; 11], case: u8) -> Vec<u16> {
     let mut part = |bytes: &[u8], lower: bool| {
         let len = bytes.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
         for byte in bytes.iter().take(len) {
-            let byte = if lower { byte.to_ascii_lowercase() } else { *byte };
-            units.push(decode(byte));
+            let unit = decode(*byte);
+            units.push(if lower { lower_case(unit) } else { unit });
         }
         len
     };
@@ -80,6 +80,16 @@ fn decode(byte: u8) -> u16 {
     high.map_or(u16::from(byte), |char| u32::from(char) as u16)
 }
 
+/// A character in lower case, if the code page has that one.
+fn lower_case(unit: u16) -> u16 {
+    let Some(char) = char::from_u32(unit.into()) else { return unit };
+    let mut lower = char.to_lowercase();
+    match (lower.next(), lower.next()) {
+        (Some(lower), None) if lower.is_ascii() || CODE_PAGE_437.contains(lower) => lower as u16,
+        _ => unit,
+    }
+}
+
 /// Flags of Windows NT in the byte after the attributes.
 const LOWER_BASE: u8 = 0x08;
 const LOWER_EXTENSION: u8 = 0x10;
@@ -103,6 +113,7 @@ mod tests {
         assert_eq!(text(b"A B     C  ", 0), "A B.C");
         assert_eq!(text(b"NODOT      ", 0), "NODOT");
         assert_eq!(text(b"\x05\x80\x99       \xff", 0), "σÇÖ.  \u{a0}");
+        assert_eq!(text(b"GR\x99\xe1E   \xea\xe4 ", 0x18), "größe.Ωσ");
         assert_eq!(CODE_PAGE_437.chars().count(), 128);
     }
 
