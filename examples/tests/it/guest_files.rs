@@ -51,8 +51,9 @@ async fn a_snapshot_over_the_network_and_a_recovery_point_hold_the_files_that_we
     }
     vim.remove_snapshot(&snapshot, RemoveSnapshotOptions::default()).await.unwrap();
 
-    for (key, disk) in (2000..).zip(&disks) {
-        let opened = report.point.open_disk(key, InstantOptions::read_only()).await.unwrap();
+    assert_eq!(report.point.disks().len(), disks.len());
+    for (stored, disk) in report.point.disks().iter().zip(&disks) {
+        let opened = report.point.open_disk(stored.key, InstantOptions::read_only()).await.unwrap();
         assert_holds(DiskSet::builder().disk(opened.disk().image()), disk).await;
         opened.close().await.unwrap();
     }
