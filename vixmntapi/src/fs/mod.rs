@@ -11,12 +11,14 @@ mod metadata;
 mod name;
 mod ntfs;
 mod parts;
+mod rooted;
 mod security;
 pub(crate) mod spans;
 mod xfs;
 
 use std::{fmt, ops::Range, sync::Arc};
 
+pub(crate) use self::rooted::Rooted;
 pub use self::{
     metadata::{FileKind, Metadata, Times, Timestamp},
     name::FileName,

@@ -29,6 +29,7 @@ pub(super) fn find(look: &mut Look<'_>) -> Option<OsInfo> {
         kernels: kernels(look),
         package_manager: package_manager(look),
         directory: FileName::from("/"),
+        subvolume: None,
         mounts: mounts(look),
         may_be_stale: false,
     })

@@ -21,6 +21,7 @@ mod fstab;
 mod hive;
 mod linux;
 mod names;
+mod subvolume;
 mod windows;
 
 use self::names::Names;
@@ -72,6 +73,9 @@ pub struct OsInfo {
     /// Its directory on its volume: `/`, `/Windows`.
     #[doc(alias = "osFolder")]
     pub directory: FileName,
+    /// The [subvolume](crate::set::Mounted::subvolume) that is its root directory, by its path from the root of all;
+    /// `None` when it is the one that is mounted when none is named.
+    pub subvolume: Option<FileName>,
     /// Where it mounts what, its own root as well.
     pub mounts: Vec<GuestMount>,
     /// Whether some of this may be older than what the guest last had: a registry that was not written back whole.
@@ -156,7 +160,10 @@ impl DiskSet {
             };
             let mut look = Look { mounted: &mounted, names: &names, problems: &mut report.problems };
             report.systems.extend(windows::find(&mut look));
-            report.systems.extend(linux::find(&mut look));
+            match linux::find(&mut look) {
+                Some(system) => report.systems.push(system),
+                None => report.systems.extend(subvolume::find(&mut look)),
+            }
         }
         self.note(&report.systems);
         report

@@ -99,13 +99,27 @@ impl Names {
     /// The volume that a value of `MountedDevices` names.
     pub(super) fn of_windows(&self, data: &[u8]) -> Option<VolumeId> {
         if let Some(guid) = data.strip_prefix(b"DMIO:ID:") {
-            let guid = Guid::from_disk(*guid.first_chunk()?).to_string();
-            return self.only(|volume| volume.part_uuid.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(&guid)));
+            let raw: [u8; 16] = *guid.first_chunk()?;
+            let guid = Guid::from_disk(raw).to_string();
+            let partition =
+                self.only(|volume| volume.part_uuid.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(&guid)));
+            return partition.or_else(|| self.dynamic(raw));
         }
         let (signature, start) = data.split_first_chunk::<4>()?;
         let start = u64::from_le_bytes(start.try_into().ok()?);
         let id = format!("{:08x}", u32::from_le_bytes(*signature));
         self.only(|volume| volume.start == start && volume.disk_id.as_ref() == Some(&id))
+    }
+
+    /// The volume of dynamic disks with an id, which Windows writes in the one order of bytes or the other.
+    fn dynamic(&self, wanted: [u8; 16]) -> Option<VolumeId> {
+        let mut other = wanted;
+        other[..4].reverse();
+        other[4..6].reverse();
+        other[6..8].reverse();
+        let is_it =
+            |kind: &VolumeKind| matches!(kind, VolumeKind::Dynamic { guid, .. } if *guid == wanted || *guid == other);
+        self.only(|volume| is_it(&volume.kind))
     }
 
     fn by(&self, by: By, wanted: &str) -> Option<VolumeId> {

@@ -66,6 +66,7 @@ fn installation(look: &mut Look<'_>, directory: &str) -> OsInfo {
         kernels: Vec::new(),
         package_manager: None,
         directory: FileName::from(directory),
+        subvolume: None,
         mounts: mounts(look, &system),
         may_be_stale: software.is_dirty() || system.is_dirty(),
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fs::{Content, Entries, FileName, FileSystem, Metadata, NodeId},
+    fs::{Content, Entries, FileName, FileSystem, Metadata, NodeId, Rooted},
 };
 
 /// The files of a volume, which it keeps open.
@@ -37,6 +37,24 @@ impl Mounted {
     /// The file system. It may outlive this: it keeps open what it needs.
     pub fn file_system(&self) -> &Arc<dyn FileSystem> {
         &self.files
+    }
+
+    /// The files of a [subvolume](FileSystem::subvolumes) by its path from the root of all, in which its root directory is
+    /// `/`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none; [`Error::Damaged`].
+    pub fn subvolume(&self, path: impl AsRef<[u8]>) -> Result<Self> {
+        let path = path.as_ref();
+        let all = self.files.subvolumes()?;
+        let found = all.iter().find(|subvolume| subvolume.path.as_bytes() == path.strip_prefix(b"/").unwrap_or(path));
+        let found = found.ok_or_else(|| Error::NotFound(format!("subvolume {}", path.escape_ascii())))?;
+        Ok(self.at(found.root))
+    }
+
+    /// The same volume seen from one of its directories.
+    pub(crate) fn at(&self, root: NodeId) -> Self {
+        Self::new(self.volume.clone(), Arc::new(Rooted { files: self.files.clone(), root }))
     }
 
     /// Finds what a path names, at the end of all links.

@@ -233,13 +233,13 @@ impl FileSystem for From {
 }
 
 /// An image file, removed with its folder.
-struct Image {
-    path: PathBuf,
+pub(crate) struct Image {
+    pub(crate) path: PathBuf,
     _folder: TempDir,
 }
 
 impl Image {
-    fn new(format: &[&str], tree: &Tree) -> Option<Self> {
+    pub(crate) fn new(format: &[&str], tree: &Tree) -> Option<Self> {
         let mkfs = peer("mkfs.btrfs")?;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image");

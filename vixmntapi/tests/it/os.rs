@@ -1,6 +1,7 @@
 //! Operating systems found on sets of disks: trees of Linux, and layouts of Windows with hives that hivexsh wrote.
 
 mod registry;
+mod subvolumes;
 
 use std::{
     fs::{self, File},
@@ -15,13 +16,15 @@ use tempfile::TempDir;
 use vixmntapi::{
     fs::FileName,
     os::{Architecture, OsFamily, OsInfo},
-    set::DiskSet,
+    set::{DiskSet, DiskSetBuilder, VolumeKind},
 };
 
 use self::registry::{Setting, hive};
 use crate::{
     disks::Memory,
     ext::made_of,
+    guest::Guest,
+    ldm,
     ntfs::image::Image as Ntfs,
     peers::{peer, run},
     tree::Tree,
@@ -158,6 +161,36 @@ fn a_windows_on_ntfs_and_gpt_is_found_with_its_product_and_drive_letters() {
     let [system] = &report.systems[..] else { panic!("{report:?}") };
     assert_windows(system);
     assert_eq!(mounts(system), [("C:", Some("disk0p1"))]);
+}
+
+#[test]
+fn letters_of_volumes_on_dynamic_disks_are_told() {
+    let (Some(mkfs), Some(mcopy), Some(guest)) = (peer("mkfs.fat"), peer("mcopy"), Guest::get()) else { return };
+    let dynamic = ldm::disks(guest);
+    let with = |set: DiskSetBuilder| dynamic.iter().fold(set, |set, disk| set.device(Arc::new(Memory(disk.clone()))));
+    let guid = |name: &str| {
+        let volume = with(DiskSet::builder()).open().unwrap().volume(&format!("ldm/Group0/{name}")).unwrap();
+        let VolumeKind::Dynamic { guid, .. } = volume.kind() else { panic!("{volume:?}") };
+        *guid
+    };
+    let mut swapped = guid("Mirrored");
+    swapped[..4].reverse();
+    swapped[4..6].reverse();
+    swapped[6..8].reverse();
+    let letter = |letter: char, guid: [u8; 16]| {
+        (format!(r"\DosDevices\{letter}:"), Setting::Bytes([&b"DMIO:ID:"[..], &guid].concat()))
+    };
+    let letters = [letter('E', guid("Simple")), letter('F', swapped), letter('G', [7; 16])];
+    let Some(folder) = windows("AMD64", &letters) else { return };
+    let image = folder.path().join("fat.img");
+    File::create(&image).unwrap().set_len(40 * MIB).unwrap();
+    run(mkfs, &[&"-F", &"32", &image]);
+    run(mcopy, &[&"-s", &"-i", &image, &folder.path().join("WINDOWS"), &"::"]);
+    let set = with(DiskSet::builder()).raw(&image).unwrap().open().unwrap();
+    let report = set.os_info();
+    let [system] = &report.systems[..] else { panic!("{report:?}") };
+    let expected = [("E:", Some("ldm/Group0/Simple")), ("F:", Some("ldm/Group0/Mirrored")), ("G:", None)];
+    assert_eq!(mounts(system), expected);
 }
 
 fn assert_windows(system: &OsInfo) {
