@@ -10,7 +10,7 @@ use super::{
 use crate::{
     bytes::le_u32,
     error::{Error, Result},
-    fs::checksum::{crc32c, crc32c_of_four},
+    fs::checksum::crc32c,
 };
 
 /// Where checksums of contents are.
@@ -71,12 +71,11 @@ impl Volume {
             return read;
         }
         let right = read.is_ok();
-        for (number, (bytes, sum)) in computed(buf, sector).into_iter().zip(&sums).enumerate() {
+        for (number, (target, sum)) in buf.chunks_exact_mut(sector).zip(&sums).enumerate() {
             let at = address + (number * sector) as u64;
-            if right && sum.is_none_or(|sum| sum == bytes) {
+            if right && sum.is_none_or(|sum| sum == !crc32c(!0, target)) {
                 continue;
             }
-            let target = &mut buf[number * sector..(number + 1) * sector];
             match sum {
                 Some(sum) if self.read_right_copy(at, target, *sum)? => {}
                 Some(_) => return Err(wrong(at)),
@@ -132,23 +131,9 @@ impl Volume {
     }
 }
 
-/// The checksums of all sectors.
-fn computed(bytes: &[u8], sector: usize) -> Vec<u32> {
-    let mut sums = Vec::with_capacity(bytes.len() / sector);
-    let fours = bytes.chunks_exact(4 * sector);
-    let rest = fours.remainder();
-    for four in fours {
-        let mut sectors = four.chunks_exact(sector);
-        let four = [(); 4].map(|()| sectors.next().unwrap_or_default());
-        sums.extend(crc32c_of_four(four));
-    }
-    sums.extend(rest.chunks_exact(sector).map(|sector| !crc32c(!0, sector)));
-    sums
-}
-
 /// The tree of checksums, and under what it and logs keep them.
 const SUM_TREE: u64 = 7;
 pub(super) const SUMS: u64 = 10_u64.wrapping_neg();
 pub(super) const SUM_ITEM: u8 = 128;
-/// Bytes that are read and compared at once: what is in the processor's caches is compared fast.
-const AT_ONCE: usize = 256 << 10;
+/// Bytes that are read and compared at once, for which checksums are held.
+const AT_ONCE: usize = 4 << 20;
