@@ -1,10 +1,11 @@
 //! Hives of the Windows registry, read at the places that are asked for and never whole.
 //!
 //! Places are those of Maxim Suhanov's "Windows registry file format specification". What Windows had not yet written into
-//! a hive (its `.LOG1` and `.LOG2`) is not taken into account; [`Hive::is_dirty`] says whether there is any.
+//! a hive is read from its logs; [`Hive::is_dirty`] says whether they do not have it.
 
 use std::sync::Arc;
 
+use super::replay::{Base, Replayed};
 use crate::{
     bytes::{array, le_u16, le_u32, slice},
     error::{Error, Result},
@@ -13,7 +14,7 @@ use crate::{
 
 /// An open hive.
 pub(super) struct Hive {
-    content: Arc<dyn Content>,
+    content: Replayed,
     /// Where its cells end, from the first of them on.
     end: u32,
     root: u32,
@@ -51,38 +52,29 @@ impl Value {
 }
 
 impl Hive {
-    /// Opens a file that is a hive.
-    pub(super) fn open(content: Arc<dyn Content>) -> Result<Self> {
-        let mut base = vec![0; BASE];
-        let len = content.read_at(0, &mut base)?;
-        let field = |at| le_u32(&base, at).unwrap_or_default();
-        if len < BASE || base.get(..4) != Some(b"regf") {
+    /// Opens a file that is a hive; its logs are asked for when it needs them.
+    pub(super) fn open(
+        content: Arc<dyn Content>,
+        logs: impl FnOnce() -> Result<Vec<Arc<dyn Content>>>,
+    ) -> Result<Self> {
+        let mut start = vec![0; BASE];
+        if content.read_at(0, &mut start)? < BASE || !start.starts_with(b"regf") {
             return Err(damaged("it does not begin as one"));
         }
-        let sum = base.as_chunks::<4>().0.iter().take(127).fold(0, |sum, word| sum ^ u32::from_le_bytes(*word));
-        // Sums of nothing but zeros or ones are stored as others.
-        let sum = if sum == 0 {
-            1
-        } else if sum == u32::MAX {
-            u32::MAX - 1
-        } else {
-            sum
-        };
-        if sum != field(508) {
-            return Err(damaged("the checksum of its header is wrong"));
+        let base = Base::parse(&start).ok_or_else(|| damaged("the checksum of its header is wrong"))?;
+        if base.version.0 != 1 {
+            let (major, minor) = base.version;
+            return Err(Error::unsupported("this registry hive", format!("it has version {major}.{minor}")));
         }
-        if field(20) != 1 {
-            return Err(Error::unsupported(
-                "this registry hive",
-                format!("it has version {}.{}", field(20), field(24)),
-            ));
-        }
+        let mut content = Replayed::stored(content, base);
+        let dirty = base.is_dirty() && !content.apply(&logs()?)?;
         let room = content.size().saturating_sub(BASE as u64);
-        let end = u32::try_from(room).unwrap_or(u32::MAX).min(field(40));
-        Ok(Self { content, end, root: field(36), dirty: field(4) != field(8) })
+        let end = u32::try_from(room).unwrap_or(u32::MAX).min(content.base.len);
+        let root = content.base.root;
+        Ok(Self { content, end, root, dirty })
     }
 
-    /// Whether Windows had more to write into it.
+    /// Whether Windows had more to write into it than is in its logs.
     pub(super) fn is_dirty(&self) -> bool {
         self.dirty
     }

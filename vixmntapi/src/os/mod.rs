@@ -20,7 +20,9 @@
 mod fstab;
 mod hive;
 mod linux;
+mod marvin;
 mod names;
+mod replay;
 mod subvolume;
 mod windows;
 
@@ -78,7 +80,8 @@ pub struct OsInfo {
     pub subvolume: Option<FileName>,
     /// Where it mounts what, its own root as well.
     pub mounts: Vec<GuestMount>,
-    /// Whether some of this may be older than what the guest last had: a registry that was not written back whole.
+    /// Whether some of this may be older than what the guest last had: a registry that was neither written back whole nor into
+    /// its logs.
     pub may_be_stale: bool,
 }
 

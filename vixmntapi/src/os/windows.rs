@@ -5,7 +5,10 @@ use super::{
     hive::{Hive, Key, Value},
     major_minor,
 };
-use crate::{error::Result, fs::FileName};
+use crate::{
+    error::{Error, Result},
+    fs::FileName,
+};
 
 /// Looks for a directory of Windows.
 pub(super) fn find(look: &mut Look<'_>) -> Vec<OsInfo> {
@@ -111,7 +114,13 @@ struct Registry {
 
 impl Registry {
     fn open(look: &mut Look<'_>, directory: &str, name: &'static str) -> Self {
-        let opened = look.mounted.open(format!("{directory}/System32/config/{name}")).and_then(Hive::open);
+        let path = format!("{directory}/System32/config/{name}");
+        let logs = || {
+            let logs = [".LOG1", ".LOG2", ".LOG"].map(|end| look.mounted.open(format!("{path}{end}")));
+            // Without them the hive is what it is, and said to be stale.
+            logs.into_iter().filter(|log| matches!(log, Ok(_) | Err(Error::Read { .. }))).collect()
+        };
+        let opened = look.mounted.open(&path).and_then(|content| Hive::open(content, logs));
         Self { hive: look.note(name, opened), name }
     }
 
