@@ -88,6 +88,17 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// VMware's library failed, or could not be used.
+    #[cfg(all(feature = "vendor", target_os = "linux"))]
+    #[error("cannot {operation} {what} by VMware's library")]
+    Vendor {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The disks, the volume or the library.
+        what: String,
+        /// Why.
+        source: std::sync::Arc<vixmntapi_sys::load::Error>,
+    },
 }
 
 impl Error {
@@ -99,6 +110,25 @@ impl Error {
     /// A structure that is not read.
     pub(crate) fn unsupported(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Unsupported { what: what.into(), reason: reason.into() }
+    }
+
+    /// A failure of VMware's library.
+    #[cfg(all(feature = "vendor", target_os = "linux"))]
+    pub(crate) fn vendor(
+        operation: &'static str,
+        what: impl FnOnce() -> String,
+    ) -> impl FnOnce(vixmntapi_sys::load::Error) -> Self {
+        move |source| Self::Vendor { operation, what: what(), source: std::sync::Arc::new(source) }
+    }
+
+    /// The code of VMware's library, where it was that library that failed.
+    #[cfg(all(feature = "vendor", target_os = "linux"))]
+    pub fn vix_code(&self) -> Option<vixmntapi_sys::VixCode> {
+        match self {
+            Self::Vendor { source, .. } => source.vix_code(),
+            Self::At { source, .. } => source.vix_code(),
+            _ => None,
+        }
     }
 
     /// The same error once more, for what is found out once and asked for again. Of what a disk or this computer said,
@@ -121,6 +151,10 @@ impl Error {
             Self::Local { operation, path, source } => {
                 Self::Local { operation, path: path.clone(), source: again(source) }
             }
+            #[cfg(all(feature = "vendor", target_os = "linux"))]
+            Self::Vendor { operation, what, source } => {
+                Self::Vendor { operation, what: what.clone(), source: source.clone() }
+            }
         }
     }
 
@@ -140,6 +174,8 @@ impl Error {
             Self::Unsupported { .. } => Some("restore the whole disk and read it with the guest's own system"),
             Self::Encrypted { .. } => Some("open the volume with its key, or read it in the guest"),
             Self::At { source, .. } => source.hint(),
+            #[cfg(all(feature = "vendor", target_os = "linux"))]
+            Self::Vendor { source, .. } => source.hint(),
             _ => None,
         }
     }

@@ -251,6 +251,8 @@ pub enum Consistency {
     /// The volume was in use, and what was in flight is not taken into account: names and contents may be older than
     /// the guest has seen them, or contradict each other.
     DirtyIgnored,
+    /// Another program's reader has the volume, and it does not tell.
+    NotTold,
 }
 
 /// Tells what a device holds and opens it.

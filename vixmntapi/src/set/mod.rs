@@ -59,6 +59,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+pub(crate) use self::mounted::read_whole;
+#[cfg(all(feature = "vendor", target_os = "linux"))]
+pub(crate) use self::path::{Last, Resolver};
 pub use self::{
     builder::DiskSetBuilder,
     mounted::Mounted,

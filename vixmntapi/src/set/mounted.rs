@@ -115,16 +115,7 @@ impl Mounted {
     /// As [`Mounted::open`]; [`Error::Invalid`] when it is larger.
     pub fn read(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Vec<u8>> {
         let path = path.as_ref();
-        let content = self.open(path)?;
-        let size = content.size();
-        if size > limit {
-            let path = path.escape_ascii();
-            return Err(Error::Invalid(format!("{path} has {size} bytes, more than the {limit} that were expected")));
-        }
-        let mut bytes = vec![0; size as usize];
-        let len = content.read_at(0, &mut bytes)?;
-        bytes.truncate(len);
-        Ok(bytes)
+        read_whole(&*self.open(path)?, path, limit)
     }
 
     /// Ends the use of the volume; dropping does the same. What was opened stays usable until it is dropped as well.
@@ -135,6 +126,19 @@ impl Mounted {
         let letters: Vec<FileName> = self.volume.mount_points();
         Resolver::new(&*self.files, &letters).resolve(path, last)
     }
+}
+
+/// Reads a file of at most `limit` bytes.
+pub(crate) fn read_whole(content: &dyn Content, path: &[u8], limit: u64) -> Result<Vec<u8>> {
+    let size = content.size();
+    if size > limit {
+        let path = path.escape_ascii();
+        return Err(Error::Invalid(format!("{path} has {size} bytes, more than the {limit} that were expected")));
+    }
+    let mut bytes = vec![0; size as usize];
+    let len = content.read_at(0, &mut bytes)?;
+    bytes.truncate(len);
+    Ok(bytes)
 }
 
 impl Drop for Mounted {

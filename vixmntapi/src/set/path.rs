@@ -7,25 +7,25 @@ use crate::{
 
 /// What to do with a link that is the last of a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Last {
+pub(crate) enum Last {
     Follow,
     Keep,
 }
 
 /// Walks paths.
-pub(super) struct Resolver<'a> {
+pub(crate) struct Resolver<'a> {
     files: &'a dyn FileSystem,
     /// Where the guest mounts the volume: the drive letters among them stand for its root.
     mount_points: &'a [FileName],
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(files: &'a dyn FileSystem, mount_points: &'a [FileName]) -> Self {
+    pub(crate) fn new(files: &'a dyn FileSystem, mount_points: &'a [FileName]) -> Self {
         Self { files, mount_points }
     }
 
     /// Finds what a path names. `..` leads back the way that was come, and stays in the root.
-    pub(super) fn resolve(&self, path: &[u8], last: Last) -> Result<NodeId> {
+    pub(crate) fn resolve(&self, path: &[u8], last: Last) -> Result<NodeId> {
         let shown = || path.escape_ascii().to_string();
         let mut way = vec![self.files.root()];
         // The names to walk, the next one last.

@@ -27,6 +27,7 @@ mod part;
 mod peers;
 mod set;
 mod tree;
+mod vendor;
 mod walk;
 mod wrapped;
 mod xfs;
