@@ -2,7 +2,8 @@
 //!
 //! - `cargo xtask codegen` writes the generated model of `vsphere-vim-types` from `xtask/model/vim.json`;
 //! - `cargo xtask codegen --check` fails when the committed files are not what it would write;
-//! - `cargo xtask abi-check --vddk DIR` compares `vixdisklib-sys` with the headers in `DIR/include`, through `bindgen`.
+//! - `cargo xtask abi-check --vddk DIR` compares `vixdisklib-sys` and `vixmntapi-sys` with the headers in
+//!   `DIR/include`, through `bindgen`.
 
 mod abi;
 mod codegen;

@@ -22,6 +22,10 @@
 //! # }
 //! ```
 //!
+//! Programs with `vixdisklib` and its feature `vddk` have the disk library already: `vddk::Library::as_sys` is what
+//! [`VixMntapi::load`] takes. All calls block, dropping too, until VMware's library is done; never call them from a task of
+//! an async runtime. They come one after the other, on the thread on which disks are opened and closed.
+//!
 //! The calls are those of [`set`](crate::set), and so are the lifetimes: a [`Mounted`] keeps its [`Volume`], that its
 //! [`DiskSet`], that its connection. What is dropped last dismounts, closes and frees, in the order that VMware asks for.
 //! A program that wants to choose at run time takes the types of [`backend`](crate::backend).

@@ -102,7 +102,7 @@ impl Type {
         match (self, shape) {
             (Self::Void, Shape::Void) | (Self::Function, Shape::Function) => true,
             (Self::Integer(bits), Shape::Integer(ours)) => bits == ours,
-            (Self::Pointer(_), Shape::Pointer(Shape::Struct("ConnectionObject" | "DiskObject"))) => true,
+            (Self::Pointer(_), Shape::Pointer(Shape::Struct(ours))) if HANDLES.contains(ours) => true,
             (Self::Pointer(to), Shape::Pointer(ours)) => to.is(ours),
             // Functions are aliased to types of functions, and pointed to.
             (Self::Pointer(to), Shape::Function) => **to == Self::Function,
@@ -111,6 +111,9 @@ impl Type {
         }
     }
 }
+
+/// What handles point to, by our names.
+const HANDLES: [&str; 4] = ["ConnectionObject", "DiskObject", "DiskSetObject", "VolumeObject"];
 
 impl std::fmt::Display for Type {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

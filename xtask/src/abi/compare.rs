@@ -2,10 +2,7 @@
 
 use std::fmt::Write as _;
 
-use vixdisklib_sys::{
-    FUNCTIONS, Function, VixCode,
-    layout::{LAYOUTS, Layout},
-};
+use vixdisklib_sys::{Function, VixCode, layout::Layout};
 
 use super::bindings::Bindings;
 
@@ -21,8 +18,8 @@ enum Finding {
 /// Compares everything. `Err` when something differs, with the same table.
 pub(super) fn all(bindings: &Bindings) -> Result<String, String> {
     let mut rows = Vec::new();
-    rows.extend(FUNCTIONS.iter().map(|of| (of.symbol, function(of, bindings))));
-    rows.extend(LAYOUTS.iter().map(|of| (of.name, layout(of, bindings))));
+    rows.extend(functions().map(|of| (of.symbol, function(of, bindings))));
+    rows.extend(layouts().map(|of| (of.name, layout(of, bindings))));
     rows.extend(VixCode::known().map(|of| (of.name, code(of.code, of.name, bindings))));
 
     let (mut text, mut counts) = (String::new(), [0; 3]);
@@ -35,13 +32,14 @@ pub(super) fn all(bindings: &Bindings) -> Result<String, String> {
         counts[at] += 1;
         let _ = writeln!(text, "{word:8}{name:38}{detail}");
     }
-    let ours = |name: &String| FUNCTIONS.iter().any(|of| of.symbol == name);
-    for unknown in bindings.functions.keys().filter(|name| name.starts_with("VixDiskLib_") && !ours(name)) {
-        let _ = writeln!(text, "new     {unknown:38}the header has it, vixdisklib-sys does not");
+    let theirs = |name: &&String| ["VixDiskLib_", "VixMntapi_"].iter().any(|prefix| name.starts_with(prefix));
+    let ours = |name: &String| functions().any(|of| of.symbol == name);
+    for unknown in bindings.functions.keys().filter(theirs).filter(|name| !ours(name)) {
+        let _ = writeln!(text, "new     {unknown:38}the header has it, our declarations do not");
     }
     let [same, absent, differs] = counts;
-    let functions = FUNCTIONS.iter().any(|of| bindings.functions.contains_key(of.symbol));
-    if functions && bindings.structures.is_empty() {
+    let has_functions = functions().any(|of| bindings.functions.contains_key(of.symbol));
+    if has_functions && bindings.structures.is_empty() {
         return Err(format!("{text}\nno structure was found: bindgen 0.70 or newer is needed"));
     }
     let _ = write!(text, "{same} same, {absent} absent from the header, {differs} different");
@@ -50,6 +48,15 @@ pub(super) fn all(bindings: &Bindings) -> Result<String, String> {
         (0, _) => Ok(text),
         _ => Err(text),
     }
+}
+
+/// Those of the disk library and of the one that mounts.
+fn functions() -> impl Iterator<Item = &'static Function> {
+    vixdisklib_sys::FUNCTIONS.iter().chain(vixmntapi_sys::FUNCTIONS)
+}
+
+fn layouts() -> impl Iterator<Item = &'static Layout> {
+    vixdisklib_sys::layout::LAYOUTS.iter().chain(vixmntapi_sys::layout::LAYOUTS)
 }
 
 fn function(ours: &Function, bindings: &Bindings) -> Finding {
@@ -103,7 +110,7 @@ fn shown<T: std::fmt::Display>(parameters: impl Iterator<Item = T>, result: &imp
 
 #[cfg(test)]
 mod tests {
-    use vixdisklib_sys::shape::Shape;
+    use vixdisklib_sys::{layout::LAYOUTS, shape::Shape};
 
     use super::*;
     use crate::abi::bindings::Type;
@@ -120,11 +127,11 @@ mod tests {
             }
         }
         let mut bindings = Bindings::default();
-        for function in FUNCTIONS {
+        for function in functions() {
             let parameters = function.parameters.iter().map(|(_, shape)| of(shape)).collect();
             bindings.functions.insert(function.symbol.to_owned(), (parameters, of(&function.returns)));
         }
-        for layout in LAYOUTS {
+        for layout in layouts() {
             let version = layout.versions[0];
             bindings.structures.insert(layout.name.to_owned(), (version.size, version.offsets.to_vec()));
         }
@@ -135,7 +142,7 @@ mod tests {
     fn our_own_declarations_are_the_same() {
         let text = all(&mirror()).unwrap();
         assert!(text.ends_with("absent from the header, 0 different"), "{text}");
-        assert!(text.contains("49 same"), "{text}");
+        assert!(text.contains(&format!("{} same", 43 + 6 + 15 + 3)), "{text}");
     }
 
     #[test]
@@ -145,10 +152,12 @@ mod tests {
         bindings.structures.get_mut("VixDiskLibInfo").unwrap().1[3] += 4;
         bindings.constants.insert("VIX_E_FAIL".into(), 2);
         bindings.functions.insert("VixDiskLib_Newer".into(), (vec![], Type::Void));
+        bindings.functions.get_mut("VixMntapi_MountVolume").unwrap().0[1] = Type::Integer(32);
+        bindings.structures.get_mut("VixDiskSetInfo").unwrap().0 = 12;
         let text = all(&bindings).unwrap_err();
         let differing: Vec<_> = text.lines().filter(|line| line.starts_with("DIFFERS")).collect();
-        assert_eq!(differing.len(), 3, "{text}");
-        assert!(text.contains("new     VixDiskLib_Newer") && text.ends_with("3 different"), "{text}");
+        assert_eq!(differing.len(), 5, "{text}");
+        assert!(text.contains("new     VixDiskLib_Newer") && text.ends_with("5 different"), "{text}");
     }
 
     #[test]

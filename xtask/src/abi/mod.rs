@@ -1,4 +1,4 @@
-//! Comparing the declarations of `vixdisklib-sys` with a user's own headers of the VDDK.
+//! Comparing the declarations of `vixdisklib-sys` and `vixmntapi-sys` with a user's own headers of the VDDK.
 //!
 //! VMware's headers are not ours to have: whoever has them lets `bindgen` translate them, and this compares what came
 //! out with what we declared by hand: functions and their parameters, sizes and offsets of structures, error codes.
@@ -18,14 +18,18 @@ pub(crate) fn check(vddk: &Path) -> Result<String, String> {
     let include = ["include", ""].map(|folder| vddk.join(folder));
     let include = include.iter().find(|folder| folder.join(HEADER).is_file());
     let include = include.ok_or_else(|| format!("there is no include/{HEADER} in {}", vddk.display()))?;
-    let text = translate(include)?;
+    let mut text = translate(include, HEADER, "(VixDiskLib|VIXDISKLIB|VIX_|VixError).*")?;
+    // It comes with the VDDK; whoever has the other alone is not kept from comparing that.
+    if include.join(MOUNTING).is_file() {
+        text.push_str(&translate(include, MOUNTING, "(VixMntapi|VixOsInfo|VixVolumeInfo|VixDiskSetInfo).*")?);
+    }
     let bindings = Bindings::parse(&text);
     compare::all(&bindings)
 }
 
-fn translate(include: &Path) -> Result<String, String> {
+fn translate(include: &Path, header: &str, items: &str) -> Result<String, String> {
     let mut bindgen = Command::new(BINDGEN);
-    bindgen.arg(include.join(HEADER)).args(["--allowlist-item", "(VixDiskLib|VIXDISKLIB|VIX_|VixError).*"]);
+    bindgen.arg(include.join(header)).args(["--allowlist-item", items]);
     bindgen.args(["--", "-I"]).arg(include);
     let output = bindgen.output().map_err(|error| {
         format!("bindgen could not be started ({error}); get it with `cargo install bindgen-cli`, it needs libclang")
@@ -37,6 +41,7 @@ fn translate(include: &Path) -> Result<String, String> {
 }
 
 const HEADER: &str = "vixDiskLib.h";
+const MOUNTING: &str = "vixMntapi.h";
 
 /// 0.70 or newer: older ones write sizes and offsets in another style.
 const BINDGEN: &str = "bindgen";
