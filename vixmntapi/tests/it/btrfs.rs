@@ -194,6 +194,13 @@ pub(crate) fn hostile() -> Option<&'static (Vec<u8>, Vec<usize>)> {
     IMAGE.get_or_init(make).as_ref()
 }
 
+/// An image with checksums that are looked at.
+pub(crate) fn with_checksums() -> Option<Vec<u8>> {
+    let tree = Tree::new().many(120).deep(4).names(Names::Bytes).sizes();
+    let image = Image::new(&["-n", "4096", "-m", "single", "--shrink"], &tree)?;
+    Some(fs::read(&image.path).unwrap())
+}
+
 /// A file system seen from another of its trees.
 #[derive(Debug)]
 struct From {

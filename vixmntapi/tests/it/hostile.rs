@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use vixmntapi::fs::FileSystem;
+use vixmntapi::fs::{FileSystem, SecurityDescriptor};
 
 /// Walks whatever can be walked of a file system that may be damaged and reads everything, up to a bound; errors are
 /// fine, panics and endless work are not. Tells how many things were read without an error.
@@ -24,9 +24,14 @@ pub(crate) fn walk_hostile(fs: &Arc<dyn FileSystem>) -> usize {
         fine += usize::from(fs.metadata(node).is_ok());
         fine += usize::from(fs.xattrs(node).is_ok());
         fine += usize::from(fs.read_link(node).is_ok());
-        fine += usize::from(fs.security_descriptor(node).is_ok());
+        if let Ok(descriptor) = fs.security_descriptor(node) {
+            fine += 1;
+            let read = descriptor.map(|bytes| SecurityDescriptor::parse(&bytes).and_then(|read| read.to_sddl()));
+            drop(read);
+        }
         for (stream, _) in fs.streams(node).unwrap_or_default() {
-            drop(fs.clone().open(node, Some(&stream)));
+            let Ok(content) = fs.clone().open(node, Some(&stream)) else { continue };
+            fine += usize::from(content.read_at(0, &mut [0; 4096]).is_ok());
         }
         let Ok(content) = fs.clone().open(node, None) else { continue };
         drop(content.extents(0..content.size().min(1 << 30)));

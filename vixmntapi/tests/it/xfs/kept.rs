@@ -147,6 +147,13 @@ pub(crate) fn hostile(in_use: bool) -> Option<&'static Used> {
     IMAGES.get_or_init(make).as_ref()?.get(usize::from(in_use))
 }
 
+/// An image that was never in use and has checksums.
+pub(crate) fn with_checksums() -> Option<Vec<u8>> {
+    let arguments = ["--unsupported", "-b", "size=1024", "-d", "agcount=1", "-l", "size=4m"];
+    let image = filled(&Tree::new().many(300).deep(4).sizes(), &arguments, 24 << 20)?;
+    Some(fs::read(&image.path).unwrap())
+}
+
 /// An image that mkfs.xfs fills with a tree of files and directories.
 fn filled(tree: &Tree, arguments: &[&str], size: u64) -> Option<Image> {
     let mut list = "/none\n0 0\n".to_owned();
