@@ -226,6 +226,8 @@ pub struct FileSystemInfo {
     pub total: u64,
     /// In bytes, where it is known without counting.
     pub free: Option<u64>,
+    /// How many devices it is on: 1 but for Btrfs, of which each of them is a volume with the same files.
+    pub devices: u64,
     /// Whether this is what the guest's system would see.
     pub consistency: Consistency,
     /// Why it may not be, for people, where the file system tells more than that.
@@ -236,7 +238,17 @@ impl FileSystemInfo {
     /// Makes one with what every file system has.
     pub fn new(kind: &'static str, block_size: u32, total: u64) -> Self {
         let consistency = Consistency::Clean;
-        Self { kind, label: None, uuid: None, block_size, total, free: None, consistency, doubts: Vec::new() }
+        Self {
+            kind,
+            label: None,
+            uuid: None,
+            block_size,
+            total,
+            free: None,
+            devices: 1,
+            consistency,
+            doubts: Vec::new(),
+        }
     }
 }
 

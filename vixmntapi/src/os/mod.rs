@@ -26,6 +26,8 @@ mod replay;
 mod subvolume;
 mod windows;
 
+use std::collections::BTreeSet;
+
 use self::names::Names;
 use crate::{
     error::Error,
@@ -151,6 +153,7 @@ impl DiskSet {
         for problem in self.problems() {
             report.problems.push(Problem { place: problem.place.clone(), error: problem.error.duplicate() });
         }
+        let mut seen = BTreeSet::new();
         for volume in &volumes {
             let mounted = match volume.mount() {
                 Ok(mounted) => mounted,
@@ -161,6 +164,10 @@ impl DiskSet {
                     continue;
                 }
             };
+            let info = mounted.file_system().info();
+            if info.devices > 1 && !seen.insert(info.uuid) {
+                continue;
+            }
             let mut look = Look { mounted: &mounted, names: &names, problems: &mut report.problems };
             report.systems.extend(windows::find(&mut look));
             match linux::find(&mut look) {

@@ -17,6 +17,8 @@ struct Named {
     /// The id of what it was encrypted as.
     encrypted: Option<String>,
     label: Option<String>,
+    /// Whether it may be one of several devices of its file system.
+    spans_devices: bool,
     /// Disk, number, PARTUUID and name of a partition, and where it begins.
     disk: Option<usize>,
     number: Option<u32>,
@@ -31,10 +33,10 @@ impl Names {
     /// Looks at all volumes; what cannot be read has no name but that of its place.
     pub(super) fn of(set: &DiskSet, volumes: &[Volume]) -> Self {
         let named = |volume: &Volume| {
-            let (uuid, label) = match volume.contents() {
-                Ok(Contents::FileSystem(info)) => (info.uuid, info.label),
-                Ok(Contents::Swap { uuid, label, .. }) => (uuid, label),
-                _ => (None, None),
+            let (uuid, label, devices) = match volume.contents() {
+                Ok(Contents::FileSystem(info)) => (info.uuid, info.label, info.devices),
+                Ok(Contents::Swap { uuid, label, .. }) => (uuid, label, 1),
+                _ => (None, None, 1),
             };
             let place = volume.partition();
             let disk = place.and_then(|place| place.disk);
@@ -46,6 +48,7 @@ impl Names {
                 uuid,
                 encrypted: volume.encryption().map(|encryption| encryption.uuid.clone()),
                 label,
+                spans_devices: devices > 1,
                 disk,
                 number: place.map(|place| place.partition.number),
                 part_uuid: place.and_then(|place| place.partition.id.clone()),
@@ -123,12 +126,17 @@ impl Names {
     }
 
     fn by(&self, by: By, wanted: &str) -> Option<VolumeId> {
-        self.only(|volume| match by {
+        let is_it = |volume: &Named| match by {
             By::Uuid => volume.uuid.as_ref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(wanted)),
             By::Label => volume.label.as_deref() == Some(wanted),
             By::PartUuid => volume.part_uuid.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(wanted)),
             By::PartLabel => volume.part_label.as_deref() == Some(wanted),
-        })
+        };
+        // Btrfs on several devices is one file system, whichever of them is named.
+        let mut found = self.volumes.iter().filter(|volume| is_it(volume)).peekable();
+        let first = *found.peek()?;
+        let is_one = first.spans_devices && found.all(|other| other.spans_devices && other.uuid == first.uuid);
+        if is_one { Some(first.id.clone()) } else { self.only(is_it) }
     }
 
     fn encrypted(&self, uuid: &str) -> Option<VolumeId> {

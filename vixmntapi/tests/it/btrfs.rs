@@ -261,15 +261,23 @@ impl Image {
 }
 
 /// Two images of one file system, and what the kernel says is on it.
-struct Pool {
-    paths: [PathBuf; 2],
+pub(crate) struct Pool {
+    pub(crate) paths: [PathBuf; 2],
     truth: Manifest,
     _folder: TempDir,
 }
 
 impl Pool {
-    /// `None` where this system has no loop devices, which is said.
     fn new(data: &str) -> Option<Self> {
+        Self::filled(data, |mount| {
+            let tree = Tree::new().many(200).sizes().links();
+            fs::write(tree.path().join("large"), noise(9_000_000)).unwrap();
+            run("cp", &[&"-a", &tree.path().join("."), &mount]);
+        })
+    }
+
+    /// `None` where this system has no loop devices, which is said.
+    pub(crate) fn filled(data: &str, fill: impl FnOnce(&Path)) -> Option<Self> {
         let (mkfs, losetup) = (peer("mkfs.btrfs")?, peer("losetup")?);
         let folder = tempfile::tempdir().unwrap();
         let paths = ["one", "two"].map(|name| folder.path().join(name));
@@ -286,9 +294,7 @@ impl Pool {
         let first = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         let mount = Mount::new(&paths[1], &format!("device={first}"));
         let truth = mount.as_ref().map(|mount| {
-            let tree = Tree::new().many(200).sizes().links();
-            fs::write(tree.path().join("large"), noise(9_000_000)).unwrap();
-            run("cp", &[&"-a", &tree.path().join("."), &mount.path()]);
+            fill(mount.path());
             run("sync", &[&"-f", &mount.path()]);
             Manifest::of(mount.path())
         });

@@ -1,5 +1,6 @@
 //! Operating systems found on sets of disks: trees of Linux, and layouts of Windows with hives that hivexsh wrote.
 
+mod installed;
 mod logs;
 mod registry;
 mod subvolumes;

@@ -194,6 +194,7 @@ impl FileSystem for Btrfs {
         info.label = (!label.is_empty()).then(|| label.into_owned());
         info.uuid = Some(uuid_text(&superblock.uuid));
         info.free = Some(superblock.total.saturating_sub(superblock.used));
+        info.devices = superblock.devices;
         info.consistency = self.consistency;
         info
     }

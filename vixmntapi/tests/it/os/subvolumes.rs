@@ -6,7 +6,7 @@ use vixmntapi::set::DiskSet;
 
 use super::{debian, mounts};
 use crate::{
-    btrfs::Image,
+    btrfs::{Image, Pool},
     peers::{Mount, peer, run},
     tree::Tree,
 };
@@ -50,4 +50,21 @@ fn a_system_in_a_subvolume_is_found_and_its_snapshots_are_not_taken_for_more() {
         let [system] = &report.systems[..] else { panic!("{report:?}") };
         assert_eq!(system.subvolume, None);
     }
+}
+
+#[test]
+fn a_system_on_two_devices_is_one() {
+    let pool = Pool::filled("raid1", |root| {
+        debian(root);
+        fs::write(root.join("etc/fstab"), "LABEL=two / btrfs defaults 0 0\nLABEL=two /home btrfs subvol=home 0 0\n")
+            .unwrap();
+        run(peer("btrfs").unwrap(), &[&"filesystem", &"label", &root, &"two"]);
+    });
+    let Some(pool) = pool else { return };
+    let set = DiskSet::builder().raw(&pool.paths[0]).unwrap().raw(&pool.paths[1]).unwrap().open().unwrap();
+    let report = set.os_info();
+    assert!(report.problems.is_empty(), "{report:?}");
+    let [system] = &report.systems[..] else { panic!("{report:?}") };
+    assert_eq!(mounts(system), [("/", Some("disk0")), ("/home", Some("disk0"))]);
+    assert_eq!(set.volumes().unwrap()[1].mount().unwrap().file_system().info().devices, 2);
 }
