@@ -8,6 +8,8 @@
 //! Volumes that are encrypted with LUKS are opened with a key when the feature `luks` is on.
 //!
 //! What people do with the files of one: [`walk`] over all of them, [`find`] some of them, make a [`catalogue`], [`compare`] two, [`copy`] them out, or as an [`archive`].
+//!
+//! With the feature `fuse`, on Linux, the module `fuse` mounts volumes for other programs.
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A failed unwrap is a failed test.
 
 pub mod archive;
@@ -20,6 +22,8 @@ pub mod device;
 mod error;
 pub mod find;
 pub mod fs;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub mod fuse;
 pub mod os;
 pub mod part;
 mod progress;

@@ -28,7 +28,13 @@ pub(crate) struct Span {
 
 impl Spans {
     pub(crate) fn new(content: &Arc<dyn Content>) -> Self {
-        Self { content: content.clone(), asked: 0, window: WINDOW, extents: VecDeque::new(), held: None, failed: false }
+        Self::after(content, 0)
+    }
+
+    /// The pieces from a byte on.
+    pub(crate) fn after(content: &Arc<dyn Content>, offset: u64) -> Self {
+        let content = content.clone();
+        Self { content, asked: offset, window: WINDOW, extents: VecDeque::new(), held: None, failed: false }
     }
 
     /// The next extent of the map, asked for a part at a time: that bounds its memory.

@@ -42,7 +42,7 @@
 //! | `CloseDiskSet` | drop |
 //! | `GetDiskSetInfo`, `FreeDiskSetInfo` | [`DiskSet::disks`] |
 //! | `GetVolumeHandles`, `FreeVolumeHandles` | [`DiskSet::volumes`] |
-//! | `MountVolume` | [`Volume::mount`]: any number at once, by many threads |
+//! | `MountVolume` | [`Volume::mount`]: any number at once, by many threads; with a path on the proxy, module `fuse` |
 //! | `DismountVolume` | [`Mounted::dismount`], or drop |
 //! | `GetVolumeInfo`, `FreeVolumeInfo` | [`Volume::info`], mounted or not |
 //! | `GetOsInfo`, `FreeOsInfo` | [`DiskSet::os_info`]: all systems, of Linux too, with their mounts |
@@ -59,6 +59,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub(crate) use self::mounted::InFolder;
 pub(crate) use self::mounted::read_whole;
 #[cfg(all(feature = "vendor", target_os = "linux"))]
 pub(crate) use self::path::{Last, Resolver};

@@ -152,3 +152,31 @@ impl fmt::Debug for Mounted {
         f.debug_tuple("Mounted").field(self.volume.id()).finish()
     }
 }
+
+/// A mounted volume whose files are in a folder of this computer, until this is dropped.
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+#[derive(Debug)]
+pub(crate) struct InFolder {
+    mounted: Mounted,
+    folder: std::path::PathBuf,
+}
+
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+impl InFolder {
+    pub(crate) fn new(mounted: Mounted, folder: std::path::PathBuf) -> Self {
+        let folders = &mounted.volume.found().folders;
+        folders.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(folder.clone());
+        Self { mounted, folder }
+    }
+}
+
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+impl Drop for InFolder {
+    fn drop(&mut self) {
+        let folders = &self.mounted.volume.found().folders;
+        let mut folders = folders.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(at) = folders.iter().position(|folder| *folder == self.folder) {
+            folders.remove(at);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     ops::Range,
+    path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -25,6 +26,11 @@ pub struct VolumeId(String);
 impl VolumeId {
     pub(super) fn new(id: String) -> Self {
         Self(id)
+    }
+
+    #[cfg(all(test, feature = "fuse", target_os = "linux"))]
+    pub(crate) fn of_test(id: &str) -> Self {
+        Self(id.into())
     }
 
     /// As text.
@@ -143,6 +149,10 @@ pub struct VolumeInfo {
     pub encryption: Option<Encryption>,
     /// Whether a [`Mounted`] of it is in use.
     pub is_mounted: bool,
+    /// The folders of this computer in which its files are for all programs, while a mount of the feature `fuse` makes
+    /// them so.
+    #[doc(alias = "symbolicLink")]
+    pub folders: Vec<PathBuf>,
     /// Where the guest mounts it, as far as that was [noted](DiskSet::note_mount_points).
     #[doc(alias = "inGuestMountPoints")]
     pub mount_points: Vec<FileName>,
@@ -175,6 +185,7 @@ pub(super) struct Found {
     /// The file system while somebody uses it.
     pub(super) open: Mutex<Option<Weak<dyn FileSystem>>>,
     pub(super) mounts: AtomicUsize,
+    pub(super) folders: Mutex<Vec<PathBuf>>,
 }
 
 impl Found {
@@ -191,6 +202,7 @@ impl Found {
             contents: OnceLock::new(),
             open: Mutex::new(None),
             mounts: AtomicUsize::new(0),
+            folders: Mutex::default(),
         }
     }
 
@@ -310,6 +322,7 @@ impl Volume {
             degraded: found.degraded.clone(),
             encryption: found.encryption.clone(),
             is_mounted: found.mounts.load(Ordering::Relaxed) > 0,
+            folders: found.folders.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             mount_points: self.mount_points(),
         })
     }
