@@ -32,13 +32,15 @@ use crate::{
 
 /// A folder of this machine.
 pub(super) struct Folder {
-    root: File,
+    root: Arc<File>,
     root_id: NodeId,
     /// The device of the root, whose nodes are in tree 0.
     device: u64,
     path: PathBuf,
     info: FileSystemInfo,
     seen: Mutex<Seen>,
+    /// The directory in which a file was looked for last.
+    near: Mutex<Option<(NodeId, Arc<File>)>>,
     // Last, so that nothing is open any more when it goes.
     _kept: Kept,
 }
@@ -56,29 +58,38 @@ impl Folder {
         let (device, root_id) = (metadata.dev(), NodeId { tree: 0, number: metadata.ino() });
         let info = info(&root).map_err(failed)?;
         let kept = kept.map(|kept| kept as Arc<dyn Any + Send + Sync>);
-        let (path, seen) = (path.to_owned(), Mutex::default());
-        Ok(Arc::new(Self { root, root_id, device, path, info, seen, _kept: kept }))
+        let (root, path, seen, near) = (Arc::new(root), path.to_owned(), Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { root, root_id, device, path, info, seen, near, _kept: kept }))
     }
 
     fn id(&self, device: u64, number: u64) -> NodeId {
         NodeId { tree: if device == self.device { 0 } else { device }, number }
     }
 
-    /// A handle of a file, which does not open it: devices and pipes stay asleep.
-    fn handle(&self, node: NodeId) -> Result<File> {
+    /// A handle of a file, which does not open it: devices and pipes stay asleep. With what is known of the file.
+    fn handle(&self, node: NodeId) -> Result<(Arc<File>, std::fs::Metadata)> {
         let unknown =
             || Error::NotFound(format!("file {} in {}, or it was not listed", node.number, self.path.display()));
         let way = self.seen.lock().unwrap_or_else(PoisonError::into_inner).way(self.root_id, node);
-        let mut at = self.root.try_clone().map_err(self.failed("open"))?;
-        for name in way.ok_or_else(unknown)?.iter().rev() {
-            let opened = fs::openat(&at, name.as_bytes(), HANDLE, Mode::empty());
-            at = opened.map_err(|error| self.failed("find a file in")(error.into()))?.into();
+        let way = way.ok_or_else(unknown)?;
+        let mut at = self.root.clone();
+        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // From the directory that was used last on, where the way leads through it: its other files come next.
+        let from = near.as_ref().and_then(|(last, _)| way.iter().position(|step| step.parent == *last));
+        if let (Some(_), Some((_, directory))) = (from, near.take()) {
+            at = directory;
         }
+        for step in way[..from.map_or(way.len(), |from| from + 1)].iter().rev() {
+            near = Some((step.parent, at.clone()));
+            let opened = fs::openat(&*at, step.name.as_bytes(), HANDLE, Mode::empty());
+            at = Arc::new(opened.map_err(|error| self.failed("find a file in")(error.into()))?.into());
+        }
+        *self.near.lock().unwrap_or_else(PoisonError::into_inner) = near;
         let metadata = at.metadata().map_err(self.failed("look at a file in"))?;
         if self.id(metadata.dev(), metadata.ino()) != node {
             return Err(unknown());
         }
-        Ok(at)
+        Ok((at, metadata))
     }
 
     /// Opens what a handle holds: by its number in `/proc`, so that it is that and nothing else.
@@ -87,9 +98,8 @@ impl Folder {
         opened.map(File::from).map_err(|error| self.failed("open a file in")(error.into()))
     }
 
-    fn directory(&self, node: NodeId) -> Result<File> {
-        let handle = self.handle(node)?;
-        let metadata = handle.metadata().map_err(self.failed("look at a file in"))?;
+    fn directory(&self, node: NodeId) -> Result<Arc<File>> {
+        let (handle, metadata) = self.handle(node)?;
         if !metadata.is_dir() {
             return Err(Error::NotADirectory(format!("file {} in {}", node.number, self.path.display())));
         }
@@ -128,7 +138,7 @@ impl FileSystem for Folder {
     }
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
-        let found = self.handle(node)?.metadata().map_err(self.failed("look at a file in"))?;
+        let (_, found) = self.handle(node)?;
         let kind = FileKind::from_mode(found.mode());
         let time = |seconds, nanos: i64| Timestamp::new(seconds, u32::try_from(nanos).unwrap_or(0));
         let created = found.created().ok().map(|at| match at.duration_since(std::time::UNIX_EPOCH) {
@@ -196,8 +206,8 @@ impl FileSystem for Folder {
     }
 
     fn read_link(&self, node: NodeId) -> Result<FileName> {
-        let handle = self.handle(node)?;
-        match fs::readlinkat(&handle, "", Vec::new()) {
+        let (handle, _) = self.handle(node)?;
+        match fs::readlinkat(&*handle, "", Vec::new()) {
             Ok(target) => Ok(FileName::new(target.into_bytes())),
             Err(Errno::INVAL | Errno::NOENT) => {
                 Err(Error::Invalid(format!("file {} is no symbolic link", node.number)))
@@ -210,8 +220,7 @@ impl FileSystem for Folder {
         if let Some(stream) = stream {
             return Err(Error::NotFound(format!("stream {stream} of file {}", node.number)));
         }
-        let handle = self.handle(node)?;
-        let metadata = handle.metadata().map_err(self.failed("look at a file in"))?;
+        let (handle, metadata) = self.handle(node)?;
         if !metadata.is_file() {
             let kind = match FileType::from_raw_mode(metadata.mode()) {
                 FileType::Directory => "a directory",
@@ -225,7 +234,7 @@ impl FileSystem for Folder {
     }
 
     fn xattrs(&self, node: NodeId) -> Result<Vec<(FileName, Vec<u8>)>> {
-        let handle = self.handle(node)?;
+        let (handle, _) = self.handle(node)?;
         let path = proc_path(&handle);
         let names = match grown(|buffer| fs::listxattr(&*path, buffer)) {
             Ok(names) => names,

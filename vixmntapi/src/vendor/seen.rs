@@ -12,24 +12,30 @@ use crate::{
 /// Directories are kept, as the way to everything below them; of other files the latest.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    directories: HashMap<NodeId, Place>,
-    files: HashMap<NodeId, Place>,
+    directories: HashMap<NodeId, Step>,
+    files: HashMap<NodeId, Step>,
     /// Files in the order in which they were seen first.
     order: VecDeque<NodeId>,
 }
 
-type Place = (NodeId, FileName);
+/// A name, and the directory that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) parent: NodeId,
+    pub(super) name: FileName,
+}
 
 impl Seen {
     pub(super) fn note(&mut self, node: NodeId, is_directory: bool, parent: NodeId, name: FileName) -> Result<()> {
+        let step = Step { parent, name };
         if is_directory {
-            self.directories.insert(node, (parent, name));
+            self.directories.insert(node, step);
             if self.directories.len() > MOST_DIRECTORIES {
                 return Err(Error::Invalid(format!("more than {MOST_DIRECTORIES} directories of one mounted volume")));
             }
             return Ok(());
         }
-        if self.files.insert(node, (parent, name)).is_none() {
+        if self.files.insert(node, step).is_none() {
             self.order.push_back(node);
         }
         if self.order.len() > MOST_FILES
@@ -40,18 +46,18 @@ impl Seen {
         Ok(())
     }
 
-    /// The names that lead to a file from the root on, the last one first; `None` for what was not seen, or forgotten.
-    pub(super) fn way(&self, root: NodeId, node: NodeId) -> Option<Vec<FileName>> {
-        let (mut at, mut names) = (node, Vec::new());
+    /// The steps that lead to a file from the root on, the last one first; `None` for what was not seen, or forgotten.
+    pub(super) fn way(&self, root: NodeId, node: NodeId) -> Option<Vec<Step>> {
+        let (mut at, mut steps) = (node, Vec::new());
         while at != root {
-            let (parent, name) = self.directories.get(&at).or_else(|| self.files.get(&at))?;
-            names.push(name.clone());
-            if names.len() > DEEPEST {
+            let step = self.directories.get(&at).or_else(|| self.files.get(&at))?;
+            steps.push(step.clone());
+            if steps.len() > DEEPEST {
                 return None;
             }
-            at = *parent;
+            at = step.parent;
         }
-        Some(names)
+        Some(steps)
     }
 }
 
@@ -74,7 +80,8 @@ mod tests {
         let mut seen = Seen::default();
         seen.note(node(2), true, node(1), "a".into()).unwrap();
         seen.note(node(3), false, node(2), "b".into()).unwrap();
-        assert_eq!(seen.way(node(1), node(3)).unwrap(), [FileName::from("b"), "a".into()]);
+        let step = |parent, name: &str| Step { parent: node(parent), name: name.into() };
+        assert_eq!(seen.way(node(1), node(3)).unwrap(), [step(2, "b"), step(1, "a")]);
         assert_eq!(seen.way(node(1), node(1)), Some(Vec::new()));
         assert_eq!(seen.way(node(1), node(9)), None);
         seen.note(node(4), true, node(5), "c".into()).unwrap();

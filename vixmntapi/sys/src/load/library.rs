@@ -173,7 +173,7 @@ impl Library {
     }
 
     /// Ends the library as soon as its last set is gone: now, if there is none. There is no second beginning in this
-    /// process. The disk library can be shut down after that.
+    /// process. The disk library is kept until then: waiting for its end before waits for this one.
     #[doc(alias = "VixMntapi_Exit")]
     pub fn shut_down(self) {
         let mut registry = Registry::lock();
