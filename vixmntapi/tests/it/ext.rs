@@ -3,10 +3,9 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
-use proptest::prelude::*;
 use tempfile::TempDir;
 use vixmntapi::{
     Error,
@@ -15,8 +14,8 @@ use vixmntapi::{
 };
 
 use crate::{
-    compare::{Compare, assert_same, walk_hostile},
-    disks::{Memory, raw, raw_with},
+    compare::{Compare, assert_same},
+    disks::{raw, raw_with},
     peers::{Mount, assert_in_flight, peer, run, sync},
     tree::{Manifest, Names, Tree, noise},
 };
@@ -255,51 +254,12 @@ fn what_is_not_read_is_refused_by_name() {
     assert!(matches!(vixmntapi::fs::open(&raw(&image.path)), Err(Error::Unsupported { .. })));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-    #[test]
-    fn damage_is_an_error_and_never_a_panic_or_endless(
-        kind in 0..3_usize,
-        flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8_u32), 1..40),
-    ) {
-        let Some((image, used)) = hostile(kind) else { return Ok(()) };
-        let mut bytes = image.clone();
-        for (place, bit) in flips {
-            let place = used[place.index(used.len())] * 1024 + place.index(1024);
-            bytes[place] ^= 1 << bit;
-        }
-        let device: Arc<dyn Device> = Arc::new(Memory(bytes));
-        if let Ok(Some(fs)) = vixmntapi::fs::open(&device) {
-            walk_hostile(&fs);
-        }
-    }
-}
-
-/// An image and those of its blocks that are not empty.
-pub(crate) type Used = (Vec<u8>, Vec<usize>);
-
-/// A small image of a kind.
-pub(crate) fn hostile(kind: usize) -> Option<&'static Used> {
-    static IMAGES: OnceLock<Option<Vec<Used>>> = OnceLock::new();
-    let make = || {
-        let tree = Tree::new().many(60).deep(4).names(Names::Bytes).links().xattrs();
-        let kinds: [&[&str]; 3] = [
-            // Without checksums, so that what is damaged is not just refused.
-            &["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,inline_data", "-J", "size=1"],
-            &["-t", "ext3", "-b", "1024", "-J", "size=1"],
-            &["-t", "ext2", "-b", "1024"],
-        ];
-        kinds
-            .iter()
-            .map(|arguments| {
-                let bytes = fs::read(made_of(&tree, arguments, 4 << 20)?.path).unwrap();
-                let used = bytes.chunks(1024).enumerate().filter(|(_, block)| block.iter().any(|byte| *byte != 0));
-                let used = used.map(|(number, _)| number).collect();
-                Some((bytes, used))
-            })
-            .collect()
-    };
-    IMAGES.get_or_init(make).as_ref()?.get(kind)
+/// Small images of each kind, without checksums, so that what is damaged is not just refused.
+pub(crate) fn without_checksums() -> Option<[Vec<u8>; 3]> {
+    let tree = Tree::new().many(60).deep(4).names(Names::Bytes).links().xattrs();
+    let make = |arguments: &[&str]| Some(fs::read(made_of(&tree, arguments, 4 << 20)?.path).unwrap());
+    let ext4 = make(&["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,inline_data", "-J", "size=1"])?;
+    Some([ext4, make(&["-t", "ext3", "-b", "1024", "-J", "size=1"])?, make(&["-t", "ext2", "-b", "1024"])?])
 }
 
 /// An image file, removed with its folder.

@@ -8,15 +8,14 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
-use proptest::prelude::*;
 use vixmntapi::{device::Device, fs::Consistency};
 
 use super::{Image, made_of, opened};
 use crate::{
-    compare::{Compare, assert_same, walk, walk_hostile},
+    compare::{Compare, assert_same, walk},
     disks::Memory,
     peers::{Mount, run, sync},
     tree::{Manifest, Tree, noise},
@@ -24,7 +23,7 @@ use crate::{
 
 /// A volume copied while it was in use, most of it in its log only: kept, so that replay is proved where this system
 /// cannot mount. `the_kept_image_is_made_again` made it.
-fn dirty() -> Vec<u8> {
+pub(crate) fn dirty() -> Vec<u8> {
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(&include_bytes!("dirty.img.gz")[..]).read_to_end(&mut bytes).unwrap();
     bytes
@@ -108,43 +107,11 @@ fn what_mkfs_made_of_a_tree_reads_as_the_tree() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-    #[test]
-    fn damage_is_an_error_and_never_a_panic_or_endless(
-        in_use in any::<bool>(),
-        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..8_u32), 1..40),
-    ) {
-        let Some((image, used)) = hostile(in_use) else { return Ok(()) };
-        let mut bytes = image.clone();
-        for (block, place, bit) in flips {
-            bytes[used[block.index(used.len())] * 512 + place.index(512)] ^= 1 << bit;
-        }
-        let device: Arc<dyn Device> = Arc::new(Memory(bytes));
-        if let Ok(Some(fs)) = vixmntapi::fs::open(&device) {
-            walk_hostile(&fs);
-        }
-    }
-}
-
-/// An image and those of its sectors that are not empty.
-pub(crate) type Used = (Vec<u8>, Vec<usize>);
-
-/// One with a log, and one without checksums, so that what is damaged is not just refused.
-pub(crate) fn hostile(in_use: bool) -> Option<&'static Used> {
-    static IMAGES: OnceLock<Option<[Used; 2]>> = OnceLock::new();
-    let used = |bytes: Vec<u8>| {
-        let used = bytes.chunks(512).enumerate().filter(|(_, sector)| sector.iter().any(|byte| *byte != 0));
-        let used = used.map(|(number, _)| number).collect();
-        (bytes, used)
-    };
-    let make = || {
-        let tree = Tree::new().many(300).deep(4);
-        let arguments = ["-m", "crc=0,finobt=0", "-b", "size=1024", "-d", "agcount=1", "-l", "size=3m"];
-        let image = filled(&tree, &[&["--unsupported"][..], &arguments].concat(), 20 << 20)?;
-        Some([used(fs::read(&image.path).unwrap()), used(dirty())])
-    };
-    IMAGES.get_or_init(make).as_ref()?.get(usize::from(in_use))
+/// An image without checksums, so that what is damaged is not just refused.
+pub(crate) fn without_checksums() -> Option<Vec<u8>> {
+    let arguments = ["--unsupported", "-m", "crc=0,finobt=0", "-b", "size=1024", "-d", "agcount=1", "-l", "size=3m"];
+    let image = filled(&Tree::new().many(300).deep(4), &arguments, 20 << 20)?;
+    Some(fs::read(&image.path).unwrap())
 }
 
 /// An image that was never in use and has checksums.
