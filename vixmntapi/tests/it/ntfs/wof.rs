@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use vixmntapi::{
     Error,
+    device::{CacheOptions, PageCache},
     fs::{ExtentKind, open},
 };
 
@@ -12,7 +13,10 @@ use super::{
     image::{Image, reparse},
     whole, wim,
 };
-use crate::{disks::raw, tree::noise};
+use crate::{
+    disks::{raw, raw_with},
+    tree::noise,
+};
 
 /// The methods: how wimlib calls them, bytes of a chunk, the number in the reparse point.
 pub(super) const METHODS: [(&str, u32, u32); 4] =
@@ -84,6 +88,32 @@ fn files_compressed_by_each_method_of_wof_are_read_in_the_clear() {
         let stream = fs.clone().open(node, Some(&"WofCompressedData".into())).unwrap();
         assert_eq!(stream.size(), *packed as u64);
     }
+}
+
+#[test]
+fn a_large_compressed_file_is_read_with_few_reads_of_the_disk() {
+    let Some(image) = Image::new(&["-c", "4096"], 64) else { return };
+    let Some(mount) = image.mount_with_streams() else { return };
+    let text: Vec<u8> = (0..700_000_u32).flat_map(|n| format!("{:x} ", n.wrapping_mul(n)).into_bytes()).collect();
+    let Some(packed) = wim::packed(&[&text], "XPRESS", 4096) else { return };
+    let packed = &packed[&(text.len() as u64)];
+    overlay(&mount.path().join("large"), text.len() as u64, packed, 0);
+    drop(mount);
+    let cache = PageCache::new(CacheOptions::default());
+    let fs = open(&raw_with(image.path(), &cache)).unwrap().unwrap();
+    let content = fs.clone().open(find(&fs, "large"), None).unwrap();
+    let before = cache.figures();
+    let mut buffer = vec![0; 100_000];
+    for (number, chunk) in text.chunks(buffer.len()).enumerate() {
+        assert_eq!(content.read_at((number * 100_000) as u64, &mut buffer).unwrap(), chunk.len());
+        assert!(buffer[..chunk.len()] == *chunk);
+    }
+    let after = cache.figures();
+    let (reads, read) = (after.reads - before.reads, after.read - before.read);
+    let packed = packed.len() as u64;
+    assert!(packed > 2 << 20 && read < packed * 3 / 2, "{read} bytes of {packed}");
+    // A reader begins with small reads; then there is at most one for 256 KiB.
+    assert!(reads <= packed / (256 << 10) + 6, "{reads} reads of {packed} bytes");
 }
 
 #[test]
