@@ -2,13 +2,13 @@
 
 use std::{fs, sync::Arc};
 
-use vixmntapi::{Error, device::Device};
+use vixmntapi::{Error, device::Device, fs::Consistency};
 
 use super::{Image, opened};
 use crate::{
     compare::{Compare, assert_same},
     disks::Memory,
-    peers::Mount,
+    peers::{Mount, run},
     tree::{Manifest, Tree, noise},
 };
 
@@ -61,6 +61,29 @@ fn content_that_is_wrong_is_read_from_its_other_copy_or_refused() {
         let (fs, device) = opened(&image.path);
         assert_same(&fs, &device, &truth, Compare::ALL);
     }
+}
+
+#[test]
+fn content_that_was_synced_since_the_last_commit_is_compared_with_the_checksums_in_the_log() {
+    let Some(image) = Image::new(&[], &Tree::new()) else { return };
+    let Some(mount) = Mount::new(&image.path, "commit=300") else { return };
+    run("sync", &[&"-f", &mount.path()]);
+    fs::write(mount.path().join("file"), noise(100_000)).unwrap();
+    fs::File::open(mount.path().join("file")).unwrap().sync_all().unwrap();
+    let mut bytes = fs::read(&image.path).unwrap();
+    drop(mount);
+    let block = &noise(100_000)[40_960..45_056];
+    let at = (0..bytes.len()).step_by(4096).find(|at| bytes[*at..at + 4096] == *block).unwrap();
+    let read = |bytes: Vec<u8>| {
+        let fs = vixmntapi::fs::open(&(Arc::new(Memory(bytes)) as Arc<dyn Device>)).unwrap().unwrap();
+        assert_eq!(fs.info().consistency, Consistency::ReplayedInMemory);
+        let node = fs.lookup(fs.root(), &"file".into()).unwrap().unwrap();
+        fs.open(node, None).unwrap().read_at(0, &mut vec![0; 100_000])
+    };
+    assert_eq!(read(bytes.clone()).unwrap(), 100_000);
+    bytes[at + 77] ^= 4;
+    let error = read(bytes).unwrap_err();
+    assert!(matches!(&error, Error::Damaged { problem, .. } if problem.contains("byte 40960")), "{error:?}");
 }
 
 /// Where the blocks of contents are that are on the volume twice, in the order in which they lie.

@@ -8,7 +8,10 @@ mod extents;
 mod names;
 mod reference;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     Volume,
@@ -60,7 +63,8 @@ pub(super) fn replay(volume: &Volume) -> Result<Replayed> {
             Err(error) => return Err(error),
         };
         let (changes, count) = (Changes::default(), BTreeSet::new());
-        let mut replay = Replay { volume, tree, log, changes, count, sums: &mut all.sums };
+        let left = Cell::new(MOST_STEPS);
+        let mut replay = Replay { volume, tree, log, changes, count, sums: &mut all.sums, left };
         replay.all()?;
         if !replay.changes.is_empty() {
             let changes = replay.changes;
@@ -80,6 +84,8 @@ struct Replay<'a> {
     /// Inodes whose names are to be counted in the end.
     count: BTreeSet<u64>,
     sums: &'a mut BTreeMap<u64, Vec<u8>>,
+    /// What may still be looked at: a log whose items say the same again and again ends.
+    left: Cell<u64>,
 }
 
 impl Replay<'_> {
@@ -116,11 +122,19 @@ impl Replay<'_> {
             if key.kind == INODE_ITEM {
                 left_out = (Fields::of(item)?.links == 0).then_some(key.object);
             }
+            self.step(1)?;
             if left_out != Some(key.object) {
                 take(self, key, item)?;
             }
             Ok(true)
         })
+    }
+
+    /// Counts what was looked at.
+    fn step(&self, count: u64) -> Result<()> {
+        let left = self.left.get().checked_sub(count).ok_or_else(|| damaged("it has no end"))?;
+        self.left.set(left);
+        Ok(())
     }
 
     /// The subvolume as far as the log is replayed.
@@ -248,5 +262,7 @@ const ALLOCATED: usize = 24;
 const LINKS: usize = 40;
 /// Logs of one volume: one for each subvolume in use.
 const MOST_LOGS: usize = 1 << 16;
+/// Entries, names and items of one log that are looked at: those of a few million files.
+const MOST_STEPS: u64 = 1 << 25;
 /// Items with checksums, of up to a block each.
 const MOST_SUMS: usize = 1 << 14;

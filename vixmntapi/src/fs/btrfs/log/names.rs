@@ -77,6 +77,7 @@ impl Replay<'_> {
                 return Ok(false);
             }
             for name in Name::all(item)? {
+                self.step(1)?;
                 let logged = if but_logged { self.logged(key)? } else { None };
                 let logged = logged.as_deref().map(Name::all).transpose()?.unwrap_or_default();
                 if !logged.iter().any(|logged| logged.name == name.name) {
@@ -150,6 +151,8 @@ impl Replay<'_> {
     pub(super) fn references(&mut self, key: Key, item: &[u8]) -> Result<()> {
         let (number, logged) = (key.object, Reference::all(key, item)?);
         self.existing(number)?;
+        // Each name is looked for among all of them.
+        self.step((logged.len() * logged.len()) as u64 / 16)?;
         let mut some_parent = key.kind == INODE_REF && self.exists(key.offset)?;
         for new in &logged {
             // Not all directories of an inode are in the log.
