@@ -134,6 +134,10 @@ fn a_copy_of_metadata_that_is_wrong_is_not_taken() {
     let truth = walk(&fs).into_keys().collect::<Vec<_>>();
     let mut bytes = vec![0; device.size() as usize];
     device.read_at(0, &mut bytes).unwrap();
+    let mut first = bytes.clone();
+    first[(64 << 10) + 300] ^= 1;
+    let fs = vixmntapi::fs::open(&(Arc::new(Memory(first)) as _)).unwrap().unwrap();
+    assert_eq!(walk(&fs).into_keys().collect::<Vec<_>>(), truth);
     // Of each block of a tree that is there twice, the first is destroyed.
     let id = bytes[(64 << 10) + 32..][..16].to_vec();
     let mut seen = std::collections::BTreeSet::new();

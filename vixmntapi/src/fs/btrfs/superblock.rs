@@ -37,33 +37,28 @@ pub(super) struct Superblock {
 }
 
 impl Superblock {
-    /// Reads the newest of the copies that are whole; `None` for a device that holds no Btrfs.
+    /// Reads the first of the copies that is whole, as the kernel does; `None` for a device that holds no Btrfs. Later copies
+    /// know nothing of logs, and are written after the first one.
     pub(super) fn read(device: &dyn Device) -> Result<Option<Self>> {
-        let mut newest: Option<Self> = None;
-        let mut trouble = None;
+        let mut trouble: Option<Error> = None;
+        let mut of_first = None;
         for place in PLACES.iter().copied().filter(|place| place.saturating_add(SIZE as u64) <= device.size()) {
             let raw = device.read_vec(place, SIZE)?;
             if raw.get(64..72) != Some(MAGIC) || le_u64(&raw, 48) != Some(place) {
-                if newest.is_none() && trouble.is_none() {
+                if trouble.is_none() {
                     // The first copy says what this is; the others may be of a file system that was here before.
                     return Ok(None);
                 }
                 continue;
             }
+            let uuid = array::<16>(&raw, 32);
             match Self::parse(&raw) {
-                Ok(found) if newest.as_ref().is_none_or(|newest| newest.is_older(&found)) => newest = Some(found),
+                Ok(found) if trouble.is_none() || of_first == uuid => return Ok(Some(found)),
                 Ok(_) => {}
-                Err(error) => trouble = trouble.or(Some(error)),
+                Err(error) => (trouble, of_first) = (trouble.or(Some(error)), of_first.or(uuid)),
             }
         }
-        match (newest, trouble) {
-            (None, Some(error)) => Err(error),
-            (newest, _) => Ok(newest),
-        }
-    }
-
-    fn is_older(&self, other: &Self) -> bool {
-        other.uuid == self.uuid && other.generation > self.generation
+        trouble.map_or(Ok(None), Err)
     }
 
     fn parse(raw: &[u8]) -> Result<Self> {
