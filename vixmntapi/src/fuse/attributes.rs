@@ -72,6 +72,8 @@ pub(super) fn errno(error: &Error) -> Errno {
         Error::Encrypted { .. } => Errno::from_i32(rustix::io::Errno::NOKEY.raw_os_error()),
         Error::At { source, .. } => errno(source),
         Error::Read { .. } | Error::Damaged { .. } | Error::Local { .. } => Errno::EIO,
+        #[cfg(feature = "vendor")]
+        Error::Vendor { .. } => Errno::EIO,
     }
 }
 
