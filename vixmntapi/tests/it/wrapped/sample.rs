@@ -54,6 +54,7 @@ pub(super) fn all(size: Size) -> Vec<fn() -> Option<Sample>> {
             || mounted("xfs", "xfs", false, 40),
             || mounted("xfs in use", "xfs", true, 40),
             || mounted("btrfs", "btrfs", false, 40),
+            || mounted("btrfs in use", "btrfs", true, 40),
             || ntfs("ntfs", "4096", 40),
             || ntfs("ntfs, 64 KiB clusters", "65536", 40),
             || fat("fat12", "12", 8 << 10, 40),
@@ -71,6 +72,7 @@ pub(super) fn all(size: Size) -> Vec<fn() -> Option<Sample>> {
             || mounted("xfs", "xfs", false, MANY),
             || mounted("xfs in use", "xfs", true, MANY),
             || mounted("btrfs", "btrfs", false, MANY),
+            || mounted("btrfs in use", "btrfs", true, MANY),
             || ntfs("ntfs", "4096", MANY),
             || ntfs("ntfs, 64 KiB clusters", "65536", MANY),
             || fat("fat12", "12", 30 << 10, 300),
@@ -102,7 +104,7 @@ fn ext(name: &'static str, arguments: &[&str], kind: &'static str, many: usize) 
 fn mounted(name: &'static str, kind: &'static str, in_use: bool, many: usize) -> Option<Sample> {
     let (folder, image) = place();
     let (arguments, options, mib): (&[&str], _, _) = match kind {
-        "btrfs" => (&["-q"], "compress-force=zstd", 256),
+        "btrfs" => (&["-q"], "compress-force=zstd,commit=300", 256),
         "xfs" => (&["-q"], "", 400),
         _ => (&["-q", "-F"], "", if many == MANY { 256 } else { 96 }),
     };
