@@ -63,7 +63,7 @@ impl<T> Filled<T> {
     pub(crate) fn new(format: &[&str], tree: &Path, ask: impl FnOnce(&Path) -> T) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
-        File::create(&image).unwrap().set_len(512 << 20).unwrap();
+        File::create(&image).unwrap().set_len(1 << 30).unwrap();
         let mut command = Command::new(peer(format[0])?);
         command.args(&format[1..]).arg(&image).stdin(Stdio::null());
         let done = command.output().unwrap();
