@@ -1,10 +1,11 @@
 //! Volume managers: metadata whose checksums are right, whatever it says. The first byte chooses the manager, and the
-//! rest is what it reads on two disks: the text of LVM2, superblocks of md, records of dynamic disks.
+//! rest is what it reads on two disks: the text of LVM2, superblocks of md, records of dynamic disks, the JSON of LUKS2.
 #![no_main]
 
 use std::{io, sync::Arc};
 
 use libfuzzer_sys::fuzz_target;
+use sha2::Digest as _;
 use vixmntapi::{Error, Result, device::Device, set::DiskSet};
 
 fuzz_target!(|data: &[u8]| {
@@ -12,14 +13,16 @@ fuzz_target!(|data: &[u8]| {
     if data.len() > (256 << 10) {
         return;
     }
-    let disks = [0, 1].map(|number| match choice % 4 {
+    let disks = [0, 1].map(|number| match choice % 5 {
         0 => lvm(number, data),
         1 => array(number, data),
         2 => old_array(number, data),
+        4 => luks(data),
         _ => dynamic(number, data),
     });
     let disks = disks.map(|head| Arc::new(Disk { head }) as Arc<dyn Device>);
-    let set = disks.into_iter().fold(DiskSet::builder(), |set, disk| set.device(disk)).open().expect("two disks");
+    let set = disks.into_iter().fold(DiskSet::builder(), |set, disk| set.device(disk));
+    let set = set.passphrase("x").volume_key([0; 64]).limit_key_work(64).open().expect("two disks");
     for volume in set.volumes_until_damage().iter().take(64) {
         let Ok(device) = volume.device() else { continue };
         for at in [0, 4096, device.size() / 2, device.size().saturating_sub(512)] {
@@ -85,6 +88,19 @@ fn seal(block: &mut [u8], place: usize) {
     let sum: u64 = words.sum();
     let sum = (sum as u32).wrapping_add((sum >> 32) as u32);
     block[4 * place..][..4].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// An encrypted disk with a header whose text is the data.
+fn luks(json: &[u8]) -> Vec<u8> {
+    let mut head = vec![0; 16 << 10];
+    head[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
+    head[8..16].copy_from_slice(&(16_u64 << 10).to_be_bytes());
+    head[72..78].copy_from_slice(b"sha256");
+    let len = json.len().min((12 << 10) - 1);
+    head[4096..4096 + len].copy_from_slice(&json[..len]);
+    let sum = sha2::Sha256::digest(&head);
+    head[448..480].copy_from_slice(&sum);
+    head
 }
 
 /// A dynamic disk whose records are pieces of the data, each after a byte with its length.

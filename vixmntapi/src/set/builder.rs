@@ -84,6 +84,15 @@ impl DiskSetBuilder {
         self
     }
 
+    /// Limits the work that the header of a volume may ask for before it is refused, in KiB that Argon2 passes over: its
+    /// memory times its passes, for every key and slot that is tried. An iteration of PBKDF2 counts as one. The default,
+    /// 64 GiB, is a minute or so; what `cryptsetup` writes asks for 4 GiB a slot at most.
+    #[cfg(feature = "luks")]
+    pub fn limit_key_work(mut self, kib: u64) -> Self {
+        self.keys.limit_work(kib);
+        self
+    }
+
     /// Reads the partition tables and the metadata of volume managers. File systems are not looked at yet. What is
     /// damaged or missing does not fail this: see [`DiskSet::problems`].
     ///

@@ -153,6 +153,8 @@ fn every_slot_and_the_key_of_the_volume_open_and_nothing_else() {
         assert!(volume.degraded().is_some_and(|what| what.contains(words)), "{:?}", volume.degraded());
         assert!(matches!(volume.mount(), Err(Error::Encrypted { scheme: "LUKS2", .. })));
     }
+    let limited = volume(builder().passphrase(SECRET).limit_key_work(999).open().unwrap());
+    assert!(limited.degraded().is_some_and(|what| what.contains("work")), "{:?}", limited.degraded());
     let closed = volume(builder().open().unwrap());
     assert!(closed.degraded().is_none() && matches!(closed.contents(), Err(Error::Encrypted { .. })));
     // A slot that is gone opens nothing any more.

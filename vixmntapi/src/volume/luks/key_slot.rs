@@ -6,7 +6,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use ring::{digest, pbkdf2};
 use zeroize::Zeroizing;
 
-use super::{Key, cipher::Cipher};
+use super::{Key, Keys, cipher::Cipher};
 use crate::{
     device::{Device, DeviceExt},
     error::{Error, Result},
@@ -115,11 +115,6 @@ impl Hash {
 pub(super) struct Budget(u64);
 
 impl Budget {
-    /// Sixteen times what cryptsetup takes at most for a slot: a minute or so.
-    pub(super) fn new() -> Self {
-        Self(64 << 20)
-    }
-
     /// Takes the work of one derivation, counted as KiB that Argon2 passes over.
     fn take(&mut self, work: u64) -> Result<()> {
         let left = self.0.checked_sub(work);
@@ -214,11 +209,12 @@ impl Proof {
 /// The key of a volume: the first that fits. A slot that cannot be read does not keep others from being tried.
 pub(super) fn find_key(
     device: &dyn Device,
-    keys: &[Key],
+    keys: &Keys,
     slots: &[Result<KeySlot>],
     proof: &Proof,
 ) -> Result<Zeroizing<Vec<u8>>> {
-    let mut budget = Budget::new();
+    let Keys { keys, work } = keys;
+    let mut budget = Budget(work.unwrap_or(WORK));
     let mut problem = None;
     for key in keys {
         match key {
@@ -246,6 +242,8 @@ pub(super) fn find_key(
     }))
 }
 
+/// Sixteen times what cryptsetup takes at most for a slot: a minute or so.
+const WORK: u64 = 64 << 20;
 /// Bytes of the longest key.
 const MAX_KEY: usize = 512;
 /// Bytes of the largest area of a slot: a key of 512 bytes in 4000 parts and more.

@@ -54,7 +54,13 @@ const HEADER: u64 = 4096;
 
 /// What opens encrypted volumes; nothing does without the feature `luks`.
 #[derive(Default)]
-pub(crate) struct Keys(#[cfg(feature = "luks")] Vec<Key>);
+pub(crate) struct Keys {
+    #[cfg(feature = "luks")]
+    keys: Vec<Key>,
+    /// KiB that the key slots of a volume may have worked on; the default without.
+    #[cfg(feature = "luks")]
+    work: Option<u64>,
+}
 
 #[cfg(feature = "luks")]
 enum Key {
@@ -75,21 +81,25 @@ pub(crate) struct Unlocked {
 #[cfg(feature = "luks")]
 impl Keys {
     pub(crate) fn passphrase(&mut self, secret: &[u8]) {
-        self.0.push(Key::Passphrase(Zeroizing::new(secret.to_vec())));
+        self.keys.push(Key::Passphrase(Zeroizing::new(secret.to_vec())));
     }
 
     pub(crate) fn volume_key(&mut self, key: &[u8]) {
-        self.0.push(Key::Volume(Zeroizing::new(key.to_vec())));
+        self.keys.push(Key::Volume(Zeroizing::new(key.to_vec())));
+    }
+
+    pub(crate) fn limit_work(&mut self, kib: u64) {
+        self.work = Some(kib);
     }
 
     /// Opens a device with the first key that fits; `None` when there are no keys, or it is not encrypted with LUKS.
     pub(crate) fn unlock(&self, device: &Arc<dyn Device>) -> Option<Result<Unlocked>> {
-        if self.0.is_empty() {
+        if self.keys.is_empty() {
             return None;
         }
         let opened = match scheme(&**device) {
-            Ok(Some("LUKS1")) => version1::Header::read(&**device).and_then(|header| header.open(device, &self.0)),
-            Ok(Some("LUKS2")) => version2::Header::read(&**device).and_then(|header| header.open(device, &self.0)),
+            Ok(Some("LUKS1")) => version1::Header::read(&**device).and_then(|header| header.open(device, self)),
+            Ok(Some("LUKS2")) => version2::Header::read(&**device).and_then(|header| header.open(device, self)),
             // Whoever opens it is told.
             _ => return None,
         };

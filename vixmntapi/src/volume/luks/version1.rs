@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Key, Unlocked,
+    Keys, Unlocked,
     cipher::Cipher,
     decrypted::Decrypted,
     key_slot::{Hash, Kdf, KeySlot, Proof, find_key},
@@ -63,7 +63,7 @@ impl Header {
         Ok(Self { cipher, payload, proof, slots, uuid: text(168, 40).ok_or_else(short)? })
     }
 
-    pub(super) fn open(&self, device: &Arc<dyn Device>, keys: &[Key]) -> Result<Unlocked> {
+    pub(super) fn open(&self, device: &Arc<dyn Device>, keys: &Keys) -> Result<Unlocked> {
         let key = find_key(&**device, keys, &self.slots, &self.proof)?;
         let cipher = Cipher::new(&self.cipher, &key)?;
         let size = (device.size() - self.payload) / 512 * 512;

@@ -8,7 +8,7 @@ use ring::digest;
 use serde::Deserialize;
 
 use super::{
-    Key, MAGIC, Unlocked,
+    Keys, MAGIC, Unlocked,
     cipher::Cipher,
     decrypted::Decrypted,
     key_slot::{Hash, Kdf, KeySlot, Proof, find_key},
@@ -158,7 +158,7 @@ impl Header {
         Ok((Self { sequence: be_u64(&bytes, 16).unwrap_or(0), uuid, json }, len))
     }
 
-    pub(super) fn open(&self, device: &Arc<dyn Device>, keys: &[Key]) -> Result<Unlocked> {
+    pub(super) fn open(&self, device: &Arc<dyn Device>, keys: &Keys) -> Result<Unlocked> {
         if let Some(requirement) = self.json.config.requirements.mandatory.first() {
             return Err(Error::unsupported("LUKS2", format!("its header asks for {requirement}")));
         }
