@@ -139,12 +139,15 @@ impl PageCache {
     ) -> Result<()> {
         let page = u64::from(self.options.page);
         self.lock().figures.asked += buf.len() as u64;
+        // Who reads so much at once reads it once: nothing is read ahead or kept, and what such a read leaves of the pages at
+        // its ends is fetched anew by whoever wants it.
+        let long = buf.len() as u64 >= LONG.max(u64::from(self.options.read_ahead) / 2);
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
             let rest = &mut buf[done..];
             let wanted = (at + rest.len() as u64).div_ceil(page) - at / page;
-            match self.turn((disk, at / page), wanted, size.div_ceil(page)) {
+            match self.turn((disk, at / page), wanted, size.div_ceil(page), long) {
                 Turn::Here(data) => {
                     let from = (at % page) as usize;
                     // The last page is as short as the disk.
@@ -159,11 +162,12 @@ impl PageCache {
                     let arriving = Arriving { cache: self, first: (disk, at / page), pages };
                     let start = at / page * page;
                     let end = (start + pages * page).min(size);
-                    if at == start && rest.len() as u64 >= end - start && end - start >= LONG {
-                        // Straight to where it is wanted: whoever reads so much reads it once.
-                        let len = (end - start) as usize;
-                        fetch(start, &mut rest[..len])?;
-                        self.count(end - start);
+                    let whole = at == start && rest.len() as u64 >= end - start && end - start >= LONG;
+                    if long || whole {
+                        // Straight to where it is wanted.
+                        let len = rest.len().min((end - at) as usize);
+                        fetch(at, &mut rest[..len])?;
+                        self.count(len as u64);
                         done += len;
                         continue;
                     }
@@ -177,8 +181,9 @@ impl PageCache {
         Ok(())
     }
 
-    /// Finds a page, or what has to be fetched for it. Waits while somebody else fetches it.
-    fn turn(&self, key: Key, wanted: u64, of_disk: u64) -> Turn {
+    /// Finds a page, or what has to be fetched for it, no more than is wanted when the read is a long one. Waits while
+    /// somebody else fetches it.
+    fn turn(&self, key: Key, wanted: u64, of_disk: u64, long: bool) -> Turn {
         let mut state = self.lock();
         loop {
             if let Some(found) = state.pages.get_mut(&key) {
@@ -191,7 +196,7 @@ impl PageCache {
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let most = (u64::from(self.options.read_ahead) / u64::from(self.options.page)).max(1);
-        let window = state.window(key, wanted, most);
+        let window = if long { 1 } else { state.window(key, wanted, most) };
         let longest = (LONGEST / u64::from(self.options.page)).max(1);
         let limit = wanted.max(window).min(longest).min(of_disk.saturating_sub(key.1)).max(1);
         let mut pages = 1;
@@ -360,6 +365,28 @@ mod tests {
         }
         assert!(cache.lock().bytes <= 1 << 20);
         assert!(cache.lock().turns.len() <= 17);
+    }
+
+    #[test]
+    fn long_reads_that_begin_and_end_within_pages_read_what_is_wanted_and_no_more() {
+        let cache = PageCache::new(CacheOptions::default());
+        let disk = Disk::new(16 << 20, &cache);
+        for at in (5000..9 << 20).step_by(1 << 20) {
+            disk.read(at, 1 << 20);
+        }
+        assert_eq!((cache.figures().reads, cache.figures().read), (9, 9 << 20));
+        disk.read((16 << 20) - 700_000, 700_000);
+        assert_eq!(cache.lock().bytes, 0);
+        // Pages that somebody else has read ahead are used, and then it goes on so.
+        let cache = PageCache::new(CacheOptions::default());
+        let disk = Disk::new(16 << 20, &cache);
+        (0..1 << 20).step_by(4096).for_each(|at| drop(disk.read(at, 4096)));
+        let (before, kept) = (cache.figures(), cache.lock().bytes);
+        for number in 0..8 {
+            disk.read(kept as usize - 300_000 + (number << 20), 1 << 20);
+        }
+        let after = cache.figures();
+        assert_eq!((after.reads - before.reads, after.read - before.read), (8, (8 << 20) - 300_000));
     }
 
     #[test]
