@@ -36,7 +36,9 @@ pub(super) fn dissect(kind: Kind, image: &Path) -> Result<Option<Duration>, Box<
     let listing = match kind {
         Kind::Ext4 => "from dissect.extfs import ExtFS\nf=lambda h:[e.size for e in ExtFS(h).get('many').iterdir()]",
         Kind::Xfs => "from dissect.xfs import XFS\nf=lambda h:[e.size for e in XFS(h).get('many').iterdir()]",
-        Kind::Btrfs => "from dissect.btrfs import Btrfs\nf=lambda h:[e.size for e in Btrfs(h).get('many').iterdir()]",
+        Kind::Btrfs => {
+            "from dissect.btrfs import Btrfs\nf=lambda h:[getattr(e[1],'size',0) for e in Btrfs(h).get('many').iterdir()]"
+        }
         Kind::Ntfs => "from dissect.ntfs import NTFS\nf=lambda h:list(NTFS(h).mft.get('many').iterdir())",
         Kind::Fat32 => "from dissect.fat import FATFS\nf=lambda h:[e.size for e in FATFS(h).get('many').iterdir()]",
         Kind::ExFat => "from dissect.fat.exfat import ExFAT\nf=lambda h:list(ExFAT(h).files['/'][1]['many'][1])",
