@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::search::{Attempt, OTHER_FILE};
 use crate::code::{Retry, VixCode, VixError};
 
 /// The result of this module.
@@ -18,7 +19,7 @@ pub enum Error {
     Call(Box<Failure>),
 
     /// There is no library where it was looked for.
-    #[error("no VixDiskLib could be loaded from {}: {}", .path.display(), listed(.tried))]
+    #[error("no VixDiskLib could be loaded from {}: {}", .path.display(), Attempt::listed(.tried))]
     NotFound {
         /// What the caller named.
         path: PathBuf,
@@ -147,16 +148,6 @@ pub struct Failure {
     pub text: Option<String>,
 }
 
-/// A file that was not loaded, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Attempt {
-    /// The file.
-    pub file: PathBuf,
-    /// Why not.
-    pub reason: String,
-}
-
 impl Error {
     /// The library's code, where it was the library that failed.
     pub fn vix_code(&self) -> Option<VixCode> {
@@ -181,7 +172,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Call(failure) => failure.error.code().hint(),
-            Self::NotFound { tried, .. } if tried.iter().any(|attempt| attempt.is_about_another_file()) => Some(NEEDS),
+            Self::NotFound { tried, .. } if tried.iter().any(Attempt::is_about_another_file) => Some(NEEDS),
             Self::NotLoaded { reason, .. } if reason.contains(OTHER_FILE) => Some(NEEDS),
             Self::NotFound { .. } | Self::NotLoaded { .. } => {
                 Some("name the directory that the VDDK was unpacked to; it has a folder lib64")
@@ -194,16 +185,6 @@ impl Error {
         }
     }
 }
-
-impl Attempt {
-    /// True when the file is there, but something that it needs is not.
-    fn is_about_another_file(&self) -> bool {
-        self.reason.contains(OTHER_FILE) && self.file.exists()
-    }
-}
-
-/// The dynamic linker's words for a missing dependency (glibc and musl).
-const OTHER_FILE: &str = "cannot open shared object file";
 
 const NEEDS: &str = "start the program with LD_LIBRARY_PATH naming the VDDK's lib64, whose libraries it needs; \
                      on systems with OpenSSL 1.1, VDDK 8.0.2 and newer lack libssl.so.3";
@@ -228,16 +209,6 @@ impl fmt::Display for Failure {
             None => Ok(()),
         }
     }
-}
-
-impl fmt::Display for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.reason)
-    }
-}
-
-fn listed(tried: &[Attempt]) -> String {
-    tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -18,11 +18,11 @@ use super::{
     api::Api,
     config::{Config, ConfigSource},
     connection::{Connection, RawConnection},
-    error::{Attempt, Error, Failure, Result},
+    error::{Error, Failure, Result},
     log::{self, LogSink},
     opener::{self, Job},
     registry::Registry,
-    search,
+    search::{self, Attempt},
     spec::{ConnectSpec, ConnectTexts},
     text,
 };
@@ -370,11 +370,11 @@ fn error_text(api: &Api, error: VixError) -> Option<String> {
 /// The first candidate that can be loaded.
 fn find(path: &Path) -> Result<(Api, PathBuf)> {
     let mut tried = Vec::new();
-    for file in search::candidates(path) {
+    for file in search::candidates(path, search::generations()) {
         // SAFETY: whoever names the path says that it is a VDDK: that is what `Library::load` documents.
         match unsafe { Api::load(&file) } {
             Ok(api) => return Ok((api, file)),
-            Err(Error::NotLoaded { file, reason }) => tried.push(Attempt { file, reason }),
+            Err(Error::NotLoaded { file, reason }) => tried.push(Attempt::new(file, reason)),
             Err(error) => return Err(error),
         }
     }

@@ -38,7 +38,7 @@ mod pair;
 mod pending;
 mod progress;
 mod registry;
-mod search;
+pub mod search;
 mod spec;
 mod text;
 mod worker;
@@ -49,11 +49,12 @@ pub use self::{
     config::Config,
     connection::Connection,
     disk::Disk,
-    error::{Attempt, Error, Failure, Result},
+    error::{Error, Failure, Result},
     info::DiskInfo,
     library::{Leftovers, Library, LibraryOptions},
     log::{LOG_FUNCTIONS, LogLevel, LogSink},
     pair::{attach, is_attach_possible},
     progress::Progress,
+    search::Attempt,
     spec::{ConnectSpec, CreateSpec, Login, Object},
 };

@@ -2,7 +2,10 @@
 
 use std::{fmt, path::PathBuf};
 
-use vixdisklib_sys::code::Retry;
+use vixdisklib_sys::{
+    code::Retry,
+    load::search::{Attempt, OTHER_FILE},
+};
 
 use crate::{VixCode, VixError};
 
@@ -24,7 +27,7 @@ pub enum Error {
     DiskLibrary(#[source] Box<vixdisklib_sys::load::Error>),
 
     /// There is no library where it was looked for.
-    #[error("no VixMntapi could be loaded from {}: {}", .path.display(), listed(.tried))]
+    #[error("no VixMntapi could be loaded from {}: {}", .path.display(), Attempt::listed(.tried))]
     NotFound {
         /// What the caller named.
         path: PathBuf,
@@ -138,16 +141,6 @@ pub struct Failure {
     pub text: Option<String>,
 }
 
-/// A file that was not loaded, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Attempt {
-    /// The file.
-    pub file: PathBuf,
-    /// Why not.
-    pub reason: String,
-}
-
 impl Error {
     /// The library's code, where it was a library that failed.
     pub fn vix_code(&self) -> Option<VixCode> {
@@ -190,16 +183,6 @@ impl Error {
     }
 }
 
-impl Attempt {
-    /// True when the file is there, but something that it needs is not.
-    fn is_about_another_file(&self) -> bool {
-        self.reason.contains(OTHER_FILE) && self.file.exists()
-    }
-}
-
-/// The dynamic linker's words for a missing dependency (glibc and musl).
-const OTHER_FILE: &str = "cannot open shared object file";
-
 const NEEDS: &str = "start the program with LD_LIBRARY_PATH naming the VDDK's lib64, whose libraries it needs, and \
                      install FUSE's library";
 
@@ -229,14 +212,4 @@ impl fmt::Display for Failure {
             None => Ok(()),
         }
     }
-}
-
-impl fmt::Display for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.reason)
-    }
-}
-
-fn listed(tried: &[Attempt]) -> String {
-    tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

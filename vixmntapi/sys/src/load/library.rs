@@ -8,11 +8,11 @@ use std::{
 };
 
 use tempfile::NamedTempFile;
-use vixdisklib_sys::load::{Config, Connection, Disk, LOG_FUNCTIONS, Library as DiskLibrary};
+use vixdisklib_sys::load::{Config, Connection, Disk, LOG_FUNCTIONS, Library as DiskLibrary, search::Attempt};
 
 use super::{
     api::Api,
-    error::{Attempt, Error, Failure, Result},
+    error::{Error, Failure, Result},
     limits::Proxy,
     registry::Registry,
     search,
@@ -248,7 +248,7 @@ fn find(path: &Path) -> Result<(Api, PathBuf)> {
         // SAFETY: whoever names the path says that it is a VDDK: that is what `Library::load` documents.
         match unsafe { Api::load(&file) } {
             Ok(api) => return Ok((api, file)),
-            Err(Error::NotLoaded { file, reason }) => tried.push(Attempt { file, reason }),
+            Err(Error::NotLoaded { file, reason }) => tried.push(Attempt::new(file, reason)),
             Err(error) => return Err(error),
         }
     }

@@ -42,10 +42,11 @@ mod volume;
 
 pub use self::{
     api::Api,
-    error::{Attempt, Error, Failure, Result},
+    error::{Error, Failure, Result},
     info::{OsInfo, SetInfo, VolumeInfo},
     library::{Library, LibraryOptions},
     limits::Proxy,
     set::DiskSet,
     volume::{MountMode, Mounted, Volume},
 };
+pub use vixdisklib_sys::load::Attempt;

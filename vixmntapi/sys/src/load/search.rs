@@ -2,23 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// The files to try for a path that the user gave, in order: the path itself if it is no directory; else, below it,
-/// each name in `lib64` and then in the directory itself.
-pub(super) fn candidates(path: &Path) -> Vec<PathBuf> {
-    if !path.is_dir() {
-        return vec![path.to_owned()];
-    }
-    let folders = [path.join("lib64"), path.to_owned()];
-    NAMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).collect()
-}
+pub(super) use vixdisklib_sys::load::search::root_of;
 
-/// The directory that the library's own files are looked for in: above `lib64`, or where the file is.
-pub(super) fn root_of(file: &Path) -> Option<PathBuf> {
-    let folder = file.parent()?;
-    match folder.file_name() {
-        Some(name) if name == "lib64" => Some(folder.parent()?.to_owned()),
-        _ => Some(folder.to_owned()),
-    }
+/// The files to try for a path that the user gave, in order.
+pub(super) fn candidates(path: &Path) -> Vec<PathBuf> {
+    vixdisklib_sys::load::search::candidates(path, NAMES)
 }
 
 /// The number is that of the interface, and the same in VDDK 5 to 8; the other name is a link to it.
