@@ -9,7 +9,7 @@ use std::{path::Path, time::Instant};
 use vixmntapi::set::{Contents, DiskSet};
 
 use self::{
-    sample::Sample,
+    sample::{Maker, Sample},
     wrapping::{Form, Wrapping},
 };
 use crate::compare::assert_same;
@@ -32,7 +32,7 @@ fn every_file_system_is_read_through_everything_that_may_be_around_it() {
     check(sample::all(sample::Size::Full).into_iter().map(|sample| (sample, every())));
 }
 
-fn check(cases: impl Iterator<Item = (fn() -> Option<Sample>, Vec<(Wrapping, Form)>)>) {
+fn check(cases: impl Iterator<Item = (Maker, Vec<(Wrapping, Form)>)>) {
     let (mut kinds, mut read, mut files) = (0, 0, 0);
     for (make, wrappings) in cases {
         // What is missing for it was said.

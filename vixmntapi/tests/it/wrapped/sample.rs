@@ -42,46 +42,35 @@ pub(super) enum Size {
     Full,
 }
 
-/// Makers of all of them. Each is `None` for want of a tool or of mounts, which is said.
-pub(super) fn all(size: Size) -> Vec<fn() -> Option<Sample>> {
-    match size {
-        Size::Quick => vec![
-            || ext("ext4", &["-t", "ext4"], "ext4", 40),
-            || ext("ext4, inline data", &["-t", "ext4", "-O", "inline_data", "-I", "512"], "ext4", 40),
-            || ext("ext3", &["-t", "ext3", "-b", "1024"], "ext3", 40),
-            || ext("ext2", &["-t", "ext2", "-b", "4096"], "ext2", 40),
-            || mounted("ext4 in use", "ext4", true, 40),
-            || mounted("xfs", "xfs", false, 40),
-            || mounted("xfs in use", "xfs", true, 40),
-            || mounted("btrfs", "btrfs", false, 40),
-            || mounted("btrfs in use", "btrfs", true, 40),
-            || ntfs("ntfs", "4096", 40),
-            || ntfs("ntfs, 64 KiB clusters", "65536", 40),
-            || fat("fat12", "12", 8 << 10, 40),
-            || fat("fat16", "16", 32 << 10, 40),
-            || fat("fat32", "32", 80 << 10, 40),
-            || exfat(64, 40),
-            || iso(40),
-        ],
-        Size::Full => vec![
-            || ext("ext4", &["-t", "ext4"], "ext4", MANY),
-            || ext("ext4, inline data", &["-t", "ext4", "-O", "inline_data", "-I", "512"], "ext4", MANY),
-            || ext("ext3", &["-t", "ext3"], "ext3", MANY),
-            || ext("ext2", &["-t", "ext2"], "ext2", MANY),
-            || mounted("ext4 in use", "ext4", true, MANY),
-            || mounted("xfs", "xfs", false, MANY),
-            || mounted("xfs in use", "xfs", true, MANY),
-            || mounted("btrfs", "btrfs", false, MANY),
-            || mounted("btrfs in use", "btrfs", true, MANY),
-            || ntfs("ntfs", "4096", MANY),
-            || ntfs("ntfs, 64 KiB clusters", "65536", MANY),
-            || fat("fat12", "12", 30 << 10, 300),
-            || fat("fat16", "16", 300 << 10, MANY),
-            || fat("fat32", "32", 600 << 10, MANY),
-            || exfat(256, MANY),
-            || iso(MANY),
-        ],
-    }
+/// Makes one; `None` for want of a tool or of mounts, which is said.
+pub(super) type Maker = Box<dyn Fn() -> Option<Sample>>;
+
+/// Makers of all of them.
+pub(super) fn all(size: Size) -> Vec<Maker> {
+    let full = size == Size::Full;
+    let many = if full { MANY } else { 40 };
+    // Files in FAT12, which has no room for more, and KiB of each FAT.
+    let (few, kib) = if full { (300, [30 << 10, 300 << 10, 600 << 10]) } else { (40, [8 << 10, 32 << 10, 80 << 10]) };
+    let small_blocks: &[&str] = if full { &["-t", "ext3"] } else { &["-t", "ext3", "-b", "1024"] };
+    let large_blocks: &[&str] = if full { &["-t", "ext2"] } else { &["-t", "ext2", "-b", "4096"] };
+    vec![
+        Box::new(move || ext("ext4", &["-t", "ext4"], "ext4", many)),
+        Box::new(move || ext("ext4, inline data", &["-t", "ext4", "-O", "inline_data", "-I", "512"], "ext4", many)),
+        Box::new(move || ext("ext3", small_blocks, "ext3", many)),
+        Box::new(move || ext("ext2", large_blocks, "ext2", many)),
+        Box::new(move || mounted("ext4 in use", "ext4", true, many)),
+        Box::new(move || mounted("xfs", "xfs", false, many)),
+        Box::new(move || mounted("xfs in use", "xfs", true, many)),
+        Box::new(move || mounted("btrfs", "btrfs", false, many)),
+        Box::new(move || mounted("btrfs in use", "btrfs", true, many)),
+        Box::new(move || ntfs("ntfs", "4096", many)),
+        Box::new(move || ntfs("ntfs, 64 KiB clusters", "65536", many)),
+        Box::new(move || fat("fat12", "12", kib[0], few)),
+        Box::new(move || fat("fat16", "16", kib[1], many)),
+        Box::new(move || fat("fat32", "32", kib[2], many)),
+        Box::new(move || exfat(if full { 256 } else { 64 }, many)),
+        Box::new(move || iso(many)),
+    ]
 }
 
 const MANY: usize = 20_000;
