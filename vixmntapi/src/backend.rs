@@ -25,7 +25,7 @@ use std::{path::Path, sync::Arc};
 #[cfg(all(feature = "vendor", target_os = "linux"))]
 use crate::vendor;
 use crate::{
-    error::{Error, Result},
+    error::Result,
     fs::{Content, Entries, FileName, FileSystem, Metadata, NodeId},
     os::{Architecture, OsFamily},
     set,
@@ -265,7 +265,7 @@ impl Mounted {
     pub fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool> {
         match self.lookup(path) {
             Ok(_) => Ok(true),
-            Err(Error::NotFound(_) | Error::NotADirectory(_) | Error::TooManyLinks(_)) => Ok(false),
+            Err(error) if error.is_absence() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -297,7 +297,7 @@ impl Mounted {
     /// Reads a whole file of at most `limit` bytes: for configuration, not for data.
     ///
     /// # Errors
-    /// As [`Mounted::open`]; [`Error::Invalid`] when it is larger.
+    /// As [`Mounted::open`]; [`Error::Invalid`](crate::Error::Invalid) when it is larger.
     pub fn read(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Vec<u8>> {
         let path = path.as_ref();
         set::read_whole(&*self.open(path)?, path, limit)

@@ -158,6 +158,11 @@ impl Error {
         }
     }
 
+    /// Whether it says that a path names nothing, which for who only wants to know that is no failure.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::NotFound(_) | Self::NotADirectory(_) | Self::TooManyLinks(_))
+    }
+
     /// The same, told of one file among many.
     pub(crate) fn at(self, path: &FileName) -> Self {
         match self {

@@ -204,7 +204,7 @@ impl Look<'_> {
     fn note<T>(&mut self, what: &str, read: crate::Result<T>) -> Option<T> {
         match read {
             Ok(value) => Some(value),
-            Err(Error::NotFound(_) | Error::NotADirectory(_) | Error::TooManyLinks(_)) => None,
+            Err(error) if error.is_absence() => None,
             Err(error) => {
                 let place = format!("{what} of {}", self.mounted.volume().id());
                 self.problems.push(Problem { place, error });

@@ -80,7 +80,7 @@ impl Mounted {
     pub fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool> {
         match self.lookup(path) {
             Ok(_) => Ok(true),
-            Err(Error::NotFound(_) | Error::NotADirectory(_) | Error::TooManyLinks(_)) => Ok(false),
+            Err(error) if error.is_absence() => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -52,21 +52,6 @@ impl Listing {
         Self { raw, done: false }
     }
 
-    /// The next thing; nothing more after the end or an error.
-    pub(super) fn next(&mut self) -> Option<Result<Item>> {
-        while !self.done {
-            match self.step() {
-                Ok(None) => {}
-                Ok(Some(item)) => return Some(Ok(item)),
-                Err(error) => {
-                    self.done = true;
-                    return Some(Err(error));
-                }
-            }
-        }
-        None
-    }
-
     fn step(&mut self) -> Result<Option<Item>> {
         let Some((place, raw)) = self.raw.next()? else {
             self.done = true;
@@ -109,6 +94,25 @@ impl Listing {
             }
         }
         FileEntry::parse(place, first, set)
+    }
+}
+
+impl Iterator for Listing {
+    type Item = Result<Item>;
+
+    /// The next thing; nothing more after the end or an error.
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.done {
+            match self.step() {
+                Ok(None) => {}
+                Ok(Some(item)) => return Some(Ok(item)),
+                Err(error) => {
+                    self.done = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
     }
 }
 

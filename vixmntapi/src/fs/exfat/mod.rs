@@ -137,13 +137,13 @@ impl FileSystem for ExFat {
     }
 
     fn lookup(&self, directory: NodeId, name: &FileName) -> Result<Option<NodeId>> {
-        let mut listing = self.list(directory)?;
+        let listing = self.list(directory)?;
         let problem =
             || Error::damaged("the up-case table", "it cannot be read, and names cannot be compared without it");
         let upcase = self.upcase.as_ref().ok_or_else(problem)?;
         let Some(wanted) = units(name).map(|name| upcase.name(&name)) else { return Ok(None) };
         let hash = upcase::hash(&wanted);
-        while let Some(item) = listing.next() {
+        for item in listing {
             match item? {
                 Item::File(file) if file.is(&wanted, hash, upcase) => return Ok(Some(node(file.place))),
                 _ => {}
@@ -153,18 +153,13 @@ impl FileSystem for ExFat {
     }
 
     fn read_dir(self: Arc<Self>, directory: NodeId) -> Result<Entries> {
-        let mut listing = self.list(directory)?;
-        Ok(Box::new(std::iter::from_fn(move || {
-            loop {
-                match listing.next()? {
-                    Ok(Item::File(file)) => {
-                        let name = FileName::from_utf16(file.name.iter().copied());
-                        return Some(Ok(Entry::new(name, node(file.place), Some(file.kind()))));
-                    }
-                    Ok(_) => {}
-                    Err(error) => return Some(Err(error)),
-                }
+        Ok(Box::new(self.list(directory)?.filter_map(|item| match item {
+            Ok(Item::File(file)) => {
+                let name = FileName::from_utf16(file.name.iter().copied());
+                Some(Ok(Entry::new(name, node(file.place), Some(file.kind()))))
             }
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
         })))
     }
 

@@ -33,9 +33,13 @@ impl Listing {
     pub(super) fn new(raw: RawEntries) -> Self {
         Self { raw, done: false }
     }
+}
+
+impl Iterator for Listing {
+    type Item = Result<Item>;
 
     /// The next file that is not `.` or `..`; nothing more after the end or an error.
-    pub(super) fn next(&mut self) -> Option<Result<Item>> {
+    fn next(&mut self) -> Option<Self::Item> {
         let mut long = LongName::default();
         while !self.done {
             let (place, raw) = match self.raw.next() {

@@ -132,9 +132,9 @@ impl FileSystem for Fat {
     }
 
     fn lookup(&self, directory: NodeId, name: &FileName) -> Result<Option<NodeId>> {
-        let mut listing = self.list(directory)?;
+        let listing = self.list(directory)?;
         let Some(wanted) = units(name) else { return Ok(None) };
-        while let Some(item) = listing.next() {
+        for item in listing {
             let item = item?;
             if !item.entry.is_label() && item.is(&wanted) {
                 return Ok(Some(node(item.place)));
@@ -144,18 +144,13 @@ impl FileSystem for Fat {
     }
 
     fn read_dir(self: Arc<Self>, directory: NodeId) -> Result<Entries> {
-        let mut listing = self.list(directory)?;
-        Ok(Box::new(std::iter::from_fn(move || {
-            loop {
-                return match listing.next()? {
-                    Ok(item) if item.entry.is_label() => continue,
-                    Ok(item) => {
-                        let name = FileName::from_utf16(item.units());
-                        Some(Ok(Entry::new(name, node(item.place), Some(item.entry.kind()))))
-                    }
-                    Err(error) => Some(Err(error)),
-                };
+        Ok(Box::new(self.list(directory)?.filter_map(|item| match item {
+            Ok(item) if item.entry.is_label() => None,
+            Ok(item) => {
+                let name = FileName::from_utf16(item.units());
+                Some(Ok(Entry::new(name, node(item.place), Some(item.entry.kind()))))
             }
+            Err(error) => Some(Err(error)),
         })))
     }
 
